@@ -1,0 +1,163 @@
+"""The label table of Cityscapes, and the look-up tables between its three numberings.
+
+*Label ids* (0 to 33) are what the files hold, *train ids* (0 to 18, 255 = ignore) the 19 classes
+that are scored, and *categories* (0 to 6, 255 = ignore) the 7 groups without void. Names, numbers
+and colours are those of the official `cityscapesscripts.helpers.labels`.
+"""
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import numpy as np
+
+IGNORE = 255
+CATEGORY_NAMES = ("flat", "construction", "object", "nature", "sky", "human", "vehicle")
+
+
+class Label(NamedTuple):
+    """One row of the official table.
+
+    Attributes:
+        name: as the official scripts spell it.
+        id: the value in `_labelIds.png`; -1 is never drawn.
+        train_id: 0 to 18 where scored; else 255, or -1 for the label that is never drawn.
+        category: void or one of `CATEGORY_NAMES`.
+        category_id: the official one, 0 = void, 1 = flat, ... 7 = vehicle.
+        has_instances: whether `_instanceIds.png` counts its objects one by one.
+        ignore_in_eval: whether the official evaluator leaves its pixels out.
+        color: RGB of `_color.png`.
+    """
+
+    name: str
+    id: int
+    train_id: int
+    category: str
+    category_id: int
+    has_instances: bool
+    ignore_in_eval: bool
+    color: tuple[int, int, int]
+
+
+# One row a label, in the order of the ids: name, whether scored, colour. The rest follows from the
+# order.
+_TABLE: dict[str, tuple[tuple[str, bool, tuple[int, int, int]], ...]] = {
+    "void": (
+        ("unlabeled", False, (0, 0, 0)),
+        ("ego vehicle", False, (0, 0, 0)),
+        ("rectification border", False, (0, 0, 0)),
+        ("out of roi", False, (0, 0, 0)),
+        ("static", False, (0, 0, 0)),
+        ("dynamic", False, (111, 74, 0)),
+        ("ground", False, (81, 0, 81)),
+    ),
+    "flat": (
+        ("road", True, (128, 64, 128)),
+        ("sidewalk", True, (244, 35, 232)),
+        ("parking", False, (250, 170, 160)),
+        ("rail track", False, (230, 150, 140)),
+    ),
+    "construction": (
+        ("building", True, (70, 70, 70)),
+        ("wall", True, (102, 102, 156)),
+        ("fence", True, (190, 153, 153)),
+        ("guard rail", False, (180, 165, 180)),
+        ("bridge", False, (150, 100, 100)),
+        ("tunnel", False, (150, 120, 90)),
+    ),
+    "object": (
+        ("pole", True, (153, 153, 153)),
+        ("polegroup", False, (153, 153, 153)),
+        ("traffic light", True, (250, 170, 30)),
+        ("traffic sign", True, (220, 220, 0)),
+    ),
+    "nature": (
+        ("vegetation", True, (107, 142, 35)),
+        ("terrain", True, (152, 251, 152)),
+    ),
+    "sky": (("sky", True, (70, 130, 180)),),
+    "human": (
+        ("person", True, (220, 20, 60)),
+        ("rider", True, (255, 0, 0)),
+    ),
+    "vehicle": (
+        ("car", True, (0, 0, 142)),
+        ("truck", True, (0, 0, 70)),
+        ("bus", True, (0, 60, 100)),
+        ("caravan", False, (0, 0, 90)),
+        ("trailer", False, (0, 0, 110)),
+        ("train", True, (0, 80, 100)),
+        ("motorcycle", True, (0, 0, 230)),
+        ("bicycle", True, (119, 11, 32)),
+    ),
+}
+
+
+def _labels() -> Iterable[Label]:
+    label_id, train_id = 0, 0
+    for category_id, (category, rows) in enumerate(_TABLE.items()):
+        instances = category in ("human", "vehicle")
+        for name, scored, color in rows:
+            number = train_id if scored else IGNORE
+            yield Label(name, label_id, number, category, category_id, instances, not scored, color)
+            label_id += 1
+            train_id += scored
+    # Licence plates exist in the polygons only: their pixels in `_labelIds.png` stay the car's.
+    yield Label("license plate", -1, -1, "vehicle", 7, False, True, (0, 0, 142))
+
+
+def _lookup(pairs: Iterable[tuple[int, int]], default: int) -> np.ndarray:
+    table = np.full(256, default, np.uint8)
+    for key, value in pairs:
+        table[key] = value
+    table.setflags(write=False)
+    return table
+
+
+def _constant(rows: Iterable[int | tuple[int, int, int]]) -> np.ndarray:
+    array = np.array(list(rows), np.uint8)
+    array.setflags(write=False)
+    return array
+
+
+LABELS = tuple(_labels())
+
+_drawn = [label for label in LABELS if label.id >= 0]
+_scored = [label for label in _drawn if label.train_id != IGNORE]
+_in_category = [label for label in _drawn if label.category_id > 0]
+
+# uint8 [256], indexed by label id. Unscored labels of a category (parking, caravan, ...) belong to
+# it all the same.
+TRAIN_ID_LUT = _lookup(((label.id, label.train_id) for label in _scored), IGNORE)
+CATEGORY_LUT = _lookup(((label.id, label.category_id - 1) for label in _in_category), IGNORE)
+# uint8 [256], indexed by train id, for results as the official evaluator wants them: it fails on a
+# predicted 255.
+LABEL_ID_LUT = _lookup(((label.train_id, label.id) for label in _scored), 0)
+
+TRAIN_NAMES = tuple(label.name for label in _scored)
+TRAIN_COLORS = _constant(label.color for label in _scored)  # uint8 [19, 3]
+TRAIN_TO_CATEGORY = _constant(label.category_id - 1 for label in _scored)  # uint8 [19]
+# uint8 [7, 3]: a category has the colour of its first scored class.
+CATEGORY_COLORS = _constant(
+    next(label.color for label in _scored if label.category == category) for category in CATEGORY_NAMES
+)
+
+
+def _check(classes: int) -> int:
+    if classes not in (7, 19):
+        raise ValueError(f"classes is {classes!r}: choose 19 (train ids) or 7 (categories)")
+    return classes
+
+
+def lut(classes: int) -> np.ndarray:
+    """Returns the table from label ids to 19 or 7 classes: uint8 [256], 255 = ignore."""
+    return TRAIN_ID_LUT if _check(classes) == 19 else CATEGORY_LUT
+
+
+def names(classes: int) -> tuple[str, ...]:
+    """Returns the names of the 19 or 7 classes."""
+    return TRAIN_NAMES if _check(classes) == 19 else CATEGORY_NAMES
+
+
+def colors(classes: int) -> np.ndarray:
+    """Returns the colours of the 19 or 7 classes: uint8 [classes, 3], RGB."""
+    return TRAIN_COLORS if _check(classes) == 19 else CATEGORY_COLORS

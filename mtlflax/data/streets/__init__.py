@@ -1,0 +1,134 @@
+"""The embedded data set: procedural road scenes with exact labels and depth, in Cityscapes' format.
+
+Nothing is downloaded and nothing is stored: a frame is drawn and rendered from its address (seed, split, index), with
+a camera of Cityscapes, all of its 19 classes, and its encodings. `python -m mtlflax.data.streets` writes the
+official tree; `Streets(..., cache="auto")` keeps what it rendered.
+
+How it works, in the order of the files: `scene` draws what there is (a `street`; `roadside` and `traffic` put
+`furniture`, `vehicles` and `people` on its `stage`, made of `shapes`, in some `light`), `geometry` and `raster` find
+what is seen where, `render` colours it (`materials`, `bodywork`, `backdrop`, `shadows`), and `frame` adds what a
+recording car adds.
+"""
+
+import operator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mtlflax import depth_units
+from mtlflax.data import labels
+from mtlflax.data.streets import cache as caches
+from mtlflax.data.streets import frame as frames
+from mtlflax.data.streets.scene import SPLITS
+from mtlflax.errors import UserError
+
+LENGTHS = {"train": 2975, "val": 500, "test": 1525}
+
+
+def frame_name(split: str, index: int) -> str:
+    """Returns a frame's name, in Cityscapes' form city_sequence_frame; the city tells the split."""
+    return f"streets-{split}_{index:06}_000019"
+
+
+class Streets:
+    """A split of the embedded data set: a random-access source like `cityscapes.Cityscapes`.
+
+    `source[i]` is a dict of
+
+    * `image`: uint8 [H, W, 3], RGB;
+    * `segmentation`: uint8 [H, W], 0 to classes − 1, 255 = ignore;
+    * `depth`: float32 [H, W, 1] in the chosen unit, 0 = no measurement;
+    * `focal_baseline`: float32, fx × baseline in pixels × metres at full width;
+    * `name`: str.
+
+    The same (seed, split, index) is the same scene at any size, and the same bits at the same size. Depth goes through
+    Cityscapes' 16-bit codes, so that a written tree reads back as the same arrays. Sources can be pickled and used from
+    several threads.
+    """
+
+    def __init__(
+        self,
+        split: str,
+        *,
+        size: tuple[int, int],
+        depth: str = "normalised_disparity",
+        seed: int = 0,
+        length: int | None = None,
+        classes: int = 19,
+        cache: str | None = None,
+    ):
+        """Opens a split; with a cache, renders it first unless that has been done.
+
+        Args:
+            split: "train", "val" or "test"; they share no scene.
+            size: (H, W). The camera keeps its horizontal field of view.
+            depth: a unit of `mtlflax.depth_units`.
+            seed: not negative; each seed is another city.
+            length: how many frames; None = as many as Cityscapes has in this split.
+            classes: 19 or 7, as in `mtlflax.data.labels`.
+            cache: None = render at each access; "auto" = keep rendered frames in the user's cache
+                folder (`cache.default_folder`); else the folder to keep them in.
+
+        Raises:
+            ValueError: unknown split, unit or number of classes.
+            UserError: the size, seed or length is not one, or the cache cannot be written.
+        """
+        if split not in SPLITS:
+            raise ValueError(f"unknown split {split!r}: choose one of {', '.join(SPLITS)}")
+        self._split = split
+        self._size = check_size(size)
+        self._unit = depth_units.check(depth)
+        self._lut = labels.lut(classes)
+        self._seed = _check_number("seed", seed, 0)
+        self._length = _check_number("length", LENGTHS[split] if length is None else length, 1)
+        self._cache: caches.Cache | None = None
+        if cache is not None:
+            folder = caches.default_folder() if cache == "auto" else Path(cache).expanduser()
+            key = caches.Key(split, self._size, self._seed, self._length)
+            self._cache = caches.open_or_render(folder, key)
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        index = operator.index(index)
+        if not -self._length <= index < self._length:
+            raise IndexError(f"frame {index} of {self._length}")
+        index %= self._length
+        if self._cache is not None:
+            record = self._cache[index]
+            image, label, codes = (np.array(record[key]) for key in ("image", "label", "codes"))
+            focal_baseline = float(record["focal_baseline"])
+        else:
+            frame = frames.make(self._seed, self._split, index, self._size)
+            image, label, codes = frame.image, frame.label, frame.codes
+            focal_baseline = frame.camera.focal_baseline
+        return {
+            "image": image,
+            "segmentation": self._lut[label],
+            "depth": depth_units.codes_to_unit(codes, focal_baseline, self._unit)[..., None],
+            "focal_baseline": np.float32(focal_baseline),
+            "name": frame_name(self._split, index),
+        }
+
+
+def check_size(size: tuple[int, int]) -> tuple[int, int]:
+    """Returns (H, W) as ints, or raises UserError."""
+    try:
+        height, width = (operator.index(n) for n in size)
+    except (TypeError, ValueError):
+        height = width = 0
+    if min(height, width) < 1:
+        raise UserError(f"data.size is {size!r}: give (height, width), both positive")
+    return height, width
+
+
+def _check_number(name: str, value: int, least: int) -> int:
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = least - 1
+    if number < least:
+        raise UserError(f"data.{name} is {value!r}: give a whole number, {least} or more")
+    return number

@@ -1,0 +1,106 @@
+"""A face as its texture sees it, and the tools that textures are made with.
+
+Coordinates are metres on the face (u along it, v up from its lower edge), so textures follow perspective by
+themselves. Patterns finer than a sample fade into their mean.
+"""
+
+import enum
+from typing import NamedTuple
+
+import numpy as np
+
+from mtlflax.data.streets.dice import noise, sample
+
+_HASH = np.random.Generator(np.random.PCG64(11)).random(1024, dtype=np.float32)
+
+
+class Material(enum.IntEnum):
+    """What a part is made of."""
+
+    PLAIN = 0
+    FACADE = 1
+    ROOF = 2
+    BRICKS = 3
+    FENCE = 4
+    LEAVES = 5
+    HEDGE = 6
+    BARK = 7
+    CLOTH = 8
+    CAR = 9
+    GLASS = 10
+    COACH = 11
+    PANELS = 12
+    WHEEL = 13
+    SPOKES = 14
+    SIGN = 15
+    SIGNAL = 16
+
+
+SEE_THROUGH = (Material.FENCE, Material.SPOKES)
+
+
+class Surface(NamedTuple):
+    """N samples on parts of one material.
+
+    Attributes:
+        u: float32 [N], metres along the face; `v` likewise, upwards.
+        v: float32 [N].
+        kind: uint8 [N], which way the face looks (of `shapes`).
+        pixel: float32 [N], metres that a sample covers, across the line of sight.
+        slant: float32 [N], the same along `u`, where a face is seen askew.
+        color: float32 [3, N], the part's own.
+        accent: float32 [3, N].
+        params: float32 [4, N], the part's.
+        part: int64 [N], its index.
+        lamps: 0 by day, 1 at dusk.
+    """
+
+    u: np.ndarray
+    v: np.ndarray
+    kind: np.ndarray
+    pixel: np.ndarray
+    slant: np.ndarray
+    color: np.ndarray
+    accent: np.ndarray
+    params: np.ndarray
+    part: np.ndarray
+    lamps: float
+
+
+# Albedo [3, N], and light that the surface sends out itself, [3, N] or None.
+Shaded = tuple[np.ndarray, np.ndarray | None]
+
+
+def rgb(red: float, green: float, blue: float) -> np.ndarray:
+    """Returns a colour that broadcasts over samples: float32 [3, 1]."""
+    return np.array([[red], [green], [blue]], np.float32)
+
+
+def random(*numbers: np.ndarray) -> np.ndarray:
+    """A number from 0 to 1 for each tuple of whole numbers."""
+    key = np.zeros(numbers[0].shape, np.int32)
+    for number, prime in zip(numbers, (73, 179, 37), strict=False):
+        key += number.astype(np.int32) * prime
+    return _HASH[key & 1023]
+
+
+def cover(distance: np.ndarray, reach: np.ndarray | float, pixel: np.ndarray) -> np.ndarray:
+    """Share of a sample that lies within `reach` of a line, `distance` being its middle's."""
+    return np.clip((reach - distance) / pixel + np.float32(0.5), 0, 1)
+
+
+def stripe(distance: np.ndarray, half: np.ndarray | float, pixel: np.ndarray) -> np.ndarray:
+    """Like `cover`, for a line that may be narrower than a sample."""
+    return np.minimum(cover(distance, half, pixel), 2 * half / pixel)
+
+
+def mix(color: np.ndarray, other: np.ndarray | float, share: np.ndarray) -> np.ndarray:
+    """Blends two colours [3, N] by shares [N]."""
+    return color + share * (other - color)
+
+
+def stains(s: Surface, scale: float, strength: float, slope: float = 1) -> np.ndarray:
+    """Factors about 1 that vary over a face; `scale` texels a metre."""
+    shift = (s.part * 61 % 509).astype(np.float32)
+    value = sample(noise(slope), s.u * scale + shift, s.v * scale + shift)
+    return 1 + np.float32(strength) * value / (1 + s.pixel * scale)

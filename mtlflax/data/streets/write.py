@@ -1,0 +1,121 @@
+"""Writes the data set as the official Cityscapes tree, so that any reader of Cityscapes can use it."""
+
+import json
+import multiprocessing
+import os
+import signal
+from collections.abc import Mapping
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from functools import partial
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from mtlflax.data import labels
+from mtlflax.data.streets import cache, frame_name
+from mtlflax.data.streets import frame as frames
+from mtlflax.data.streets.progress import Progress
+from mtlflax.errors import UserError
+
+MARK = "streets.json"
+_THINGS = np.array([row.has_instances for row in labels.LABELS if row.id >= 0])
+# As OpenCV wants them: blue, green, red, alpha.
+_COLORS = np.array([(*row.color[::-1], 255) for row in labels.LABELS if row.id >= 0], np.uint8)
+
+
+def write_tree(root: Path, size: tuple[int, int], counts: Mapping[str, int], seed: int = 0, jobs: int = 1) -> None:
+    """Writes frames and removes those of an earlier call that are not asked for now.
+
+    Args:
+        root: a new or empty folder, or a tree that this function wrote.
+        size: (H, W).
+        counts: how many frames of each split.
+        seed: of the data set.
+        jobs: how many processes.
+
+    Raises:
+        UserError: the folder holds something else, or cannot be written.
+    """
+    if root.exists() and not root.is_dir():
+        raise UserError(f"{root}: is a file; give a folder with --out")
+    if root.is_dir() and any(root.iterdir()) and not (root / MARK).is_file():
+        raise UserError(
+            f"{root}: is not empty and was not written by mtlflax.data.streets; give another folder with --out"
+        )
+    about = {"size": size, "seed": seed, **counts, "renderer_version": cache.RENDERER_VERSION}
+    tasks = [(split, index) for split, count in counts.items() for index in range(count)]
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        _replace(root / MARK, json.dumps(about, indent=2).encode())
+        _remove_others(root, {frame_name(*task) for task in tasks})
+        write = partial(_write_frame, root, size, seed)
+        with Progress(f"writing streets into {root}", len(tasks)) as progress:
+            if jobs == 1:
+                for task in tasks:
+                    write(*task)
+                    progress.update()
+                return
+            context = multiprocessing.get_context("spawn")
+            with ProcessPoolExecutor(min(jobs, len(tasks) or 1), context, _single) as pool:
+                left = {pool.submit(write, *task) for task in tasks}
+                try:
+                    while left:
+                        done, left = wait(left, return_when=FIRST_COMPLETED)
+                        for future in done:
+                            future.result()
+                            progress.update()
+                except BaseException:
+                    pool.shutdown(wait=True, cancel_futures=True)
+                    raise
+    except OSError as error:
+        raise UserError(f"{error.filename or root}: cannot be written ({error.strerror})") from error
+
+
+def _single() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends the pool, after the frames at hand
+    cv2.setNumThreads(0)
+
+
+def _write_frame(root: Path, size: tuple[int, int], seed: int, split: str, index: int) -> None:
+    frame = frames.make(seed, split, index, size)
+    name = frame_name(split, index)
+    instances = frame.label.astype(np.uint16)
+    things = _THINGS[frame.label]
+    instances[things] = instances[things] * 1000 + frame.instance[things]
+    pictures = {
+        ("leftImg8bit", "leftImg8bit"): cv2.cvtColor(frame.image, cv2.COLOR_RGB2BGR),
+        ("gtFine", "gtFine_labelIds"): frame.label,
+        ("gtFine", "gtFine_instanceIds"): instances,
+        ("gtFine", "gtFine_color"): _COLORS[frame.label],
+        ("disparity", "disparity"): frame.codes,
+    }
+    for (kind, ending), picture in pictures.items():
+        encoded = cv2.imencode(".png", picture)[1]
+        _replace(_folder(root, kind, split) / f"{name}_{ending}.png", encoded.tobytes())
+    camera = json.dumps(frame.camera.json(), indent=4)
+    _replace(_folder(root, "camera", split) / f"{name}_camera.json", camera.encode())
+
+
+def _folder(root: Path, kind: str, split: str) -> Path:
+    return root / kind / split / f"streets-{split}"
+
+
+def _replace(path: Path, content: bytes) -> None:
+    """Writes a file that is at no moment half there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        temporary.write_bytes(content)
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def _remove_others(root: Path, names: set[str]) -> None:
+    """Removes frames of an earlier call, and files that a killed one left half written."""
+    for kind in ("leftImg8bit", "gtFine", "disparity", "camera"):
+        for path in root.glob(f"{kind}/*/streets-*/*"):
+            if "_".join(path.name.split("_")[:3]) not in names:
+                path.unlink()
