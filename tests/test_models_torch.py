@@ -1,0 +1,229 @@
+"""The encoders against torchvision's own, with random weights and random running statistics."""
+
+from collections.abc import Iterator, Mapping
+from functools import partial
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+from mtlflax import models
+from mtlflax.errors import UserError
+from mtlflax.models.layers import Conv, average_pool, max_pool, resize
+from mtlflax.models.pretrained import convert
+
+torch = pytest.importorskip("torch")
+
+
+def import_torchvision() -> Any:
+    """Imports torchvision also where its compiled operators do not fit the torch there is."""
+    schema = "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
+    try:
+        library = torch.library.Library("torchvision", "FRAGMENT")
+        for prefix in ("", "q"):
+            library.define(prefix + schema)
+    except RuntimeError:  # they exist: nothing to do
+        pass
+    return pytest.importorskip("torchvision", exc_type=ImportError), library
+
+
+torchvision, _keep_alive = import_torchvision()
+
+TAPS = {
+    "resnet": ("relu", "layer1", "layer2", "layer3", "layer4"),
+    "densenet": (
+        "features.relu0",
+        "features.denseblock1",
+        "features.denseblock2",
+        "features.denseblock3",
+        "features.norm5",
+    ),
+}
+
+
+@pytest.fixture(autouse=True)
+def hurry() -> Iterator[None]:
+    """What takes time here is compiling whole encoders."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
+def random_network(backbone: str) -> Any:
+    """torchvision's network with every tensor random, running statistics included."""
+    torch.manual_seed(0)
+    network = getattr(torchvision.models, backbone)(weights=None)
+    for module in network.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            torch.nn.init.uniform_(module.weight, 0.5, 1.5)
+            torch.nn.init.normal_(module.bias, 0.0, 0.3)
+            torch.nn.init.normal_(module.running_mean, 0.0, 0.3)
+            torch.nn.init.uniform_(module.running_var, 0.5, 1.5)
+    return network
+
+
+def torch_features(network: Any, backbone: str, images: np.ndarray, train: bool) -> list[Any]:
+    taps = TAPS["resnet" if backbone.startswith("resnet") else "densenet"]
+    features: dict[str, Any] = {}
+    for name in taps:
+
+        def keep(module: Any, inputs: Any, output: Any, name: str = name) -> None:
+            # A copy, before the in-place ReLUs behind it; the stem's is the module's first call.
+            features.setdefault(name, output.detach().clone())
+
+        network.get_submodule(name).register_forward_hook(keep)
+    network.train(train)
+    with torch.no_grad():
+        network(torch.from_numpy(images.transpose(0, 3, 1, 2)))
+    return [features[name].numpy().transpose(0, 2, 3, 1) for name in taps]
+
+
+def state_of(network: Any) -> dict[str, np.ndarray]:
+    return {key: value.numpy().copy() for key, value in network.state_dict().items()}
+
+
+def assert_close(ours: Any, theirs: np.ndarray, tolerance: float = 1e-5) -> None:
+    """Relative to the largest magnitude."""
+    assert ours.shape == theirs.shape
+    error = np.abs(np.asarray(ours) - theirs).max() / np.abs(theirs).max()
+    assert error <= tolerance, error
+
+
+def our_features(backbone: str, variables: Mapping[str, Any], images: np.ndarray, train: bool) -> tuple[Any, Any]:
+    """The five maps and the updated running statistics, in the precision of `images`."""
+    module = models.encoder(backbone, dtype=images.dtype)
+    apply = jax.jit(partial(module.apply, train=train, mutable=["batch_stats"]))
+    with jax.default_matmul_precision("highest"):
+        features, updated = apply(variables, images)
+    return features, updated["batch_stats"]
+
+
+EVEN, ODD = (64, 96), (45, 71)
+
+
+@pytest.mark.parametrize("size", [EVEN, ODD])
+@pytest.mark.parametrize("backbone", ["resnet18", "resnet50", "densenet121"])
+def test_features_equal_torchvision(backbone: str, size: tuple[int, int]) -> None:
+    network = random_network(backbone)
+    variables = convert(backbone, state_of(network))
+    images = np.random.default_rng(0).normal(size=(2, *size, 3)).astype(np.float32)
+    ours, unmoved = our_features(backbone, variables, images, train=False)
+    theirs = torch_features(network, backbone, images, train=False)
+    for our, their in zip(ours, theirs, strict=True):
+        assert_close(our, their)
+    jax.tree.map(np.testing.assert_array_equal, unmoved, variables["batch_stats"])
+
+
+@pytest.mark.parametrize(
+    ("backbone", "size"),
+    [("resnet18", EVEN), ("resnet18", ODD), ("resnet50", ODD), ("densenet121", ODD)],
+)
+def test_training_features_equal_torchvision(backbone: str, size: tuple[int, int]) -> None:
+    # In float64: batch statistics of a random deep network amplify rounding, so that in float32
+    # torchvision is itself up to 1e-4 away from what it computes in float64 (and so are we).
+    network = random_network(backbone).double()
+    variables = convert(backbone, state_of(network))
+    images = np.random.default_rng(0).normal(size=(4, *size, 3))
+    with jax.enable_x64(True):
+        ours, running = our_features(backbone, variables, images, train=True)
+    theirs = torch_features(network, backbone, images, train=True)
+    for our, their in zip(ours, theirs, strict=True):
+        assert_close(our, their, 1e-10)
+
+    # The running statistics have moved as torchvision's have, by the unbiased variance.
+    moved = convert(backbone, state_of(network))["batch_stats"]
+    jax.tree.map(lambda our, their: assert_close(our, their, 1e-6), running, moved)
+    still = jax.tree.map(np.array_equal, moved, variables["batch_stats"])
+    assert not any(jax.tree.leaves(still))
+
+
+@pytest.mark.parametrize(
+    ("backbone", "count"),
+    [("resnet34", 21_797_672), ("resnet101", 44_549_160), ("densenet169", 14_149_480)],
+)
+def test_the_other_encoders_take_torchvisions_weights(backbone: str, count: int) -> None:
+    network = random_network(backbone)
+    assert sum(p.numel() for p in network.parameters()) == count
+    variables = convert(backbone, state_of(network))
+    assert jax.tree.structure(variables) == jax.tree.structure(
+        jax.eval_shape(models.encoder(backbone).init, jax.random.key(0), np.zeros((1, 64, 64, 3)))
+    )
+
+
+def test_old_densenet_keys() -> None:
+    state = state_of(random_network("densenet121"))
+    old = {}
+    for key, value in state.items():
+        if key.endswith("num_batches_tracked"):
+            continue
+        for part in ("norm1", "norm2", "conv1", "conv2"):
+            if "denselayer" in key:
+                key = key.replace(f".{part}.", f".{part[:-1]}.{part[-1]}.")
+        old[key] = value
+    assert "features.denseblock1.denselayer1.norm.1.weight" in old
+    new = convert("densenet121", state)
+    for a, b in zip(jax.tree.leaves(new), jax.tree.leaves(convert("densenet121", old)), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_wrong_weights_are_named() -> None:
+    state = state_of(random_network("resnet18"))
+    missing = {key: value for key, value in state.items() if key != "layer1.0.conv1.weight"}
+    with pytest.raises(UserError, match=r"1 missing \(layer1\.0\.conv1\.weight\)"):
+        convert("resnet18", missing)
+    with pytest.raises(UserError, match=r"surplus \(layer9\.weight\)"):
+        convert("resnet18", {**state, "layer9.weight": np.zeros(3)})
+    with pytest.raises(UserError, match=r"conv1\.weight is \(5, 5, 3, 64\), not \(7, 7, 3, 64\)"):
+        convert("resnet18", {**state, "conv1.weight": np.zeros((64, 3, 5, 5))})
+    with pytest.raises(UserError, match=r"not a resnet50's: .* missing .* misshapen"):
+        convert("resnet50", state)
+
+
+@pytest.mark.parametrize("shape", [(2, 8, 6, 3), (2, 9, 7, 3), (1, 1, 2, 4)])
+def test_pools_equal_torch(shape: tuple[int, ...]) -> None:
+    x = np.random.default_rng(0).normal(size=shape).astype(np.float32) - 3  # all negative, nearly
+    t = torch.from_numpy(x.transpose(0, 3, 1, 2)).requires_grad_()
+
+    for ours, theirs in (
+        (max_pool, lambda t: torch.nn.functional.max_pool2d(t, 3, 2, 1)),
+        (average_pool, lambda t: torch.nn.functional.avg_pool2d(t, 2, 2)),
+    ):
+        if ours is average_pool and min(shape[1:3]) < 2:
+            continue
+        y = theirs(t)
+        weights = np.random.default_rng(1).normal(size=y.shape).astype(np.float32)
+        (gradient,) = torch.autograd.grad(y, t, torch.from_numpy(weights))
+        value, pullback = jax.vjp(ours, x)
+        assert_close(value, y.detach().numpy().transpose(0, 2, 3, 1), 1e-6)
+        (ours_gradient,) = pullback(weights.transpose(0, 2, 3, 1))
+        assert_close(ours_gradient, gradient.numpy().transpose(0, 2, 3, 1), 1e-6)
+
+
+@pytest.mark.parametrize("size", [(10, 14), (9, 13), (20, 28), (5, 14), (15, 7), (5, 7)])
+def test_resize_equals_torch(size: tuple[int, int]) -> None:
+    x = np.random.default_rng(0).normal(size=(2, 5, 7, 3)).astype(np.float32)
+    theirs = torch.nn.functional.interpolate(
+        torch.from_numpy(x.transpose(0, 3, 1, 2)), size=size, mode="bilinear", align_corners=False
+    )
+    assert_close(resize(x, size), theirs.numpy().transpose(0, 2, 3, 1), 1e-6)
+
+
+@pytest.mark.parametrize(("kernel", "stride", "padding"), [(1, 2, 0), (3, 2, 1), (7, 2, 3)])
+@pytest.mark.parametrize("size", [(12, 16), (11, 15)])
+def test_conv_equals_torch(kernel: int, stride: int, padding: int, size: tuple[int, int]) -> None:
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(2, *size, 5)).astype(np.float32)
+    params = {
+        "kernel": rng.normal(size=(kernel, kernel, 5, 6)).astype(np.float32),
+        "bias": rng.normal(size=6).astype(np.float32),
+    }
+    theirs = torch.nn.functional.conv2d(
+        torch.from_numpy(x.transpose(0, 3, 1, 2)),
+        torch.from_numpy(params["kernel"].transpose(3, 2, 0, 1)),
+        torch.from_numpy(params["bias"]),
+        stride,
+        padding,
+    )
+    ours = Conv(6, kernel, stride, padding, use_bias=True).apply({"params": params}, x)
+    assert_close(ours, theirs.numpy().transpose(0, 2, 3, 1))
