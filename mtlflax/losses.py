@@ -1,0 +1,224 @@
+"""Losses for segmentation and depth, each over the valid pixels of the global batch.
+
+Every loss is a pure function that returns one float32 scalar. Given `axis_name`, it sums over that
+axis of devices before it divides, so each device returns the loss of the whole batch however the
+valid pixels fall on the devices. A gradient taken per device inside `jax.pmap` or
+`jax.shard_map(check_vma=False)` and then averaged with `lax.pmean` is the gradient of that loss
+(there, `psum` is its own transpose).
+
+A batch without a valid pixel has loss 0 and gradient 0. What predictions and targets hold at
+invalid pixels, NaN and infinity included, changes neither.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+Array = jax.Array
+
+
+def cross_entropy(logits: Array, labels: Array, *, ignore: int = 255, axis_name: str | None = None) -> Array:
+    """Softmax cross-entropy, averaged over the pixels whose label is not `ignore`.
+
+    Args:
+        logits: float [B, H, W, C].
+        labels: integers [B, H, W], 0 to C - 1 or `ignore`. Any other makes the loss NaN.
+        ignore: the label of pixels to leave out.
+        axis_name: the mapped axis over which the batch is spread, if any.
+
+    Returns:
+        float32 scalar, in nats.
+
+    Raises:
+        ValueError: logits and labels do not fit in shape.
+    """
+    valid, own_class, logits = _mask_segmentation(logits, labels, ignore)
+    # A masked sum instead of a gather: the gather's transpose is a scatter, slow on TPUs.
+    own_logit = jnp.sum(jnp.where(own_class, logits, 0), axis=-1)
+    errors = jax.nn.logsumexp(logits, axis=-1) - own_logit
+    return _mean(jnp.where(valid, errors, 0), valid, axis_name)
+
+
+def dice(
+    logits: Array,
+    labels: Array,
+    *,
+    ignore: int = 255,
+    smooth: float = 0.0,
+    axis_name: str | None = None,
+) -> Array:
+    """One minus the soft Dice coefficient, averaged over the classes in the global batch.
+
+    With p the softmax probabilities and t the one-hot labels, summed over all valid pixels of the
+    global batch, Dice_c = 2 Σ p_c t_c / (Σ p_c² + Σ t_c²): the squared form of Milletari et al.
+    2016 (V-Net, section 3), taken class by class. Classes that no valid pixel has are skipped, so
+    that no denominator comes near 0.
+
+    Args:
+        logits: float [B, H, W, C].
+        labels: integers [B, H, W], 0 to C - 1 or `ignore`. Any other makes the loss NaN.
+        ignore: the label of pixels to leave out.
+        smooth: pixels added to numerator and denominator alike. Many implementations add 1 because
+            of empty classes; here it would only soften the loss of rare ones.
+        axis_name: the mapped axis over which the batch is spread, if any.
+
+    Returns:
+        float32 scalar in 0..1; 0 where no pixel is valid.
+
+    Raises:
+        ValueError: logits and labels do not fit in shape.
+    """
+    valid, own_class, logits = _mask_segmentation(logits, labels, ignore)
+    probabilities = jnp.where(valid[..., None], jax.nn.softmax(logits, axis=-1), 0)
+    pixels = (0, 1, 2)
+    overlap = _psum(jnp.sum(jnp.where(own_class, probabilities, 0), axis=pixels), axis_name)
+    predicted = _psum(jnp.sum(jnp.square(probabilities), axis=pixels), axis_name)
+    true = _psum(jnp.sum(own_class, axis=pixels).astype(jnp.float32), axis_name)
+
+    present = true > 0
+    coefficients = (2 * overlap + smooth) / (jnp.where(present, predicted + true, 1) + smooth)
+    losses = jnp.where(present, 1 - coefficients, 0)
+    return jnp.sum(losses) / jnp.maximum(jnp.sum(present), 1)
+
+
+def l1(prediction: Array, target: Array, *, axis_name: str | None = None) -> Array:
+    """Mean absolute error over measured pixels: those with a finite target above 0.
+
+    Args:
+        prediction: float [B, H, W, 1], in the target's unit.
+        target: float [B, H, W, 1], 0 = no measurement.
+        axis_name: the mapped axis over which the batch is spread, if any.
+
+    Returns:
+        float32 scalar, in the target's unit.
+
+    Raises:
+        ValueError: the two differ in shape.
+    """
+    errors, valid = _depth_errors(prediction, target)
+    return _mean(jnp.abs(errors), valid, axis_name)
+
+
+def l2(prediction: Array, target: Array, *, axis_name: str | None = None) -> Array:
+    """Mean squared error over measured pixels; arguments and exceptions as `l1`."""
+    errors, valid = _depth_errors(prediction, target)
+    return _mean(jnp.square(errors), valid, axis_name)
+
+
+def berhu(prediction: Array, target: Array, *, axis_name: str | None = None) -> Array:
+    """Reverse Huber loss (Laina et al. 2016, equation 1); arguments and exceptions as `l1`.
+
+    The mean over measured pixels of |e| up to c and (e² + c²) / 2c beyond, where c is a fifth of
+    the largest |e| in the global batch. No gradient passes through c.
+    """
+    errors, valid = _depth_errors(prediction, target)
+    sizes = jnp.abs(errors)
+    largest = jnp.max(lax.stop_gradient(sizes))
+    if axis_name is not None:
+        largest = lax.pmax(largest, axis_name)
+    # Where every error is 0, c is too, and no pixel lies beyond it: any divisor will do.
+    c = jnp.where(largest > 0, 0.2 * largest, 1)
+    squares = (jnp.square(sizes) + jnp.square(c)) / (2 * c)
+    return _mean(jnp.where(sizes <= c, sizes, squares), valid, axis_name)
+
+
+def silog(prediction: Array, target: Array, *, floor: float = 1e-3, axis_name: str | None = None) -> Array:
+    """Scale-invariant logarithmic loss of Eigen et al. 2014, equation 4, with λ = 0.5.
+
+    With d = log prediction − log target at an image's n measured pixels, the image's loss is
+    Σd² / n − λ (Σd)² / n². The batch's is the mean over the images that have a measurement, all
+    devices taken together.
+
+    Below `floor`, the logarithm is continued by its mirror image in the point (floor, log floor),
+    log x = 2 log floor − log(2 floor − x): smooth there, defined for predictions of 0 and less, and
+    flat nowhere.
+
+    Args:
+        prediction: float [B, H, W, 1], in the target's unit.
+        target: float [B, H, W, 1], 0 = no measurement.
+        floor: in the target's unit. The default is below all of Cityscapes' finite measurements,
+            whatever their unit.
+        axis_name: the mapped axis over which the batch is spread, if any.
+
+    Returns:
+        float32 scalar, without a unit.
+
+    Raises:
+        ValueError: the two differ in shape.
+    """
+    valid = _measured(prediction, target)
+    # Masked before the logarithm as well as after: 0 times the slope of log(junk) may be NaN.
+    prediction = jnp.where(valid, prediction, 1)
+    d = jnp.where(valid, _log(prediction, floor) - _log(target, floor), 0)
+
+    pixels = (1, 2, 3)
+    n = jnp.maximum(jnp.sum(valid, axis=pixels), 1)
+    images = jnp.sum(d**2, axis=pixels) / n - 0.5 * (jnp.sum(d, axis=pixels) / n) ** 2
+    return _mean(images, jnp.any(valid, axis=pixels), axis_name)
+
+
+SEGMENTATION: Mapping[str, Callable[..., Array]] = {"cross_entropy": cross_entropy, "dice": dice}
+DEPTH: Mapping[str, Callable[..., Array]] = {"l1": l1, "l2": l2, "berhu": berhu, "silog": silog}
+
+
+def get(name: str, among: Mapping[str, Callable[..., Array]] | None = None) -> Callable[..., Array]:
+    """Returns the loss of that name among `SEGMENTATION` or `DEPTH`, or, by default, both.
+
+    Raises:
+        ValueError: there is none; the message names those there are.
+    """
+    known = {**SEGMENTATION, **DEPTH} if among is None else among
+    if name not in known:
+        raise ValueError(f"unknown loss {name!r}: choose one of {', '.join(known)}")
+    return known[name]
+
+
+def _mask_segmentation(logits: Array, labels: Array, ignore: int) -> tuple[Array, Array, Array]:
+    """Makes invalid pixels harmless, and labels that are no class noticed.
+
+    Returns:
+        Where pixels are valid, bool [B, H, W]; which class is a valid pixel's own, bool
+        [B, H, W, C]; float32 logits, 0 at invalid pixels and NaN at those with an unknown label.
+    """
+    if logits.shape[:-1] != labels.shape:
+        raise ValueError(f"logits {logits.shape} do not fit labels {labels.shape}")
+    valid = labels != ignore
+    known = (labels >= 0) & (labels < logits.shape[-1])
+    filling = jnp.where(valid, jnp.nan, 0.0)
+    logits = jnp.where((valid & known)[..., None], logits, filling[..., None])
+    classes = lax.broadcasted_iota(jnp.int32, logits.shape, 3)
+    own_class = (labels[..., None].astype(jnp.int32) == classes) & valid[..., None]
+    return valid, own_class, logits.astype(jnp.float32)
+
+
+def _measured(prediction: Array, target: Array) -> Array:
+    # Shapes that only broadcast, [B, H, W] and [B, H, W, 1], would pair every row with every pixel.
+    if prediction.shape != target.shape:
+        raise ValueError(f"prediction {prediction.shape} does not fit target {target.shape}")
+    return (target > 0) & (target < jnp.inf)
+
+
+def _depth_errors(prediction: Array, target: Array) -> tuple[Array, Array]:
+    valid = _measured(prediction, target)
+    return jnp.where(valid, prediction - target, 0).astype(jnp.float32), valid
+
+
+def _log(x: Array, floor: float) -> Array:
+    x = x.astype(jnp.float32)
+    above = x >= floor
+    log = jnp.log(jnp.where(above, x, 2 * floor - x))
+    return jnp.where(above, log, 2 * math.log(floor) - log)
+
+
+def _psum(x: Array, axis_name: str | None) -> Array:
+    return x if axis_name is None else lax.psum(x, axis_name)
+
+
+def _mean(values: Array, valid: Array, axis_name: str | None) -> Array:
+    """Mean over the valid elements of the global batch; `values` are 0 elsewhere."""
+    total = _psum(jnp.sum(values), axis_name)
+    count = _psum(jnp.sum(valid).astype(jnp.float32), axis_name)
+    return total / jnp.maximum(count, 1)
