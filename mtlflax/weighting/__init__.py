@@ -1,0 +1,84 @@
+"""Multi-task weighting as optax gradient transformations; lifts out of mtlflax with nothing but jax and optax.
+
+Two forms:
+
+* **Loss space** (`weighting.loss_balancing.<name>(...)`). The gradient of a total loss with respect to the K task
+  losses *is* the weight vector, so a loss weighting is a gradient transformation whose parameters are the losses [K]
+  and whose updates are their cotangents [K]: it multiplies what comes in, and `optax.chain` composes methods.
+* **Stacked task gradients** (`weighting.get(name, num_tasks=K, ...)`). Updates come in with a leading task axis K and
+  go out without one, so `optax.chain(weighting.get("dwa", num_tasks=2), optax.adam(1e-4))` is an optimiser for
+  anyone's JAX code. Every method has this form.
+
+`weighting.weights(state)` reads the weights [K] out of any optax state.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import optax
+
+from mtlflax.weighting import loss_balancing
+from mtlflax.weighting.linear import linear_combination
+
+__all__ = ["get", "linear_combination", "loss_balancing", "names", "weights"]
+
+
+def names() -> tuple[str, ...]:
+    """The names that `get` knows."""
+    return tuple(sorted(loss_balancing.METHODS))
+
+
+def get(
+    name: str,
+    *,
+    num_tasks: int,
+    shared: Callable[[str], bool] | None = None,
+    axis_name: str | None = None,
+    **options: Any,
+) -> optax.GradientTransformationExtraArgs:
+    """A weighting method as a gradient transformation on stacked task gradients.
+
+    `grads, state = t.update(task_grads, state, params, losses=losses)`: `task_grads` is shaped as `params` with a
+    leading axis K, `losses` is float32 [K], and `grads` is shaped as `params`.
+
+    Args:
+        name: one of `names()`.
+        num_tasks: K.
+        shared: says of a parameter's path, joined by "/", whether all tasks share it. Loss-balancing methods weigh all
+            parameters alike and need it not.
+        axis_name: the mapped axis to sum over, for methods that see only their device's part of the gradients.
+            Loss-balancing methods see no gradients and need it not.
+        **options: the method's own, as in its factory.
+
+    Raises:
+        ValueError: unknown name, or K below 1.
+
+    >>> import jax.numpy as jnp
+    >>> optimizer = optax.chain(get("equal", num_tasks=2), optax.sgd(1.0))
+    >>> params = {"w": jnp.zeros(2)}
+    >>> state = optimizer.init(params)
+    >>> task_grads = {"w": jnp.array([[1.0, 0.0], [0.0, 2.0]])}
+    >>> updates, state = optimizer.update(task_grads, state, params, losses=jnp.array([1.0, 1.0]))
+    >>> updates["w"].tolist()
+    [-1.0, -2.0]
+    """
+    del shared, axis_name  # for methods that look at gradients; the linear ones do not
+    return linear_combination(loss_balancing.get(name, **options), num_tasks=num_tasks)
+
+
+def weights(state: Any) -> jax.Array | None:
+    """The product, float32 [K], of all weights in an optax state, however nested or chained; None where there are none.
+
+    A state takes part if it is a NamedTuple with a field `weights`.
+    """
+
+    def is_weighting(node: Any) -> bool:
+        return isinstance(node, tuple) and "weights" in getattr(node, "_fields", ())
+
+    nodes = jax.tree.leaves(state, is_leaf=is_weighting)
+    found = [node.weights for node in nodes if is_weighting(node)]
+    product = None
+    for factor in found:
+        product = factor if product is None else product * factor
+    return product
