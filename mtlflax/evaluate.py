@@ -1,0 +1,77 @@
+"""Whole-set, exact evaluation: every frame once, sums on the device, division once and on the host."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from mtlflax import metrics, parallel
+from mtlflax.data import loader
+from mtlflax.experiment import Experiment
+from mtlflax.step import TrainState, make_evaluation_step
+
+
+class Sample(NamedTuple):
+    """A few frames and what the network made of them, for pictures.
+
+    Attributes:
+        batch: the frames, NumPy arrays with a leading axis n.
+        predictions: task → array with a leading axis n, in the form of the truth.
+    """
+
+    batch: dict[str, np.ndarray]
+    predictions: dict[str, np.ndarray]
+
+
+def make_evaluator(
+    experiment: Experiment, source: Any, mesh: Mesh, config: ConfigDict
+) -> Callable[[TrainState], tuple[dict[str, float], Sample]]:
+    """Returns a function that evaluates a state on all of a source; compiled at its first call.
+
+    Its result is `val/task/metric` → value, the same on every process, and this process's first frames
+    (`config.pictures` of them, at most a batch).
+    """
+    step = parallel.map_step(
+        make_evaluation_step(experiment.model, experiment.tasks),
+        mesh,
+        via=config.parallel,
+        out_specs=(parallel.REPLICATED, parallel.SHARDED),
+    )
+
+    def evaluate(state: TrainState) -> tuple[dict[str, float], Sample]:
+        totals = metrics.Totals()
+        sample = None
+        waiting = None
+        with loader.evaluation_batches(
+            source,
+            batch_size=config.batch_size,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+            num_threads=config.data.num_threads,
+            prefetch=config.data.prefetch,
+        ) as batches:
+            for batch in batches:
+                arrays = {k: v for k, v in batch.items() if isinstance(v, np.ndarray)}
+                sums, predictions = step(state, parallel.shard_batch(arrays, mesh))
+                if sample is None:
+                    count = min(config.pictures, int(arrays["mask"].sum()))
+                    sample = Sample(
+                        {k: v[:count] for k, v in arrays.items()},
+                        {k: parallel.local_rows(v)[:count] for k, v in predictions.items()},
+                    )
+                if waiting is not None:  # one batch's sums are read while the next is computed
+                    totals.add(jax.device_get(waiting))
+                waiting = sums
+        assert sample is not None  # the loader refuses an empty source
+        totals.add(jax.device_get(waiting))
+        results = {
+            f"val/{task.name}/{name}": value
+            for task in experiment.tasks
+            for name, value in task.metrics(totals.sums[task.name]).items()
+        }
+        return results, sample
+
+    return evaluate

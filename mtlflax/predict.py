@@ -1,0 +1,217 @@
+"""Pictures in, maps out.
+
+    python -m mtlflax.predict --workdir=DIR --images='photos/*.png' --out=DIR
+
+For each picture NAME, of any size, as the run's tasks allow: `NAME_segmentation.png` (class colours),
+`NAME_trainids.png` (8-bit class ids), `NAME_depth.png` (16-bit, metres × 256, 0 = unknown or beyond 255 m),
+`NAME_depth_color.png` and `NAME_overlay.png` (the picture with the class colours, or else the depth's, over it).
+"""
+
+import argparse
+import collections
+import glob
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+from tqdm import tqdm
+
+from mtlflax import configuration, depth_units, parallel, pictures
+from mtlflax.checkpoint import Checkpoints
+from mtlflax.errors import UserError
+from mtlflax.experiment import Experiment, build
+from mtlflax.step import normalise
+from mtlflax.writers import plain_errors
+
+_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
+# Cityscapes' first rig: focal length 2262.52 pixels at 2048 pixels width, baseline 0.209313 m.
+_FOCAL_BASELINE = 473.575
+# Longer pictures than this many times their width, or the other way round, are skipped: memory grows with the aspect.
+_MAX_ASPECT = 8
+
+
+def load(
+    workdir: str | Path,
+) -> tuple[Experiment, ConfigDict, Callable[[Any], dict[str, jax.Array]]]:
+    """Loads a run's best checkpoint (or its newest, where none has competed).
+
+    Returns:
+        The experiment, its configuration, and a function from images, uint8 [B, H, W, 3] RGB, to predictions: task →
+        float32 [B, H, W, channels]. It is compiled for each new shape of its input.
+
+    Raises:
+        UserError: no run there, or none of its checkpoints can be read.
+    """
+    workdir = Path(workdir)
+    known = configuration.load(workdir)
+    config = ConfigDict(known["config"])
+    experiment = build(config, known["facts"]["num_train"])
+    checkpoints = Checkpoints(workdir, read_only=True)
+    step = checkpoints.best_step or checkpoints.latest_step
+    if step is None:
+        raise UserError(f"{workdir} has no checkpoint: train it first")
+    sharding = parallel.replicated(parallel.make_mesh(1))
+    state = checkpoints.restore(step, jax.jit(experiment.init, out_shardings=sharding)())
+    variables = {"params": state.params, "batch_stats": state.batch_stats}
+
+    @jax.jit
+    def predict(images: jax.Array) -> dict[str, jax.Array]:
+        outputs = experiment.model.apply(variables, normalise(images), train=False)
+        return {task.name: task.activation(outputs[task.name]) for task in experiment.tasks}
+
+    return experiment, config, predict
+
+
+def predict_picture(
+    picture: np.ndarray, predict: Callable[[Any], dict[str, jax.Array]], size: tuple[int, int]
+) -> dict[str, np.ndarray]:
+    """Predicts one picture at the size the network was trained at, and enlarges the maps to the picture's own.
+
+    Args:
+        picture: uint8 [H, W, 3], RGB.
+        predict: from `load`.
+        size: (H, W) of the training images, made from frames twice as wide as high. The picture is scaled as those
+            frames were, by its height; its width follows, to a multiple of 32.
+
+    Returns:
+        Task → float32 [H, W, channels].
+    """
+    full_height, full_width = picture.shape[:2]
+    height = size[0]
+    width = max(32, round(full_width / full_height * size[1] / 2 / 32) * 32)
+    shrinking = height * width < full_height * full_width
+    small = cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA if shrinking else cv2.INTER_LINEAR)
+    maps = jax.device_get(predict(jnp.asarray(small[None])))
+    result = {}
+    for task, values in maps.items():
+        channels = cv2.split(values[0])
+        full = (full_width, full_height)
+        result[task] = np.stack([cv2.resize(c, full, interpolation=cv2.INTER_LINEAR) for c in channels], -1)
+    return result
+
+
+def write_maps(
+    picture: np.ndarray,
+    maps: dict[str, np.ndarray],
+    experiment: Experiment,
+    config: ConfigDict,
+    stem: Path,
+    focal_baseline: float = _FOCAL_BASELINE,
+) -> None:
+    """Writes `stem` + `_segmentation.png` and so on; the module's docstring says what each is.
+
+    Raises:
+        UserError: the folder cannot be written.
+    """
+    files: dict[str, np.ndarray] = {}
+    colours: dict[str, np.ndarray] = {}
+    for task in experiment.tasks:
+        shown = np.asarray(task.picture(jnp.asarray(maps[task.name][None])))[0]
+        colours[task.name] = task.colours(shown)
+        if task.name == "segmentation":
+            files["trainids"] = shown
+            files["segmentation"] = colours[task.name][..., ::-1]
+        elif task.name == "depth":
+            metres = depth_units.to_metres(maps["depth"][..., 0], np.float32(focal_baseline), config.data.depth)
+            known = (metres > 0) & (metres * 256 < 65535)
+            files["depth"] = np.where(known, np.rint(np.where(known, metres, 0) * 256), 0).astype(np.uint16)
+            files["depth_color"] = colours[task.name][..., ::-1]
+    over = colours.get("segmentation", next(iter(colours.values())))
+    files["overlay"] = pictures.overlay(picture, over)[..., ::-1]
+    for name, image in files.items():
+        path = stem.with_name(f"{stem.name}_{name}.png")
+        with plain_errors(path):
+            path.write_bytes(cv2.imencode(".png", image)[1].tobytes())
+
+
+def find_pictures(pattern: str) -> list[Path]:
+    """The pictures of a folder, or those that a glob pattern names, sorted.
+
+    Raises:
+        UserError: there are none.
+    """
+    if Path(pattern).is_file():  # before it is taken for a pattern: names may hold brackets
+        found = [Path(pattern)]
+    elif Path(pattern).is_dir():
+        found = [p for p in Path(pattern).iterdir() if p.suffix.lower() in _SUFFIXES]
+    else:
+        # glob.glob and not Path.glob: a pattern may start at the root, and folders in it may be patterns too.
+        found = [Path(p) for p in glob.glob(pattern, recursive=True) if Path(p).is_file()]  # noqa: PTH207
+    if not found:
+        raise UserError(f"--images: no pictures at {pattern!r}: give a folder or a quoted pattern like 'photos/*.png'")
+    return sorted(found)
+
+
+def _names(paths: Sequence[Path]) -> list[str]:
+    """What each picture's maps are called: its name, with its ending and folders where others share it."""
+    stems = collections.Counter(path.stem for path in paths)
+    common = Path(os.path.commonpath([path.resolve().parent for path in paths]))
+    return [
+        path.stem if stems[path.stem] == 1 else "_".join(path.resolve().relative_to(common).parts) for path in paths
+    ]
+
+
+def _read(path: Path) -> np.ndarray | None:
+    """A picture as uint8 [H, W, 3] RGB, or None where OpenCV cannot or will not read it."""
+    try:
+        picture = cv2.imread(str(path), cv2.IMREAD_COLOR)
+    except cv2.error:  # a size beyond OpenCV's bounds
+        return None
+    return None if picture is None else picture[..., ::-1]
+
+
+def main(argv: Sequence[str]) -> int:
+    """The command line; returns the exit code: 1 where a file could not be read."""
+    parser = argparse.ArgumentParser("python -m mtlflax.predict", description=__doc__.splitlines()[0])
+    parser.add_argument("--workdir", type=Path, required=True, help="a run's folder")
+    parser.add_argument("--images", required=True, help="a folder, or a quoted pattern: 'photos/*.png'")
+    parser.add_argument("--out", type=Path, required=True, help="where the maps are written")
+    parser.add_argument(
+        "--focal_baseline",
+        type=float,
+        default=_FOCAL_BASELINE,
+        help="focal length (pixels, of the picture scaled to 1024 pixels height) × the training set's stereo baseline "
+        "(m): what turns a predicted disparity into metres; default: Cityscapes' first rig. Networks trained on metres "
+        "or inverse metres have no use for it",
+    )
+    options = parser.parse_args(argv)
+    found = find_pictures(options.images)
+    names = _names(found)
+    experiment, config, predict = load(options.workdir)
+    with plain_errors(options.out):
+        options.out.mkdir(parents=True, exist_ok=True)
+    skipped = 0
+    bar = tqdm(found, unit="picture", disable=not sys.stderr.isatty())
+    for path, name in zip(bar, names, strict=True):
+        picture = _read(path)
+        if picture is None:
+            bar.write(f"skipped {path}: not a picture that can be read", file=sys.stderr)
+            skipped += 1
+            continue
+        height, width = picture.shape[:2]
+        if max(height, width) > _MAX_ASPECT * min(height, width):
+            bar.write(f"skipped {path}: {height}×{width} is no picture of a street", file=sys.stderr)
+            skipped += 1
+            continue
+        maps = predict_picture(picture, predict, tuple(config.data.size))
+        write_maps(picture, maps, experiment, config, options.out / name, options.focal_baseline)
+        if not sys.stderr.isatty():
+            print(f"{path} done", file=sys.stderr, flush=True)
+    print(f"{len(found) - skipped} pictures done, {skipped} skipped; maps in {options.out}")
+    return 1 if skipped else 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except UserError as error:
+        sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit(130)

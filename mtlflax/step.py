@@ -1,0 +1,138 @@
+"""The pure per-device train and evaluation steps.
+
+Both run on one device's share of the batch and reduce over the axis `parallel.AXIS`, gradients and sums explicitly and
+before anything looks at them: one device with a batch of 8 and four with 2 each compute the same update.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import flax
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+
+from mtlflax.parallel import AXIS
+from mtlflax.tasks import Task
+
+# ImageNet's channel means and deviations, RGB in 0..1: what torchvision's and timm's encoders were trained with.
+_MEAN = (0.485, 0.456, 0.406)
+_STD = (0.229, 0.224, 0.225)
+
+
+class TrainState(flax.struct.PyTreeNode):
+    """All that a run is, apart from its configuration; replicated on every device.
+
+    Attributes:
+        step: int32 [], updates so far.
+        params: float32, the network's parameters.
+        batch_stats: float32, BatchNorm's running statistics.
+        optimizer: the optax optimiser's state.
+        weighting: the loss weighting's state.
+    """
+
+    step: jax.Array
+    params: Any
+    batch_stats: Any
+    optimizer: Any
+    weighting: Any
+
+
+def normalise(images: jax.Array) -> jax.Array:
+    """uint8 [B, H, W, 3], RGB → float32, zero mean and unit deviation over ImageNet."""
+    mean, std = (jnp.array(v, jnp.float32).reshape(1, 1, 1, 3) for v in (_MEAN, _STD))
+    return (images.astype(jnp.float32) / 255.0 - mean) / std
+
+
+def init_state(
+    model: nn.Module,
+    optimizer: optax.GradientTransformation,
+    balancing: optax.GradientTransformationExtraArgs,
+    *,
+    num_tasks: int,
+    size: tuple[int, int],
+    seed: int,
+) -> TrainState:
+    """The state at step 0; a pure function of the seed, to be jitted with the shardings wanted."""
+    images = jnp.zeros((1, *size, 3))
+    variables = model.init(jax.random.key(seed), images, train=False)
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params=variables["params"],
+        batch_stats=variables.get("batch_stats", {}),
+        optimizer=optimizer.init(variables["params"]),
+        weighting=balancing.init(jnp.zeros(num_tasks)),
+    )
+
+
+def make_train_step(
+    model: nn.Module,
+    tasks: Sequence[Task],
+    optimizer: optax.GradientTransformation,
+    balancing: optax.GradientTransformationExtraArgs,
+) -> Callable[[TrainState, Mapping[str, jax.Array]], tuple[TrainState, dict[str, jax.Array]]]:
+    """The train step for a loss balancing: one forward pass, one backward pass.
+
+    Args:
+        model: made with `axis_name=parallel.AXIS`, so that BatchNorm's statistics are those of the global batch.
+        tasks: in the order of the losses [K].
+        optimizer: of the parameters.
+        balancing: a transform in loss space.
+
+    Returns:
+        `step(state, batch)` → the new state and, all replicated: `losses` and `weights` float32 [K], and
+        `gradient_norm` float32 [], that of the weighted total.
+    """
+
+    def train_step(state: TrainState, batch: Mapping[str, jax.Array]) -> tuple[TrainState, dict[str, jax.Array]]:
+        images = normalise(batch["image"])
+
+        def task_losses(params: Any) -> tuple[jax.Array, Any]:
+            variables = {"params": params, "batch_stats": state.batch_stats}
+            outputs, updated = model.apply(variables, images, train=True, mutable=["batch_stats"])
+            losses = [task.loss(task.activation(outputs[task.name]), batch, AXIS) for task in tasks]
+            return jnp.stack(losses), updated["batch_stats"]
+
+        losses, pullback, batch_stats = jax.vjp(task_losses, state.params, has_aux=True)
+        # The gradient of the total with respect to the losses is the weight vector: pulled back once, it gives the
+        # gradient with respect to the parameters.
+        weights, weighting_state = balancing.update(jnp.ones_like(losses), state.weighting, losses)
+        (gradients,) = pullback(weights)
+        gradients = jax.lax.pmean(gradients, AXIS)
+
+        updates, optimizer_state = optimizer.update(gradients, state.optimizer, state.params)
+        state = TrainState(
+            step=state.step + 1,
+            params=optax.apply_updates(state.params, updates),
+            batch_stats=batch_stats,
+            optimizer=optimizer_state,
+            weighting=weighting_state,
+        )
+        norm = optax.tree.norm(gradients)
+        return state, {"losses": losses, "weights": weights, "gradient_norm": norm}
+
+    return train_step
+
+
+def make_evaluation_step(
+    model: nn.Module, tasks: Sequence[Task]
+) -> Callable[[TrainState, Mapping[str, jax.Array]], tuple[dict[str, Any], dict[str, jax.Array]]]:
+    """The evaluation step.
+
+    Returns:
+        `step(state, batch)` → per task the sums over the global batch (replicated), and per task the device's own
+        predictions for pictures (sharded along the batch).
+    """
+
+    def evaluation_step(
+        state: TrainState, batch: Mapping[str, jax.Array]
+    ) -> tuple[dict[str, Any], dict[str, jax.Array]]:
+        variables = {"params": state.params, "batch_stats": state.batch_stats}
+        outputs: Any = model.apply(variables, normalise(batch["image"]), train=False)
+        predictions = {task.name: task.activation(outputs[task.name]) for task in tasks}
+        sums = {task.name: task.sums(predictions[task.name], batch) for task in tasks}
+        pictures = {task.name: task.picture(predictions[task.name]) for task in tasks}
+        return jax.lax.psum(sums, AXIS), pictures
+
+    return evaluation_step

@@ -1,0 +1,303 @@
+"""Trains and evaluates one configuration in one workdir, from start to end."""
+
+import math
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from mtlflax import configuration, overview, parallel, pictures
+from mtlflax.checkpoint import Checkpoints
+from mtlflax.data import loader
+from mtlflax.data.transforms import Augment
+from mtlflax.errors import UserError
+from mtlflax.evaluate import Sample, make_evaluator
+from mtlflax.experiment import Experiment, build
+from mtlflax.step import make_train_step
+from mtlflax.writers import MetricWriter, Progress, format_seconds, plain_errors, write_json
+
+
+def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict[str, float]:
+    """Trains, going on from the workdir's last checkpoint where there is one.
+
+    Args:
+        config: from a config file; see `configs/common.py`.
+        workdir: where everything is written; the README says what it holds.
+
+    Returns:
+        The last evaluation: `val/task/metric` → value.
+
+    Raises:
+        UserError: anything the user can put right, with how.
+    """
+    with ExitStack() as stack:
+        return _train(config, Path(workdir), stack)
+
+
+def evaluate_checkpoint(config: ConfigDict, workdir: str | Path) -> dict[str, float]:
+    """Evaluates the workdir's best checkpoint, by `config.best`, or its newest where none has competed.
+
+    Writes `results.json` and returns and raises as `train_and_evaluate`.
+    """
+    workdir = Path(workdir)
+    configuration.load(workdir)  # a clear error where there is no run
+    setup = _set_up(config, workdir)
+    checkpoints = Checkpoints(workdir, read_only=True)
+    step = checkpoints.best_step or checkpoints.latest_step
+    if step is None:
+        raise UserError(f"{workdir} has no checkpoint to evaluate: train it first")
+    state = checkpoints.restore(step, _init(setup))
+    _say(f"evaluating {checkpoints.directory / str(step)}")
+    evaluate = make_evaluator(setup.experiment, setup.validation, setup.mesh, setup.config)
+    results, _ = evaluate(state)
+    _say(_summary(results, step, workdir))
+    _write_results(workdir, setup, step, results)
+    return results
+
+
+class _Setup(NamedTuple):
+    config: ConfigDict  # resolved
+    mesh: Mesh
+    training: Any
+    validation: Any
+    experiment: Experiment
+
+
+def _set_up(config: ConfigDict, workdir: Path) -> _Setup:
+    config = configuration.resolve(config)
+    mesh = parallel.make_mesh()
+    configuration.check_batch_size(config, mesh.size)
+    _say(configuration.describe_data(config))
+    training = configuration.open_data(config, "train")
+    validation = configuration.open_data(config, "val")
+    experiment = build(config, len(training))
+    configuration.record(config, workdir, num_train=len(training), num_val=len(validation))
+    kind = mesh.devices.flat[0].device_kind
+    _say(f"{len(training)} training and {len(validation)} validation frames; {mesh.size} × {kind}")
+    return _Setup(config, mesh, training, validation, experiment)
+
+
+def _init(setup: _Setup) -> Any:
+    # Made where it is used, not copied there.
+    return jax.jit(setup.experiment.init, out_shardings=parallel.replicated(setup.mesh))()
+
+
+def _train(config: ConfigDict, workdir: Path, stack: ExitStack) -> dict[str, float]:
+    started = time.monotonic()
+
+    # ---------------------------------------------------------------- data, network, steps
+    setup = _set_up(config, workdir)
+    config, mesh, training, validation, experiment = setup
+    total = experiment.total_steps
+    evaluate_every = experiment.steps(config.evaluate_every)
+    checkpoint_every = experiment.steps(config.checkpoint.every)
+    train_step = parallel.map_step(
+        make_train_step(experiment.model, experiment.tasks, experiment.optimizer, experiment.balancing),
+        mesh,
+        via=config.parallel,
+        out_specs=(parallel.REPLICATED, parallel.REPLICATED),
+        donate_state=True,
+    )
+    evaluate = make_evaluator(experiment, validation, mesh, config)
+
+    # ---------------------------------------------------------------- state: resumed, or fresh
+    if jax.process_index() == 0:
+        stack.enter_context(configuration.only_run(workdir))
+    checkpoints = Checkpoints(workdir, keep=config.checkpoint.keep)
+    stack.callback(checkpoints.close)
+    state = _init(setup)
+    if jax.process_index() == 0:
+        with plain_errors(workdir):
+            (workdir / "parameters.txt").write_text(overview.parameter_table(state.params) + "\n")
+    _say(overview.module_table(state.params))
+    first_step = checkpoints.latest_step or 0
+    if first_step:
+        state = checkpoints.restore(first_step, state)
+        _say(f"going on from {checkpoints.directory / str(first_step)}")
+    _say(f"training to step {total} ({config.epochs:g} epochs of {experiment.steps_per_epoch} steps) in {workdir}")
+
+    # ---------------------------------------------------------------- the loop
+    progress = Progress(total, initial=first_step, batch_size=config.batch_size, enabled=jax.process_index() == 0)
+    stack.callback(progress.close)
+    writer = MetricWriter(workdir, step=first_step, enabled=jax.process_index() == 0)
+    stack.callback(writer.close)
+    log = _Log(setup, checkpoints, writer, progress)
+    batches = stack.enter_context(
+        loader.train_batches(
+            training,
+            batch_size=config.batch_size,
+            seed=config.seed,
+            augment=Augment(depth=config.data.depth, **config.data.augment.to_dict()),
+            start_step=first_step,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+            num_threads=config.data.num_threads,
+            prefetch=config.data.prefetch,
+            num_workers=config.data.num_workers,
+        )
+    )
+    results: dict[str, float] = {}
+
+    # The order matters: evaluate and save the state of this step, and only then take the next batch. So a checkpoint of
+    # step n stands for n batches taken and for all that was written up to n, and resuming is exact.
+    for step in range(first_step, total + 1):
+        if step > first_step:
+            evaluating = step == total or step % evaluate_every == 0
+            if evaluating or step % checkpoint_every == 0:
+                log.read(step)  # waits for the steps under way
+                progress.pause()
+                score = None
+                if evaluating:
+                    results, sample = evaluate(state)
+                    writer.scalars(step, results)
+                    writer.picture(step, "val", _panel(experiment, sample))
+                    _write_results(workdir, setup, step, results)
+                    progress.write(f"step {step}: " + _headline(results))
+                    score = _score(setup, step, results)
+                checkpoints.save(step, state, config=config.to_dict(), score=score)
+        if step == total:
+            break
+
+        if step > first_step:
+            progress.start()
+        batch = parallel.shard_batch(next(batches), mesh)
+        began = time.monotonic()
+        state, metrics = train_step(state, batch)
+        if step == first_step:  # the one that compiles
+            jax.block_until_ready(metrics)
+            progress.write(f"train step compiled in {time.monotonic() - began:.0f}s")
+        log.add(step + 1, metrics)
+        if step % config.log_every == 0:
+            log.read(step)
+        progress.update(step + 1)
+
+    # ---------------------------------------------------------------- the end
+    checkpoints.wait()
+    progress.close()
+    if not results:  # the run was at its end when this process started
+        results, _ = evaluate(state)
+        _write_results(workdir, setup, total, results)
+    _say(_summary(results, total, workdir))
+    if (best := checkpoints.best_step) is not None:
+        _say(f"best {config.best.metric}: step {best}, in {checkpoints.directory / str(best)}")
+    _say(f"took {format_seconds(time.monotonic() - started)}")
+    return results
+
+
+class _Log:
+    """The metrics of the steps under way: they leave the device a window at a time, and are checked on the way."""
+
+    def __init__(self, setup: _Setup, checkpoints: Checkpoints, writer: MetricWriter, progress: Progress) -> None:
+        self._names = [task.name for task in setup.experiment.tasks]
+        self._schedule = setup.experiment.schedule
+        self._checkpoints, self._writer, self._progress = checkpoints, writer, progress
+        self._pending: list[tuple[int, dict[str, jax.Array]]] = []
+
+    def add(self, step: int, metrics: dict[str, jax.Array]) -> None:
+        """Takes the metrics of a step just dispatched, and waits for the step two before."""
+        self._pending.append((step, metrics))
+        if len(self._pending) > 2:  # bounds what is under way, without ever waiting for the newest
+            jax.block_until_ready(self._pending[-3][1])
+
+    def read(self, through: int) -> None:
+        """Writes the mean over the steps up to `through` that were not yet read.
+
+        Raises:
+            UserError: one of them is not finite.
+        """
+        ready = [entry for entry in self._pending if entry[0] <= through]
+        if not ready:
+            return
+        self._pending = self._pending[len(ready) :]
+        window = jax.device_get([metrics for _, metrics in ready])
+        for (step, _), metrics in zip(ready, window, strict=True):
+            self._check_finite(step, metrics)
+        mean = {key: np.stack([m[key] for m in window]).mean(axis=0, dtype=np.float64) for key in window[0]}
+        losses = dict(zip(self._names, mean["losses"].tolist(), strict=True))
+        weights = dict(zip(self._names, mean["weights"].tolist(), strict=True))
+        self._writer.scalars(
+            through,
+            {f"train/loss/{name}": value for name, value in losses.items()}
+            | {f"train/weight/{name}": value for name, value in weights.items()}
+            | {
+                "train/gradient_norm": float(mean["gradient_norm"]),
+                "train/learning_rate": float(self._schedule(through - 1)),
+                "train/images_per_second": self._progress.images_per_second,
+            },
+        )
+        parts = [f"{name} {losses[name]:.4f} ×{weights[name]:.2f}" for name in self._names]
+        self._progress.describe(" · ".join(parts))
+
+    def _check_finite(self, step: int, metrics: dict[str, np.ndarray]) -> None:
+        bad = [
+            f"the loss of {name} is {loss}"
+            for name, loss in zip(self._names, metrics["losses"], strict=True)
+            if not np.isfinite(loss)
+        ]
+        if not bad and not np.isfinite(metrics["gradient_norm"]):
+            bad = [f"the gradient's norm is {metrics['gradient_norm']}, with finite losses"]
+        if not bad:
+            return
+        self._checkpoints.wait()
+        last = self._checkpoints.latest_step
+        where = "there is none yet" if last is None else str(self._checkpoints.directory / str(last))
+        raise UserError(
+            f"step {step}: {' and '.join(bad)}. Training stopped.\n"
+            f"The last good checkpoint: {where}\n"
+            "A lower --config.optimizer.learning_rate (with a new --workdir) is the usual cure."
+        )
+
+
+def _say(text: str) -> None:
+    if jax.process_index() == 0:
+        print(text, flush=True)
+
+
+def _score(setup: _Setup, step: int, results: dict[str, float]) -> float | None:
+    """What this evaluation counts for the best checkpoint: more is better; None outside the range of epochs."""
+    best = setup.config.best
+    value = results.get(best.metric, math.nan)  # a class may be in neither the truth nor the predictions
+    if step < round(best.from_epoch * setup.experiment.steps_per_epoch) or math.isnan(value):
+        return None
+    return value if best.mode == "max" else -value
+
+
+def _write_results(workdir: Path, setup: _Setup, step: int, results: dict[str, float]) -> None:
+    if jax.process_index() == 0:
+        facts = {"step": step, "epoch": step / setup.experiment.steps_per_epoch}
+        facts |= {"data": setup.config.data.name, "num_val": len(setup.validation)}
+        write_json(workdir / "results.json", facts | results)
+
+
+def _panel(experiment: Experiment, sample: Sample) -> np.ndarray:
+    """A row a frame: the image, and for each task the truth and the prediction."""
+    rows = []
+    for i, image in enumerate(sample.batch["image"]):
+        row = [image]
+        for task in experiment.tasks:
+            truth, prediction = sample.batch[task.name][i], sample.predictions[task.name][i]
+            row += [task.colours(truth), task.colours(prediction)]
+        rows.append(row)
+    return pictures.panel(rows)
+
+
+_HEADLINES = ("val/segmentation/miou", "val/depth/rmse", "val/depth/rmse_constant")
+
+
+def _headline(results: dict[str, float]) -> str:
+    return "  ".join(f"{name} {results[name]:.4f}" for name in _HEADLINES if name in results)
+
+
+def _summary(results: dict[str, float], step: int, workdir: Path) -> str:
+    lines = [f"\nstep {step}:"]
+    lines += [f"  {name:<26} {results[name]:.4f}" for name in _HEADLINES if name in results]
+    if "val/depth/rmse" in results:
+        share = results["val/depth/rmse"] / results["val/depth/rmse_constant"]
+        lines.append(f"  (depth RMSE is {share:.2f} of the best constant predictor's)")
+    lines.append(f"everything is in {workdir}: results.json, metrics.jsonl, pictures/, tensorboard/, checkpoints/")
+    return "\n".join(lines)
