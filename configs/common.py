@@ -1,0 +1,125 @@
+"""The paper's recipe, and the arguments that every config file takes.
+
+Mahyoub et al. 2023, "Semantic Segmentation and Depth Estimation of Urban Road Scene Images using Multi-Task Networks":
+Adam 1e-4 with polynomial decay 0.9, batch 8, 80 to 100 epochs of which the best counts, ImageNet encoders. What the
+paper leaves open is our reading: 128×256, 19 classes, depth as 16-bit disparity / 65535, cross-entropy and L1. Until
+pretrained weights can be loaded, training is from scratch.
+"""
+
+from ml_collections import ConfigDict
+
+from mtlflax.errors import UserError
+
+BACKBONES = ("resnet18", "resnet50", "densenet121")
+
+
+def get_config(weighting: dict, args: tuple[str, ...] = ()) -> ConfigDict:
+    """The recipe with a weighting and the arguments of `parse`."""
+    config = ConfigDict()
+    config.seed = 0
+    config.tasks = ("segmentation", "depth")
+    config.batch_size = 8  # of all devices together
+    config.epochs = 100.0
+    config.parallel = "shard_map"  # or "pmap"
+
+    config.data = ConfigDict()
+    config.data.name = "auto"  # cityscapes where there is a root, else streets
+    config.data.root = ""  # '' = the environment variable CITYSCAPES_DATASET
+    config.data.size = (128, 256)
+    config.data.classes = 19  # or 7, the categories
+    config.data.depth = "normalised_disparity"  # or disparity, inverse_metres, metres
+    config.data.num_threads = 4  # reading pictures, a process
+    config.data.num_workers = 0  # processes that read, where threads are not enough
+    config.data.prefetch = 4  # batches held ready
+    config.data.streets = ConfigDict({"train": 2975, "val": 500, "seed": 0})  # the embedded data set
+    config.data.augment = ConfigDict(
+        {
+            "scales": (1.0, 1.2, 1.5),
+            "flip": 0.5,
+            "brightness": 0.2,
+            "contrast": 0.2,
+            "saturation": 0.2,
+            "hue": 0.02,
+        }
+    )
+
+    config.model = ConfigDict()
+    config.model.name = "unet"
+    config.model.backbone = "resnet50"
+    config.model.pretrained = ""  # '' = from scratch
+    config.model.attention = "gate"
+    config.model.decoder_channels = (256, 128, 64, 32, 16)
+    config.model.head_stride = 1
+    config.model.dtype = "float32"  # or bfloat16: what is computed in; parameters are float32
+
+    config.losses = ConfigDict({"segmentation": "cross_entropy", "depth": "l1"})
+    config.weighting = ConfigDict(weighting)
+    config.optimizer = ConfigDict(
+        {
+            "name": "adam",  # or sgd
+            "learning_rate": 1e-4,
+            "power": 0.9,  # of the polynomial decay to 0
+            "momentum": 0.9,  # of sgd
+            "weight_decay": 0.0,
+        }
+    )
+
+    config.log_every = 20  # steps
+    config.evaluate_every = 1.0  # epochs; a checkpoint each time
+    config.pictures = 4  # frames drawn at an evaluation
+    config.checkpoint = ConfigDict({"every": 1.0, "keep": 2})  # epochs; the newest to keep
+    # The best epoch of this range counts, and its checkpoint is kept beside the newest.
+    config.best = ConfigDict({"metric": "val/segmentation/miou", "mode": "max", "from_epoch": 80.0})
+
+    backbones = [arg for arg in args if arg in BACKBONES]
+    if backbones:
+        config.model.backbone = backbones[0]
+    if "quick" in args:
+        _quick(config, keep_backbone=bool(backbones))
+    return config
+
+
+def _quick(config: ConfigDict, *, keep_backbone: bool) -> None:
+    """Minutes on two CPU cores, nothing to download: a small network on a small part of the embedded data set."""
+    config.data.name = "streets"
+    config.data.size = (
+        96,
+        192,
+    )  # smaller maps are slower on a CPU: XLA's convolutions need some width
+    config.data.streets.train = 340
+    config.data.streets.val = 100
+    config.data.num_threads = 1
+    if not keep_backbone:
+        config.model.backbone = "resnet18"
+    config.model.decoder_channels = (128, 64, 48, 32, 32)
+    config.model.head_stride = 2
+    # In 340 steps there is no time for rare classes to be found by cross-entropy, or for augmentation to pay.
+    config.losses.segmentation = "dice"
+    config.data.augment.update(scales=(1.0,), brightness=0.0, contrast=0.0, saturation=0.0, hue=0.0)
+    config.batch_size = 4
+    config.optimizer.learning_rate = 4e-3
+    config.epochs = 4.0
+    config.evaluate_every = 2.0
+    config.best.from_epoch = 0.0
+
+
+def parse(arg: str | None, *own: str) -> tuple[str, ...]:
+    """Splits a config file's argument, `quick,resnet50`, and checks its parts.
+
+    Args:
+        arg: what stands after the colon of `--config=FILE:ARG`.
+        *own: the arguments that this config has beside the common ones.
+
+    Raises:
+        UserError: an unknown part, one given twice, or two encoders.
+    """
+    args = tuple(part.strip() for part in (arg or "").split(",") if part.strip())
+    known = ("quick", *BACKBONES, *own)
+    for part in args:
+        if part not in known:
+            raise UserError(f"unknown config argument {part!r}: choose of {', '.join(known)}, joined by commas")
+        if args.count(part) > 1:
+            raise UserError(f"config argument {part!r} is given twice")
+    if sum(part in BACKBONES for part in args) > 1:
+        raise UserError(f"config arguments {', '.join(args)}: give one encoder")
+    return args

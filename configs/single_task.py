@@ -1,0 +1,29 @@
+"""The paper's single-task U-Nets: the same network with one decoder.
+
+python -m mtlflax.main --config=configs/single_task.py:segmentation [,densenet121] [,quick]
+python -m mtlflax.main --config=configs/single_task.py:depth [,densenet121] [,quick]
+"""
+
+from ml_collections import ConfigDict
+
+from configs import common
+from mtlflax.errors import UserError
+
+TASKS = ("segmentation", "depth")
+
+
+def get_config(arg: str | None = None) -> ConfigDict:
+    """Called by `--config=configs/single_task.py:ARG`; ARG names the task."""
+    args = common.parse(arg, *TASKS)
+    chosen = tuple(task for task in TASKS if task in args)
+    if len(chosen) != 1:
+        raise UserError("configs/single_task.py: give one task, :segmentation or :depth")
+    config = common.get_config({"name": "equal"}, args)
+    config.tasks = chosen
+    if "quick" not in args:
+        config.epochs = 85.0
+        config.best.from_epoch = 70.0
+    if chosen == ("depth",):
+        config.best.metric = "val/depth/rmse"
+        config.best.mode = "min"
+    return config

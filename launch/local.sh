@@ -1,0 +1,47 @@
+#!/usr/bin/env bash
+# Runs a command as N processes on this machine, as if they were hosts: what several hosts do, without having them.
+#
+#   launch/local.sh [--dry-run] N COMMAND [ARG ...]
+#   launch/local.sh 2 python -m mtlflax.main --config=configs/dwa.py:quick
+#
+# Process 0 prints here; the others write to LOGS/process_<i>.log (LOGS defaults to a new folder under /tmp). When one
+# fails, all are stopped, and its exit code is this script's.
+set -euo pipefail
+
+dry_run=
+if [ "${1:-}" = --dry-run ]; then dry_run=1; shift; fi
+if [ $# -lt 2 ] || ! [[ $1 =~ ^[1-9][0-9]*$ ]]; then
+  sed -n '2,8s/^# \{0,1\}//p' "$0" >&2
+  exit 2
+fi
+count=$1; shift
+
+port=$(python3 -c 'import socket; s = socket.socket(); s.bind(("localhost", 0)); print(s.getsockname()[1])')
+export JAX_COORDINATOR_ADDRESS="localhost:$port" JAX_NUM_PROCESSES="$count"
+logs=${LOGS:-$(mktemp -d /tmp/mtlflax_logs.XXXXXX)}
+
+if [ -n "$dry_run" ]; then
+  for ((i = 0; i < count; i++)); do
+    echo "JAX_COORDINATOR_ADDRESS=$JAX_COORDINATOR_ADDRESS JAX_NUM_PROCESSES=$count JAX_PROCESS_ID=$i $*"
+  done
+  exit 0
+fi
+
+mkdir -p "$logs"
+pids=()
+trap 'kill "${pids[@]}" 2>/dev/null || true' EXIT INT TERM
+for ((i = count - 1; i > 0; i--)); do
+  JAX_PROCESS_ID=$i "$@" >"$logs/process_$i.log" 2>&1 &
+  pids+=($!)
+done
+JAX_PROCESS_ID=0 "$@" &
+pids+=($!)
+
+for ((left = count; left > 0; left--)); do
+  code=0
+  wait -n "${pids[@]}" || code=$?
+  if [ "$code" -ne 0 ]; then
+    echo "a process failed with exit code $code; logs of all but the first: $logs" >&2
+    exit "$code"
+  fi
+done
