@@ -18,15 +18,15 @@ from typing import Any
 import jax
 import optax
 
-from mtlflax.weighting import loss_balancing
+from mtlflax.weighting import gradient_balancing, loss_balancing
 from mtlflax.weighting.linear import linear_combination
 
-__all__ = ["get", "linear_combination", "loss_balancing", "names", "weights"]
+__all__ = ["get", "gradient_balancing", "linear_combination", "loss_balancing", "names", "weights"]
 
 
 def names() -> tuple[str, ...]:
     """The names that `get` knows."""
-    return tuple(sorted(loss_balancing.METHODS))
+    return tuple(sorted([*loss_balancing.METHODS, *gradient_balancing.METHODS]))
 
 
 def get(
@@ -45,10 +45,11 @@ def get(
     Args:
         name: one of `names()`.
         num_tasks: K.
-        shared: says of a parameter's path, joined by "/", whether all tasks share it. Loss-balancing methods weigh all
-            parameters alike and need it not.
-        axis_name: the mapped axis to sum over, for methods that see only their device's part of the gradients.
-            Loss-balancing methods see no gradients and need it not.
+        shared: says of a parameter's path, joined by "/", whether all tasks share it; without it, all do. A gradient
+            balancing changes the shared ones, the others get their own task's gradient. A loss balancing weighs all
+            parameters alike.
+        axis_name: a mapped axis over which each device has its own part of the gradients' coordinates (those of its own
+            features, say): lengths and angles are then summed over it. Not for gradients that are replicated.
         **options: the method's own, as in its factory.
 
     Raises:
@@ -63,7 +64,10 @@ def get(
     >>> updates["w"].tolist()
     [-1.0, -2.0]
     """
-    del shared, axis_name  # for methods that look at gradients; the linear ones do not
+    if name in gradient_balancing.METHODS:
+        return gradient_balancing.get(name, num_tasks=num_tasks, shared=shared, axis_name=axis_name, **options)
+    if name not in loss_balancing.METHODS:
+        raise ValueError(f"unknown weighting {name!r}: choose one of {', '.join(names())}")
     return linear_combination(loss_balancing.get(name, **options), num_tasks=num_tasks)
 
 
