@@ -16,7 +16,9 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
 from mtlflax.errors import UserError
+from mtlflax.interrupts import held_back
 
+_DISK_TROUBLE = ("No space left on device", "Read-only file system", "Permission denied", "RESOURCE_EXHAUSTED")
 _SCORE = "score"  # the metric that decides, negated where less is better, so that more is always better
 
 
@@ -114,10 +116,11 @@ class Checkpoints:
         """
         like = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
         try:
-            restored = self._manager.restore(
-                step,
-                args=ocp.args.Composite(state=ocp.args.StandardRestore(like), data=ocp.args.JsonRestore()),
-            )
+            with held_back():
+                restored = self._manager.restore(
+                    step,
+                    args=ocp.args.Composite(state=ocp.args.StandardRestore(like), data=ocp.args.JsonRestore()),
+                )
         except (ValueError, KeyError, OSError, json.JSONDecodeError) as error:
             raise UserError(
                 f"cannot restore {self.directory / str(step)}: {_first_line(error)}\n"
@@ -139,27 +142,24 @@ class Checkpoints:
 
     @contextmanager
     def _said_plainly(self) -> Iterator[None]:
-        """Turns a disk that is full or cannot be written into a message."""
+        """Turns a disk that is full or cannot be written into a message; not to be interrupted.
+
+        Orbax runs event loops: an exception out of their middle closes them, and what still writes complains.
+        """
         try:
-            yield
+            with held_back():
+                yield
         except json.JSONDecodeError as error:
             raise UserError(
                 f"a checkpoint in {self.directory} is damaged ({error}): delete the newest folder there, or the best"
             ) from error
         except (OSError, ValueError, RuntimeError) as error:
-            text = str(error)
-            if not isinstance(error, OSError) and not any(
-                sign in text
-                for sign in (
-                    "No space left",
-                    "Read-only",
-                    "Permission denied",
-                    "RESOURCE_EXHAUSTED",
-                )
-            ):
+            # TensorStore puts the reason behind paths and sources.
+            reason = next((sign for sign in _DISK_TROUBLE if sign in str(error)), None)
+            if reason is None and not isinstance(error, OSError):
                 raise
             raise UserError(
-                f"cannot write checkpoints to {self.directory}: {_first_line(error)}\n"
+                f"cannot write checkpoints to {self.directory}: {reason or _first_line(error)}\n"
                 "Free some space or give another --workdir; what was saved before is whole."
             ) from error
 
