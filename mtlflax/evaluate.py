@@ -8,7 +8,7 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from mtlflax import metrics, parallel
+from mtlflax import interrupts, metrics, parallel
 from mtlflax.data import loader
 from mtlflax.experiment import Experiment
 from mtlflax.step import TrainState, make_evaluation_step
@@ -54,6 +54,7 @@ def make_evaluator(
             prefetch=config.data.prefetch,
         ) as batches:
             for batch in batches:
+                interrupts.check()
                 arrays = {k: v for k, v in batch.items() if isinstance(v, np.ndarray)}
                 sums, predictions = step(state, parallel.shard_batch(arrays, mesh))
                 if sample is None:

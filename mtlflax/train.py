@@ -11,7 +11,7 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from mtlflax import configuration, overview, parallel, pictures
+from mtlflax import configuration, interrupts, overview, parallel, pictures
 from mtlflax.checkpoint import Checkpoints
 from mtlflax.data import loader
 from mtlflax.data.transforms import Augment
@@ -122,6 +122,7 @@ def _train(config: ConfigDict, workdir: Path, stack: ExitStack) -> dict[str, flo
     _say(f"training to step {total} ({config.epochs:g} epochs of {experiment.steps_per_epoch} steps) in {workdir}")
 
     # ---------------------------------------------------------------- the loop
+    stack.enter_context(interrupts.held_back())
     progress = Progress(total, initial=first_step, batch_size=config.batch_size, enabled=jax.process_index() == 0)
     stack.callback(progress.close)
     writer = MetricWriter(workdir, step=first_step, enabled=jax.process_index() == 0)
@@ -146,6 +147,7 @@ def _train(config: ConfigDict, workdir: Path, stack: ExitStack) -> dict[str, flo
     # The order matters: evaluate and save the state of this step, and only then take the next batch. So a checkpoint of
     # step n stands for n batches taken and for all that was written up to n, and resuming is exact.
     for step in range(first_step, total + 1):
+        interrupts.check()
         if step > first_step:
             evaluating = step == total or step % evaluate_every == 0
             if evaluating or step % checkpoint_every == 0:

@@ -3,7 +3,7 @@
 import signal
 import threading
 
-from mtlflax.interrupts import held_back
+from mtlflax.interrupts import check, held_back
 
 
 def raise_held_back(*signals, error=None):
@@ -28,6 +28,38 @@ def test_a_signal_acts_when_the_block_is_left():
 
 def test_a_second_one_acts_at_once():
     assert raise_held_back(signal.SIGINT, signal.SIGINT) == 1
+
+
+def test_check_is_where_it_acts():
+    reached = []
+    check()
+    try:
+        with held_back():
+            check()
+            try:
+                signal.raise_signal(signal.SIGINT)
+                reached.append("after the signal")
+                check()
+                reached.append("never")
+            finally:
+                signal.raise_signal(signal.SIGINT)  # held back again while things are closed
+                reached.append("closed")
+    except KeyboardInterrupt:
+        reached.append("interrupted")
+    assert reached == ["after the signal", "closed", "interrupted"]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_block_within_another_adds_nothing():
+    reached = False
+    try:
+        with held_back():
+            with held_back():
+                signal.raise_signal(signal.SIGINT)
+            reached = True
+    except KeyboardInterrupt:
+        pass
+    assert reached
 
 
 def test_the_handlers_are_those_of_before():
