@@ -29,6 +29,7 @@ def held_back() -> Iterator[None]:
         yield
         return
     _usual = {signum: signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)}
+    _usual = {signum: handler for signum, handler in _usual.items() if handler is not signal.SIG_IGN}  # as under nohup
     for signum in _usual:
         signal.signal(signum, _note)
     try:
