@@ -11,7 +11,8 @@ import optax
 from ml_collections import ConfigDict
 from ml_collections.config_flags import config_path
 
-from mtlflax import models, parallel, tasks, weighting
+from mtlflax import backward, models, parallel, tasks, weighting
+from mtlflax.backward import Method
 from mtlflax.errors import UserError
 from mtlflax.step import TrainState, init_state
 
@@ -27,7 +28,7 @@ class Experiment:
         total_steps: updates in all.
         schedule: updates so far → learning rate.
         optimizer: of the parameters.
-        balancing: the loss weighting, in loss space.
+        method: the weighting.
         size: (H, W) of the images.
         seed: of the parameters.
     """
@@ -38,7 +39,7 @@ class Experiment:
     total_steps: int
     schedule: optax.Schedule
     optimizer: optax.GradientTransformation
-    balancing: optax.GradientTransformationExtraArgs
+    method: Method
     size: tuple[int, int]
     seed: int
 
@@ -47,7 +48,7 @@ class Experiment:
         return init_state(
             self.model,
             self.optimizer,
-            self.balancing,
+            self.method,
             num_tasks=len(self.tasks),
             size=self.size,
             seed=self.seed,
@@ -78,14 +79,15 @@ def build(config: ConfigDict, num_frames: int) -> Experiment:
         if total_steps < 1:
             raise ValueError(f"epochs is {config.epochs}: less than one step")
         schedule = optax.polynomial_schedule(config.optimizer.learning_rate, 0.0, config.optimizer.power, total_steps)
+        model = _model(config.model.to_dict(), chosen)
         experiment = Experiment(
             tasks=chosen,
-            model=_model(config.model.to_dict(), chosen),
+            model=model,
             steps_per_epoch=steps_per_epoch,
             total_steps=total_steps,
             schedule=schedule,
             optimizer=_optimizer(config.optimizer, schedule),
-            balancing=_balancing(config.weighting.to_dict(), steps_per_epoch),
+            method=_method(config.weighting.to_dict(), model, len(chosen), steps_per_epoch),
             size=(config.data.size[0], config.data.size[1]),
             seed=config.seed,
         )
@@ -159,13 +161,20 @@ def _optimizer(config: ConfigDict, schedule: optax.Schedule) -> optax.GradientTr
     return optax.chain(optax.add_decayed_weights(config.weight_decay), rule)
 
 
-def _balancing(options: dict[str, Any], steps_per_epoch: int) -> optax.GradientTransformationExtraArgs:
-    """The loss weighting; a method that counts epochs is told how long one is."""
+def _method(options: dict[str, Any], model: Any, num_tasks: int, steps_per_epoch: int) -> Method:
+    """The weighting. A method that counts epochs is told how long one is; one that learns, by which rule."""
     name = options.pop("name")
-    method = weighting.loss_balancing.METHODS.get(name)
-    if method and "steps_per_epoch" in inspect.signature(method).parameters:
+    factory = (weighting.loss_balancing.METHODS | weighting.gradient_balancing.METHODS).get(name)
+    takes = inspect.signature(factory).parameters if factory else {}
+    if "steps_per_epoch" in takes:
         options.setdefault("steps_per_epoch", steps_per_epoch)
+    if "optimizer" in takes and "learning_rate" in options:
+        options["optimizer"] = optax.adam(options.pop("learning_rate"))
     try:
-        return weighting.loss_balancing.get(name, **options)
+        if name in weighting.gradient_balancing.METHODS:
+            return backward.gradient_balancing(name, model, num_tasks=num_tasks, **options)
+        if factory is None:
+            raise ValueError(f"unknown weighting {name!r}: choose one of {', '.join(weighting.names())}")
+        return backward.loss_balancing(name, **options)
     except ValueError as error:
         raise ValueError(f"{error} (its options are given in the config file: another method, another file)") from error

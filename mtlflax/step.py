@@ -13,6 +13,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from mtlflax import backward, weighting
+from mtlflax.backward import Method
 from mtlflax.parallel import AXIS
 from mtlflax.tasks import Task
 
@@ -48,7 +50,7 @@ def normalise(images: jax.Array) -> jax.Array:
 def init_state(
     model: nn.Module,
     optimizer: optax.GradientTransformation,
-    balancing: optax.GradientTransformationExtraArgs,
+    method: Method,
     *,
     num_tasks: int,
     size: tuple[int, int],
@@ -57,12 +59,15 @@ def init_state(
     """The state at step 0; a pure function of the seed, to be jitted with the shardings wanted."""
     images = jnp.zeros((1, *size, 3))
     variables = model.init(jax.random.key(seed), images, train=False)
+    weighting_state = backward.init(method, model, variables, images, num_tasks)
+    if "losses_after" in method.needs:
+        weighting_state = {"method": weighting_state, "losses_after": jnp.zeros(num_tasks)}
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=variables["params"],
         batch_stats=variables.get("batch_stats", {}),
         optimizer=optimizer.init(variables["params"]),
-        weighting=balancing.init(jnp.zeros(num_tasks)),
+        weighting=weighting_state,
     )
 
 
@@ -70,47 +75,51 @@ def make_train_step(
     model: nn.Module,
     tasks: Sequence[Task],
     optimizer: optax.GradientTransformation,
-    balancing: optax.GradientTransformationExtraArgs,
+    method: Method,
 ) -> Callable[[TrainState, Mapping[str, jax.Array]], tuple[TrainState, dict[str, jax.Array]]]:
-    """The train step for a loss balancing: one forward pass, one backward pass.
+    """The train step: one forward and, as the weighting asks, one backward pass or task gradients.
 
     Args:
         model: made with `axis_name=parallel.AXIS`, so that BatchNorm's statistics are those of the global batch.
         tasks: in the order of the losses [K].
         optimizer: of the parameters.
-        balancing: a transform in loss space.
+        method: the weighting.
 
     Returns:
-        `step(state, batch)` → the new state and, all replicated: `losses` and `weights` float32 [K], and
-        `gradient_norm` float32 [], that of the weighted total.
+        `step(state, batch)` → the new state and, all replicated: `losses` float32 [K]; `gradient_norm` float32 [], that
+        of what the optimiser gets; `weights` [K] where the method has weights; `task_gradient_norms` [K] and `cosines`
+        [K, K] where it is a gradient balancing.
     """
+    pull_back = backward.make_backward(model, tasks, method)
+    task_losses = backward.make_losses(model, tasks)
+    looks_back = "losses_after" in method.needs
 
     def train_step(state: TrainState, batch: Mapping[str, jax.Array]) -> tuple[TrainState, dict[str, jax.Array]]:
         images = normalise(batch["image"])
+        if looks_back:
+            own, extra = state.weighting["method"], {"losses_after": state.weighting["losses_after"]}
+        else:
+            own, extra = state.weighting, {}
+        losses, gradient, own, batch_stats = pull_back(state.params, state.batch_stats, own, images, batch, **extra)
+        updates, optimizer_state = optimizer.update(gradient, state.optimizer, state.params)
+        params = optax.apply_updates(state.params, updates)
 
-        def task_losses(params: Any) -> tuple[jax.Array, Any]:
-            variables = {"params": params, "batch_stats": state.batch_stats}
-            outputs, updated = model.apply(variables, images, train=True, mutable=["batch_stats"])
-            losses = [task.loss(task.activation(outputs[task.name]), batch, AXIS) for task in tasks]
-            return jnp.stack(losses), updated["batch_stats"]
-
-        losses, pullback, batch_stats = jax.vjp(task_losses, state.params, has_aux=True)
-        # The gradient of the total with respect to the losses is the weight vector: pulled back once, it gives the
-        # gradient with respect to the parameters.
-        weights, weighting_state = balancing.update(jnp.ones_like(losses), state.weighting, losses)
-        (gradients,) = pullback(weights)
-        gradients = jax.lax.pmean(gradients, AXIS)
-
-        updates, optimizer_state = optimizer.update(gradients, state.optimizer, state.params)
+        metrics = {"losses": losses, "gradient_norm": optax.tree.norm(gradient)}
+        if (weights := weighting.weights(own)) is not None:
+            metrics["weights"] = weights
+        if (geometry := weighting.geometry(own)) is not None:
+            metrics |= {"task_gradient_norms": geometry.norms, "cosines": geometry.cosines}
+        if looks_back:
+            losses_after, _ = task_losses(params, batch_stats, images, batch)
+            own = {"method": own, "losses_after": losses_after}
         state = TrainState(
             step=state.step + 1,
-            params=optax.apply_updates(state.params, updates),
+            params=params,
             batch_stats=batch_stats,
             optimizer=optimizer_state,
-            weighting=weighting_state,
+            weighting=own,
         )
-        norm = optax.tree.norm(gradients)
-        return state, {"losses": losses, "weights": weights, "gradient_norm": norm}
+        return state, metrics
 
     return train_step
 

@@ -1,5 +1,6 @@
 """Trains and evaluates one configuration in one workdir, from start to end."""
 
+import itertools
 import math
 import time
 from contextlib import ExitStack
@@ -97,7 +98,7 @@ def _train(config: ConfigDict, workdir: Path, stack: ExitStack) -> dict[str, flo
     evaluate_every = experiment.steps(config.evaluate_every)
     checkpoint_every = experiment.steps(config.checkpoint.every)
     train_step = parallel.map_step(
-        make_train_step(experiment.model, experiment.tasks, experiment.optimizer, experiment.balancing),
+        make_train_step(experiment.model, experiment.tasks, experiment.optimizer, experiment.method),
         mesh,
         via=config.parallel,
         out_specs=(parallel.REPLICATED, parallel.REPLICATED),
@@ -220,19 +221,22 @@ class _Log:
         for (step, _), metrics in zip(ready, window, strict=True):
             self._check_finite(step, metrics)
         mean = {key: np.stack([m[key] for m in window]).mean(axis=0, dtype=np.float64) for key in window[0]}
-        losses = dict(zip(self._names, mean["losses"].tolist(), strict=True))
-        weights = dict(zip(self._names, mean["weights"].tolist(), strict=True))
-        self._writer.scalars(
-            through,
-            {f"train/loss/{name}": value for name, value in losses.items()}
-            | {f"train/weight/{name}": value for name, value in weights.items()}
-            | {
-                "train/gradient_norm": float(mean["gradient_norm"]),
-                "train/learning_rate": float(self._schedule(through - 1)),
-                "train/images_per_second": self._progress.images_per_second,
-            },
-        )
-        parts = [f"{name} {losses[name]:.4f} ×{weights[name]:.2f}" for name in self._names]
+        scalars: dict[str, float] = {}
+        for key, kind in (("losses", "loss"), ("weights", "weight"), ("task_gradient_norms", "task_gradient_norm")):
+            if key in mean:
+                scalars |= {f"train/{kind}/{n}": v for n, v in zip(self._names, mean[key].tolist(), strict=True)}
+        if "cosines" in mean:
+            for (i, a), (j, b) in itertools.combinations(enumerate(self._names), 2):
+                scalars[f"train/cosine/{a}/{b}"] = float(mean["cosines"][i, j])
+        scalars |= {
+            "train/gradient_norm": float(mean["gradient_norm"]),
+            "train/learning_rate": float(self._schedule(through - 1)),
+            "train/images_per_second": self._progress.images_per_second,
+        }
+        self._writer.scalars(through, scalars)
+        parts = [f"{name} {loss:.4f}" for name, loss in zip(self._names, mean["losses"], strict=True)]
+        if "weights" in mean:
+            parts = [f"{part} ×{weight:.2f}" for part, weight in zip(parts, mean["weights"], strict=True)]
         self._progress.describe(" · ".join(parts))
 
     def _check_finite(self, step: int, metrics: dict[str, np.ndarray]) -> None:

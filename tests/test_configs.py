@@ -4,17 +4,29 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+import optax
 import pytest
 from ml_collections.config_flags.config_path import get_value
 
-from configs import common, dwa, equal, single_task
-from mtlflax import experiment
+from configs import common, dwa, equal, ewdw, gwgl, single_task
+from configs import weighting as any_weighting
+from mtlflax import configuration, experiment, weighting
 from mtlflax.errors import UserError
 
-FILES = {"dwa": dwa, "equal": equal, "single_task": single_task}
+FILES = {
+    "dwa": dwa,
+    "equal": equal,
+    "ewdw": ewdw,
+    "gwgl": gwgl,
+    "single_task": single_task,
+    "weighting": any_weighting,
+}
 # Every argument of every file, and for one file every combination: the others share its code.
 ARGUMENTS = [("dwa", argument) for argument in ("", "quick", *common.BACKBONES, "densenet121,quick")]
 ARGUMENTS += [("equal", ""), ("equal", "quick")]
+ARGUMENTS += [("ewdw", "quick"), ("gwgl", "quick")]
+ARGUMENTS += [("weighting", f"{name},quick") for name in weighting.names()]
 ARGUMENTS += [("single_task", f"{task}{rest}") for task in single_task.TASKS for rest in ("", ",quick")]
 
 
@@ -35,6 +47,28 @@ def test_a_config_builds(name, argument):
     assert {task.name: (2, 64, 96, task.channels) for task in built.tasks} == {k: v.shape for k, v in outputs.items()}
     if "quick" in argument:
         assert config.data.name == "streets"
+
+
+@pytest.mark.parametrize("name", any_weighting.LEARNING_RATES)
+def test_learning_rates_of_weightings_are_their_defaults(name):
+    factory = weighting.loss_balancing.METHODS[name]
+    extra = {"gradient_norms": jnp.array([1.0, 3.0]), "losses_after": jnp.array([0.5, 0.9])}
+    states = []
+    for transform in (factory(), factory(optimizer=optax.adam(any_weighting.LEARNING_RATES[name]))):
+        state = transform.init(jnp.zeros(2))
+        for losses in ([1.0, 2.0], [0.6, 1.9], [0.5, 1.5]):
+            _, state = transform.update(jnp.ones(2), state, jnp.array(losses), **extra)
+        states.append(state)
+    jax.tree.map(np.testing.assert_array_equal, *states)
+    assert not np.array_equal(weighting.weights(states[0]), jnp.ones(2))
+
+
+def test_options_without_a_default_value_can_be_set():
+    config = any_weighting.get_config("dwa,quick")
+    assert configuration.resolve(config).weighting.to_dict() == {"name": "dwa", "temperature": 2.0, "window": None}
+    config.weighting.window = 25
+    with pytest.raises(TypeError):
+        config.weighting.window = "many"
 
 
 def test_the_recipe_is_the_papers():

@@ -13,12 +13,12 @@ J = np.array([[-4.0, 1.0, 1.0], [6.0, 1.0, 1.0]], np.float32)
 OPTIONS = {"constant": {"weights": (1.0, 2.0, 3.0)}, "dwa": {"steps_per_epoch": 2}, "equal": {}}
 
 
-def run(transform, history):
+def run(transform, history, **extra):
     """Feeds a history of losses; returns the weights of each update and the last state."""
     state = transform.init(jnp.zeros(len(history[0])))
     weights = []
     for losses in history:
-        given, state = transform.update(jnp.ones(len(losses)), state, jnp.array(losses, jnp.float32))
+        given, state = transform.update(jnp.ones(len(losses)), state, jnp.array(losses, jnp.float32), **extra)
         weights.append(np.asarray(given))
     return np.stack(weights), state
 
@@ -86,10 +86,19 @@ def test_both_forms_agree_and_the_state_resumes(name):
     history = np.exp(rng.normal(size=(7, 3))).astype(np.float32)
     params = {"a": jnp.zeros((4, 2)), "b": {"c": jnp.zeros((), jnp.bfloat16)}}
     task_grads = jax.tree.map(lambda p: jnp.asarray(rng.normal(size=(3, *p.shape)), p.dtype), params)
-    weights, _ = run(loss_balancing.get(name, **OPTIONS.get(name, {})), history)
+    wide = jax.tree.map(lambda g: g.astype(jnp.float32), task_grads)
+    given = {
+        "gradient_norms": jnp.sqrt(sum(jnp.sum(g.reshape(3, -1) ** 2, axis=1) for g in jax.tree.leaves(wide))),
+        "task_gradients": task_grads,
+        "losses_after": jnp.ones(3),
+    }
+    options = {"parameters": params} if name == "excess_mtl" else OPTIONS.get(name, {})
+    extra = {key: given[key] for key in loss_balancing.needs(name)}
+    weights, _ = run(loss_balancing.get(name, **options), history, **extra)
 
     lifted = weighting.get(name, num_tasks=3, **OPTIONS.get(name, {}))
-    update = jax.jit(lambda state, losses: lifted.update(task_grads, state, params, losses=losses))
+    after = jnp.ones(3)
+    update = jax.jit(lambda state, losses: lifted.update(task_grads, state, params, losses=losses, losses_after=after))
     state = lifted.init(params)
     for expected, losses in zip(weights, history, strict=True):
         state = jax.tree.map(jnp.asarray, jax.device_get(state))  # as through a checkpoint
@@ -106,17 +115,21 @@ def test_works_in_an_optax_chain_under_scan_and_vmap(name):
     params = {"w": jnp.zeros(4)}
     target = jnp.arange(12.0).reshape(3, 4) / 12
 
+    def losses_of(params):
+        return jnp.sum((params["w"][None] - target) ** 2, axis=1)
+
     def step(carry, _):
-        params, state = carry
-        losses = jnp.sum((params["w"][None] - target) ** 2, axis=1)
+        params, state, after = carry
+        losses = losses_of(params)
         task_grads = {"w": 2 * (params["w"][None] - target)}
-        updates, state = optimizer.update(task_grads, state, params, losses=losses)
-        return (optax.apply_updates(params, updates), state), losses
+        updates, state = optimizer.update(task_grads, state, params, losses=losses, losses_after=after)
+        params = optax.apply_updates(params, updates)
+        return (params, state, losses_of(params)), losses
 
     def train(w):
-        return jax.lax.scan(step, ({"w": w}, optimizer.init(params)), length=50)
+        return jax.lax.scan(step, ({"w": w}, optimizer.init(params), jnp.zeros(3)), length=50)
 
-    (_, state), losses = jax.jit(jax.vmap(train))(jnp.zeros((2, 4)))
+    (_, state, _), losses = jax.jit(jax.vmap(train))(jnp.zeros((2, 4)))
     assert float(losses[0, -1].sum()) < float(losses[0, 0].sum())
     np.testing.assert_array_equal(losses[0], losses[1])
     assert weighting.weights(state).shape == (2, 3)

@@ -14,6 +14,7 @@ from mtlflax.models.encoders import encoder
 from mtlflax.models.layers import BatchNorm, Conv, resize, scaled_normal
 
 HEAD_STRIDES = (1, 2, 4)
+LAST_STAGES = ("encoder/layer4_", "encoder/denseblock4/")  # of ResNet and of DenseNet
 
 
 class Decoder(nn.Module):
@@ -166,3 +167,8 @@ class UNet(nn.Module):
     def shared(self, path: str) -> bool:
         """Whether the parameter at that path ("encoder/conv1/kernel") serves all tasks."""
         return path.split("/", 1)[0] == "encoder"
+
+    @nn.nowrap
+    def last_shared(self, path: str) -> bool:
+        """Whether it belongs to the last shared layers: the encoder's last stage, whose map has stride 32."""
+        return path.startswith(LAST_STAGES)

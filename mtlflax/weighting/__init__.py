@@ -9,7 +9,8 @@ Two forms:
   go out without one, so `optax.chain(weighting.get("dwa", num_tasks=2), optax.adam(1e-4))` is an optimiser for
   anyone's JAX code. Every method has this form.
 
-`weighting.weights(state)` reads the weights [K] out of any optax state.
+`weighting.weights(state)` reads the weights [K] out of any optax state, `weighting.geometry(state)` the norms and
+cosines of the task gradients.
 """
 
 from collections.abc import Callable
@@ -20,8 +21,9 @@ import optax
 
 from mtlflax.weighting import gradient_balancing, loss_balancing
 from mtlflax.weighting.linear import linear_combination
+from mtlflax.weighting.stacked import Geometry
 
-__all__ = ["get", "gradient_balancing", "linear_combination", "loss_balancing", "names", "weights"]
+__all__ = ["geometry", "get", "gradient_balancing", "linear_combination", "loss_balancing", "names", "weights"]
 
 
 def names() -> tuple[str, ...]:
@@ -40,20 +42,21 @@ def get(
     """A weighting method as a gradient transformation on stacked task gradients.
 
     `grads, state = t.update(task_grads, state, params, losses=losses)`: `task_grads` is shaped as `params` with a
-    leading axis K, `losses` is float32 [K], and `grads` is shaped as `params`.
+    leading axis K, `losses` is float32 [K], and `grads` is shaped as `params`. Where `loss_balancing.needs(name)` has
+    `losses_after`, `update` takes it too; what else a loss balancing needs is made of `task_grads`.
 
     Args:
         name: one of `names()`.
         num_tasks: K.
         shared: says of a parameter's path, joined by "/", whether all tasks share it; without it, all do. A gradient
             balancing changes the shared ones, the others get their own task's gradient. A loss balancing weighs all
-            parameters alike.
+            parameters alike; one that looks at gradients looks at those of the shared ones.
         axis_name: a mapped axis over which each device has its own part of the gradients' coordinates (those of its own
             features, say): lengths and angles are then summed over it. Not for gradients that are replicated.
         **options: the method's own, as in its factory.
 
     Raises:
-        ValueError: unknown name, or K below 1.
+        ValueError: unknown name or option, K below 1, or an `axis_name` for a method that keeps gradients as its state.
 
     >>> import jax.numpy as jnp
     >>> optimizer = optax.chain(get("equal", num_tasks=2), optax.sgd(1.0))
@@ -68,7 +71,14 @@ def get(
         return gradient_balancing.get(name, num_tasks=num_tasks, shared=shared, axis_name=axis_name, **options)
     if name not in loss_balancing.METHODS:
         raise ValueError(f"unknown weighting {name!r}: choose one of {', '.join(names())}")
-    return linear_combination(loss_balancing.get(name, **options), num_tasks=num_tasks)
+    balancing: Any = loss_balancing.get(name, **options)
+    needs = loss_balancing.needs(name)
+    if "task_gradients" in needs:  # it keeps something of their shape
+
+        def balancing(parameters: Any) -> optax.GradientTransformationExtraArgs:
+            return loss_balancing.get(name, **{**options, "parameters": parameters})
+
+    return linear_combination(balancing, num_tasks=num_tasks, needs=needs, shared=shared, axis_name=axis_name)
 
 
 def weights(state: Any) -> jax.Array | None:
@@ -86,3 +96,13 @@ def weights(state: Any) -> jax.Array | None:
     for factor in found:
         product = factor if product is None else product * factor
     return product
+
+
+def geometry(state: Any) -> Geometry | None:
+    """The norms [K] and pairwise cosines [K, K] of the task gradients last seen by a gradient balancing.
+
+    Returns:
+        Those of the first gradient balancing in an optax state, however nested; None where there is none.
+    """
+    nodes = jax.tree.leaves(state, is_leaf=lambda node: isinstance(node, Geometry))
+    return next((node for node in nodes if isinstance(node, Geometry)), None)

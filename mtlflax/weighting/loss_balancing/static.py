@@ -7,12 +7,14 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from mtlflax.weighting.loss_balancing.vectors import multiplied, per_task, precision
+
 
 class StaticState(NamedTuple):
     """State of `equal` and `constant`.
 
     Attributes:
-        weights: float32 [K].
+        weights: [K].
     """
 
     weights: jax.Array
@@ -26,7 +28,7 @@ def equal() -> optax.GradientTransformationExtraArgs:
     >>> weights.tolist()
     [1.0, 1.0]
     """
-    return _static(lambda losses: jnp.ones_like(losses, dtype=jnp.float32))
+    return _static(lambda losses: jnp.ones_like(losses, dtype=precision(losses)))
 
 
 def constant(weights: Sequence[float]) -> optax.GradientTransformationExtraArgs:
@@ -41,13 +43,7 @@ def constant(weights: Sequence[float]) -> optax.GradientTransformationExtraArgs:
     [1.0, 2.0]
     """
     given = tuple(float(weight) for weight in weights)
-
-    def initial(losses: jax.Array) -> jax.Array:
-        if losses.shape != (len(given),):
-            raise ValueError(f"constant: {len(given)} weights given for {losses.size} tasks")
-        return jnp.array(given, jnp.float32)
-
-    return _static(initial)
+    return _static(lambda losses: per_task("constant", "weights", given, losses))
 
 
 def _static(initial: Any) -> optax.GradientTransformationExtraArgs:
@@ -63,6 +59,6 @@ def _static(initial: Any) -> optax.GradientTransformationExtraArgs:
         **extra_args: Any,
     ) -> tuple[jax.Array, StaticState]:
         del losses, extra_args
-        return cotangents * state.weights, state
+        return multiplied(cotangents, state.weights), state
 
     return optax.GradientTransformationExtraArgs(init, update)

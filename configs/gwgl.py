@@ -1,0 +1,17 @@
+"""The paper's "GWGL": gradient weighting and the geometric loss.
+
+python -m mtlflax.main --config=configs/gwgl.py [:resnet18|:resnet50|:densenet121] [,quick]
+
+The paper does not define the combination; our reading: the geometric mean of the losses (Chennupati et al. 2019), whose
+weights GradNorm then balances (Chen et al. 2018), one after the other in an optax chain.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import common
+from configs.weighting import options
+
+
+def get_config(arg: str | None = None) -> ConfigDict:
+    """Called by `--config=configs/gwgl.py:ARG`."""
+    return common.get_config(options("gwgl"), common.parse(arg))

@@ -1,0 +1,53 @@
+"""Random loss weighting."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from mtlflax.weighting.loss_balancing.vectors import multiplied, precision
+
+
+class RandomState(NamedTuple):
+    """State of `random`.
+
+    Attributes:
+        step: int32 [], updates so far.
+        weights: [K], those of the last update; 1 at the start.
+    """
+
+    step: jax.Array
+    weights: jax.Array
+
+
+def random(seed: int = 0) -> optax.GradientTransformationExtraArgs:
+    """Random loss weighting (RLW): new random weights every step, which sum to 1.
+
+        w(t) = softmax(x),   x_k ~ N(0, 1)
+
+    (Lin et al. 2022, "Reasonable Effectiveness of Random Weighting: A Litmus Test for Multi-Task Learning"; LibMTL and
+    nash-mtl alike). The draw is a function of the seed and the number of updates: a run that is resumed goes
+    on as it would have.
+
+    Args:
+        seed: of the draws.
+
+    >>> t = random()
+    >>> weights, state = t.update(jnp.ones(3), t.init(jnp.zeros(3)), jnp.ones(3))
+    >>> round(float(weights.sum()), 4), int(state.step)
+    (1.0, 1)
+    """
+
+    def init(losses: jax.Array) -> RandomState:
+        return RandomState(jnp.zeros((), jnp.int32), jnp.ones(losses.shape, precision(losses)))
+
+    def update(
+        cotangents: jax.Array, state: RandomState, losses: jax.Array | None = None, **extra_args: Any
+    ) -> tuple[jax.Array, RandomState]:
+        del losses, extra_args
+        key = jax.random.fold_in(jax.random.key(seed), state.step)
+        weights = jax.nn.softmax(jax.random.normal(key, state.weights.shape, state.weights.dtype))
+        return multiplied(cotangents, weights), RandomState(state.step + 1, weights)
+
+    return optax.GradientTransformationExtraArgs(init, update)

@@ -1,0 +1,214 @@
+"""How the step takes its gradient: against gradients taken one by one, counted, and on several devices."""
+
+import functools
+from collections.abc import Mapping
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+import pytest
+from test_step import assert_close, make_batch
+from tiny import SplitNet, TinyNet
+
+from mtlflax import backward, parallel, tasks, weighting
+from mtlflax.step import init_state, make_train_step, normalise
+
+SIZE = (32, 64)
+TASKS = (tasks.segmentation(), tasks.depth())
+HEADS = {task.name: task.channels for task in TASKS}
+MODEL = SplitNet(HEADS, axis_name=parallel.AXIS)
+OPTIMIZER = optax.sgd(0.05, momentum=0.9)
+
+
+def make_method(name, model=MODEL, **options):
+    if name in weighting.gradient_balancing.METHODS:
+        return backward.gradient_balancing(name, model, num_tasks=len(TASKS), **options)
+    return backward.loss_balancing(name, **options)
+
+
+def make_state(method, model=MODEL):
+    return jax.jit(lambda: init_state(model, OPTIMIZER, method, num_tasks=len(TASKS), size=SIZE, seed=0))()
+
+
+def make_step(method, num_devices=1, via="shard_map", model=MODEL):
+    mesh = parallel.make_mesh(num_devices)
+    out_specs = (parallel.REPLICATED, parallel.REPLICATED)
+    return mesh, parallel.map_step(make_train_step(model, TASKS, OPTIMIZER, method), mesh, via=via, out_specs=out_specs)
+
+
+def train(method, num_devices=1, via="shard_map", steps=3, model=MODEL):
+    mesh, step = make_step(method, num_devices, via, model)
+    state = jax.device_put(make_state(method, model), parallel.replicated(mesh))
+    history = []
+    for i in range(steps):
+        state, metrics = step(state, parallel.shard_batch(make_batch(i), mesh))
+        history.append(jax.device_get(metrics))
+    return jax.device_get(state), history
+
+
+@functools.cache
+def equal_run():
+    return train(make_method("equal"))
+
+
+def task_gradients(state, batch, model=MODEL):
+    """The losses and the gradients of all parameters, a task at a time and on one device."""
+
+    def loss(params, task):
+        variables = {"params": params, "batch_stats": state.batch_stats}
+        plain = model.clone(axis_name=None)
+        outputs, _ = plain.apply(variables, normalise(batch["image"]), train=True, mutable=["batch_stats"])
+        return task.loss(task.activation(outputs[task.name]), batch, None)
+
+    taken = [jax.value_and_grad(loss)(state.params, task) for task in TASKS]
+    return jnp.stack([value for value, _ in taken]), jax.tree.map(lambda *g: jnp.stack(g), *[g for _, g in taken])
+
+
+@pytest.mark.parametrize("name", sorted(weighting.gradient_balancing.METHODS))
+def test_the_step_is_the_method_applied_to_gradients_taken_one_by_one(name):
+    method = make_method(name)
+    state, batch = make_state(method), make_batch(0)
+    losses, gradients = task_gradients(state, batch)
+    transform = weighting.get(name, num_tasks=len(TASKS), shared=MODEL.shared)
+    expected, _ = transform.update(gradients, transform.init(state.params), state.params, losses=losses)
+
+    mesh, step = make_step(method)
+    after, metrics = step(state, parallel.shard_batch(batch, mesh))
+    taken = jax.tree.map(lambda a, b: (a - b) / 0.05, state.params, after.params)
+    assert_close(metrics["losses"], losses, rtol=1e-5, atol=1e-6)
+    assert_close(taken, expected, rtol=1e-3, atol=2e-5)
+    measured = weighting.geometry(after.weighting)
+    shared = {p: g for p, g in gradients.items() if MODEL.shared(p)}
+    norms = [optax.tree.norm(jax.tree.map(lambda g, k=k: g[k], shared)) for k in range(len(TASKS))]
+    assert_close(metrics["task_gradient_norms"], jnp.stack(norms), rtol=1e-4, atol=0)
+    assert_close(metrics["cosines"], measured.cosines, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("level", backward.LEVELS)
+def test_the_sum_of_task_gradients_is_the_step_of_equal_weights(level):
+    state, history = train(make_method("sum", level=level))
+    expected, expected_history = equal_run()
+    assert_close(state.params, expected.params, rtol=1e-4, atol=1e-5)
+    assert_close(state.batch_stats, expected.batch_stats, rtol=1e-4, atol=1e-5)
+    for got, wanted in zip(history, expected_history, strict=True):
+        assert_close({k: got[k] for k in wanted}, wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_a_network_without_a_trunk_gives_the_same_task_gradients(monkeypatch):
+    split, history = train(make_method("mean"))
+    monkeypatch.setattr(backward, "has_trunk", lambda model: False)
+    whole, whole_history = train(make_method("mean"))
+    assert_close(whole.params, split.params, rtol=1e-4, atol=1e-5)
+    assert_close(whole.batch_stats, split.batch_stats, rtol=1e-4, atol=1e-5)
+    assert_close(whole_history, history, rtol=1e-4, atol=1e-5)
+
+
+def test_the_trunk_is_pulled_back_as_often_as_a_method_asks():
+    """Counted in the compiled programs, of a trunk that is nearly all convolutions."""
+    model = MODEL.clone(width=96)
+
+    def flops(method):
+        mesh, step = make_step(method, model=model)
+        batch = parallel.shard_batch(make_batch(0), mesh)
+        return step.lower(make_state(method, model), batch).compile().cost_analysis()["flops"]
+
+    base = flops(make_method("equal"))
+    trunk = trunk_flops(model)
+    assert flops(make_method("mean", level="representation")) == pytest.approx(base, abs=0.1 * trunk)
+    assert flops(make_method("mean")) == pytest.approx(base + trunk, abs=0.1 * trunk)
+
+
+def trunk_flops(model, chosen=MODEL.shared):
+    """Of one pullback through the trunk, to the chosen parameters."""
+    model = model.clone(axis_name=None)
+    variables = model.init(jax.random.key(0), jnp.zeros((1, *SIZE, 3)))
+    images = jnp.zeros((8, *SIZE, 3))
+
+    def run(params):
+        every = {"params": {**variables["params"], **params}, "batch_stats": variables["batch_stats"]}
+        return model.apply(every, images, train=True, method="encode", mutable=["batch_stats"])[0]
+
+    def count(function):
+        params = {p: x for p, x in variables["params"].items() if chosen(p)}
+        return jax.jit(function).lower(params).compile().cost_analysis()["flops"]
+
+    return count(lambda params: jax.vjp(run, params)[1](jax.tree.map(jnp.ones_like, run(params)))) - count(run)
+
+
+def test_wrong_levels_are_named():
+    with pytest.raises(ValueError, match="choose parameters or representation"):
+        make_method("mean", level="features")
+    with pytest.raises(ValueError, match="TinyNet has no trunk"):
+        make_method("mean", TinyNet(HEADS), level="representation")
+
+
+class PointNet(nn.Module):
+    """A layer for all and one for each task, pixel by pixel and without BatchNorm: compiles in no time."""
+
+    heads: Mapping[str, int]
+
+    def setup(self):
+        self.encoder = nn.Dense(6)
+        for task, channels in self.heads.items():
+            setattr(self, f"decoder_{task}", nn.Dense(channels))
+
+    def __call__(self, images, train=False):
+        return {task: self.decode(self.encode(images), task) for task in self.heads}
+
+    def encode(self, images, train=False):
+        return nn.tanh(self.encoder(images))
+
+    def decode(self, features, task, train=False, *, size=None):
+        return getattr(self, f"decoder_{task}")(features)
+
+    @nn.nowrap
+    def shared(self, path):
+        return path.startswith("encoder")
+
+
+def colour_task(channel):
+    """To tell one colour of the image below: nothing a network would be needed for."""
+
+    def loss(prediction, batch, axis_name):
+        error = (prediction[..., 0] - batch["image"][:, ::-1, :, channel] / 255.0) ** 2
+        return jax.lax.pmean(jnp.mean(error), axis_name) * 3.0**channel
+
+    fields = dict.fromkeys(("sums", "metrics", "picture", "colours"), lambda *_: {})
+    return tasks.Task(f"colour{channel}", 1, lambda x: x, loss, **fields)
+
+
+POINT_TASKS = tuple(colour_task(i) for i in range(3))
+POINT_NET = PointNet({task.name: 1 for task in POINT_TASKS})
+LEVELS_OF = [(name, level) for name in weighting.gradient_balancing.METHODS for level in backward.LEVELS]
+EVERY_METHOD = [*((name, None) for name in weighting.loss_balancing.METHODS), *LEVELS_OF]
+
+
+@pytest.mark.parametrize(("name", "level"), EVERY_METHOD)
+def test_four_devices_take_the_steps_of_one_for_every_method(name, level):
+    options = {"weights": (1.0, 2.0, 3.0)} if name == "constant" else {}
+    if level is None:
+        method = backward.loss_balancing(name, **options)
+    elif level == "representation" and name in ("db_mtl", "moco"):
+        with pytest.raises(ValueError, match="state"):
+            backward.gradient_balancing(name, POINT_NET, num_tasks=3, level=level)
+        return
+    else:
+        method = backward.gradient_balancing(name, POINT_NET, num_tasks=3, level=level)
+    states, histories = [], []
+    for num_devices in (1, 4):
+        mesh = parallel.make_mesh(num_devices)
+        optimizer = optax.sgd(0.02)
+        step = make_train_step(POINT_NET, POINT_TASKS, optimizer, method)
+        mapped = parallel.map_step(step, mesh, out_specs=(parallel.REPLICATED, parallel.REPLICATED))
+        state = init_state(POINT_NET, optimizer, method, num_tasks=3, size=(4, 8), seed=0)
+        state = jax.device_put(state, parallel.replicated(mesh))
+        history = []
+        for i in range(5):
+            state, metrics = mapped(state, parallel.shard_batch(make_batch(i, size=(4, 8)), mesh))
+            history.append(jax.device_get(metrics))
+        states.append(jax.device_get(state))
+        histories.append(history)
+    assert_close(histories[1], histories[0], rtol=1e-4, atol=1e-5)
+    assert_close(states[1].params, states[0].params, rtol=1e-4, atol=1e-5)
+    assert_close(states[1].weighting, states[0].weighting, rtol=1e-4, atol=1e-5)
