@@ -655,6 +655,16 @@ def test_the_lift_is_the_gradient_of_the_weighted_losses(name):
         }
 
 
+def test_the_lift_hands_the_losses_after_on():
+    lifted = weighting.get("famo", num_tasks=2, gamma=0.0, optimizer=optax.sgd(1.0))
+    state = lifted.init(jnp.zeros(3))
+    for after in ([5.0, 5.0], [0.9, 1.9]):
+        _, state = lifted.update(J, state, losses=jnp.array([1.0, 2.0]), losses_after=jnp.array(after))
+    np.testing.assert_allclose(state.inner.logits, [-0.013517, 0.013517], atol=1e-6)
+    with pytest.raises(ValueError, match="famo: update needs losses_after"):
+        lifted.update(J, state, losses=jnp.array([1.0, 2.0]))
+
+
 @pytest.mark.parametrize("name", ["adamt", "gradnorm", "gwgl", "dwa"])
 def test_gradients_spread_over_devices_weigh_as_the_whole(name):
     rng = np.random.default_rng(0)
