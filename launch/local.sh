@@ -5,20 +5,20 @@
 #   launch/local.sh 2 python -m mtlflax.main --config=configs/dwa.py:quick
 #
 # Process 0 prints here; the others write to LOGS/process_<i>.log (LOGS defaults to a new folder under /tmp). When one
-# fails, all are stopped, and its exit code is this script's.
+# fails, or at Ctrl-C, all are stopped, those that have not ended in 10 seconds by force: one that waits for another's
+# part of a sum waits for ever. The exit code is that of the one that failed.
 set -euo pipefail
 
 dry_run=
 if [ "${1:-}" = --dry-run ]; then dry_run=1; shift; fi
 if [ $# -lt 2 ] || ! [[ $1 =~ ^[1-9][0-9]*$ ]]; then
-  sed -n '2,8s/^# \{0,1\}//p' "$0" >&2
+  sed -n '2,9s/^# \{0,1\}//p' "$0" >&2
   exit 2
 fi
 count=$1; shift
 
 port=$(python3 -c 'import socket; s = socket.socket(); s.bind(("localhost", 0)); print(s.getsockname()[1])')
 export JAX_COORDINATOR_ADDRESS="localhost:$port" JAX_NUM_PROCESSES="$count"
-logs=${LOGS:-$(mktemp -d /tmp/mtlflax_logs.XXXXXX)}
 
 if [ -n "$dry_run" ]; then
   for ((i = 0; i < count; i++)); do
@@ -27,9 +27,22 @@ if [ -n "$dry_run" ]; then
   exit 0
 fi
 
+logs=${LOGS:-$(mktemp -d /tmp/mtlflax_logs.XXXXXX)}
 mkdir -p "$logs"
 pids=()
-trap 'kill "${pids[@]}" 2>/dev/null || true' EXIT INT TERM
+stop() {
+  trap '' INT TERM
+  kill "${pids[@]}" 2>/dev/null || return 0 # all have ended
+  for ((tenths = 0; tenths < 100; tenths++)); do
+    kill -0 "${pids[@]}" 2>/dev/null || return 0
+    sleep 0.1
+  done
+  kill -KILL "${pids[@]}" 2>/dev/null || true
+  wait "${pids[@]}" 2>/dev/null || true
+}
+trap stop EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
 for ((i = count - 1; i > 0; i--)); do
   JAX_PROCESS_ID=$i "$@" >"$logs/process_$i.log" 2>&1 &
   pids+=($!)
@@ -39,7 +52,7 @@ pids+=($!)
 
 for ((left = count; left > 0; left--)); do
   code=0
-  wait -n "${pids[@]}" || code=$?
+  wait -n "${pids[@]}" 2>/dev/null || code=$? # which complains of those that have ended before
   if [ "$code" -ne 0 ]; then
     echo "a process failed with exit code $code; logs of all but the first: $logs" >&2
     exit "$code"

@@ -36,6 +36,8 @@ class Checkpoints:
 
     def __init__(self, workdir: Path, *, keep: int = 2, read_only: bool = False) -> None:
         self.directory = (workdir / "checkpoints").absolute()
+        if not read_only and any(character in str(self.directory) for character in "[]"):
+            raise UserError(f"cannot write checkpoints to {self.directory}: Orbax takes [ and ] for a pattern")
         policy = checkpoint_managers.AnyPreservationPolicy(
             [
                 checkpoint_managers.LatestN(keep),

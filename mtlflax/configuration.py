@@ -1,6 +1,7 @@
 """A run's configuration: resolved to a data set, checked, recorded in the workdir, compared with what is there."""
 
 import fcntl
+import hashlib
 import json
 import platform
 import sys
@@ -14,6 +15,7 @@ import jax
 from ml_collections import ConfigDict
 
 from mtlflax import data
+from mtlflax.data.transforms import Augment
 from mtlflax.errors import UserError
 from mtlflax.writers import plain_errors, write_json
 
@@ -60,15 +62,40 @@ def open_data(config: ConfigDict, split: str) -> Any:
         raise UserError(f"configuration: data: {error}") from error
 
 
-def describe_data(config: ConfigDict) -> str:
-    """Says which data set a resolved configuration has, so that nobody takes one for the other."""
+def augmentation(config: ConfigDict) -> Augment:
+    """The augmentation of the training frames.
+
+    Raises:
+        UserError: a value that makes no sense.
+    """
+    try:
+        return Augment(depth=config.data.depth, **config.data.augment.to_dict())
+    except (TypeError, ValueError) as error:
+        raise UserError(f"configuration: data.augment: {error}") from error
+
+
+def describe_frames(source: Any) -> str:
+    """Tells a source's frames from others, wherever they lie: their number, the first, the last, a digest of all names.
+
+    It goes into `config.json` as a fact of `record`. What the files hold is not looked at: that would take minutes.
+    """
+    digest = hashlib.sha256("\n".join(source.names).encode()).hexdigest()[:12]
+    return f"{len(source.names)} frames, {source.names[0]} to {source.names[-1]}, {digest}"
+
+
+def describe_data(config: ConfigDict, *, asked_for: bool) -> str:
+    """Says which data set a resolved configuration has, so that nobody takes one for the other.
+
+    Args:
+        config: resolved.
+        asked_for: whether it names the data set, which was found otherwise.
+    """
     if config.data.name == "streets":
-        return (
-            "=" * 100
-            + "\nDATA: streets, the embedded data set of rendered scenes: NOT Cityscapes. For Cityscapes set"
-            + "\n      CITYSCAPES_DATASET or --config.data.root to the folder that holds leftImg8bit, gtFine, …\n"
-            + "=" * 100
-        )
+        how = "For Cityscapes set CITYSCAPES_DATASET or --config.data.root to the folder of leftImg8bit, gtFine, …"
+        if asked_for:
+            how = "The configuration asks for it: data.name is streets (as with the argument quick)."
+        rule = "=" * 110
+        return f"{rule}\nDATA: streets, the embedded data set of rendered scenes: NOT Cityscapes.\n      {how}\n{rule}"
     return f"DATA: {config.data.name} at {config.data.root}, read at {tuple(config.data.size)}"
 
 
@@ -84,38 +111,57 @@ def check_batch_size(config: ConfigDict, num_devices: int) -> None:
         )
 
 
-def record(config: ConfigDict, workdir: Path, **facts: Any) -> None:
-    """Writes `config.json`, or compares with the one that is there.
+def compare(config: ConfigDict, workdir: Path, *, free: tuple[str, ...] = (), **facts: Any) -> None:
+    """Compares with the run that the workdir holds.
 
     Args:
         config: resolved.
-        workdir: the run's folder.
-        **facts: about the data, that must not change in a run either: `num_train`, say.
+        workdir: a run's folder.
+        free: keys that may differ, beside those that change no number.
+        **facts: about the data, that must not change in a run either: what `describe_frames` says.
 
     Raises:
-        UserError: the workdir was made with another configuration (naming the keys), or cannot be written.
+        UserError: the workdir was made with another configuration or on other frames (naming the keys), or has no
+            `config.json`.
     """
-    path = workdir / "config.json"
-    # Before its first checkpoint a workdir holds nothing that another configuration could spoil.
-    begun = any(entry.name.isdigit() for entry in (workdir / "checkpoints").glob("*"))
-    known = load(workdir) if path.exists() and begun else None
+    known = load(workdir)
     here = _flat(json.loads(config.to_json())) | {f"facts.{k}": v for k, v in facts.items()}
-    if known is not None:
-        there = _flat(known["config"]) | {f"facts.{k}": v for k, v in known["facts"].items()}
-        absent = "(absent)"
-        lines = [
-            f"  {key}: {there.get(key, absent)!r} there, {here.get(key, absent)!r} here"
-            for key in sorted(here.keys() | there.keys())
-            if key not in _FREE and there.get(key, absent) != here.get(key, absent)
-        ]
-        if lines:
+    there = _flat(known["config"]) | {f"facts.{k}": v for k, v in known["facts"].items()}
+    absent = "(absent)"
+    lines = [
+        f"  {key}: {there.get(key, absent)!r} there, {here.get(key, absent)!r} here"
+        for key in sorted(here.keys() | there.keys())
+        if key not in (*_FREE, *free) and there.get(key, absent) != here.get(key, absent)
+    ]
+    if lines:
+        raise UserError(
+            f"{workdir} holds a run of another configuration or on other data:\n"
+            + "\n".join(lines)
+            + "\nGive these to go on with it, or another --workdir to start afresh."
+        )
+    if there["data.root"] != here["data.root"] and jax.process_index() == 0:
+        print(
+            f"NOTE: this run was begun on {there['data.root']}; now the data is {here['data.root']}, with frames of"
+            " the same names"
+        )
+
+
+def record(config: ConfigDict, workdir: Path, **facts: Any) -> None:
+    """Writes `config.json`; where the workdir has a checkpoint already, compares with the one that is there.
+
+    Arguments as in `compare`.
+
+    Raises:
+        UserError: as from `compare`; the workdir cannot be written.
+    """
+    # Before its first checkpoint a workdir holds nothing that another configuration could spoil.
+    if any(entry.name.isdigit() for entry in (workdir / "checkpoints").glob("*")):
+        if not (workdir / "config.json").exists():
             raise UserError(
-                f"{workdir} holds a run of another configuration:\n"
-                + "\n".join(lines)
-                + "\nGive these values to go on with it, or another --workdir to start afresh."
+                f"{workdir} has checkpoints and no config.json, which says what run they are of: put it back (each "
+                "checkpoint has the configuration in config/metadata), or give another --workdir"
             )
-        if there["data.root"] != here["data.root"] and jax.process_index() == 0:
-            print(f"NOTE: this run was begun on {there['data.root']}; now the data is {here['data.root']}")
+        compare(config, workdir, **facts)
         return
     content = {
         "config": json.loads(config.to_json()),
@@ -126,7 +172,7 @@ def record(config: ConfigDict, workdir: Path, **facts: Any) -> None:
         "processes": jax.process_count(),
     }
     if jax.process_index() == 0:
-        write_json(path, content)
+        write_json(workdir / "config.json", content)
 
 
 @contextmanager
@@ -138,6 +184,7 @@ def only_run(workdir: Path) -> Iterator[None]:
     """
     path = workdir / "lock"
     with plain_errors(path):
+        workdir.mkdir(parents=True, exist_ok=True)
         file = open(path, "w")  # noqa: SIM115 (closed below)
     with file:
         try:

@@ -1,5 +1,6 @@
 """Whole-set, exact evaluation: every frame once, sums on the device, division once and on the host."""
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -41,13 +42,16 @@ def make_evaluator(
         out_specs=(parallel.REPLICATED, parallel.SHARDED),
     )
 
+    # Padding is masked, so that the batch may be larger than the configuration's, to divide among the devices.
+    batch_size = math.ceil(config.batch_size / mesh.size) * mesh.size
+
     def evaluate(state: TrainState) -> tuple[dict[str, float], Sample]:
         totals = metrics.Totals()
         sample = None
         waiting = None
         with loader.evaluation_batches(
             source,
-            batch_size=config.batch_size,
+            batch_size=batch_size,
             process_index=jax.process_index(),
             process_count=jax.process_count(),
             num_threads=config.data.num_threads,

@@ -11,10 +11,12 @@ import optax
 from ml_collections import ConfigDict
 from ml_collections.config_flags import config_path
 
-from mtlflax import backward, models, parallel, tasks, weighting
-from mtlflax.backward import Method
+from mtlflax import models, parallel, tasks, weighting
 from mtlflax.errors import UserError
+from mtlflax.method import Method, balance_gradients, balance_losses
 from mtlflax.step import TrainState, init_state
+
+_DTYPES = ("float32", "bfloat16", "float16")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,25 +105,36 @@ def build(config: ConfigDict, num_frames: int) -> Experiment:
 def _check_ranges(config: ConfigDict) -> None:
     """Raises ValueError, naming the key, for a number that no run can have."""
     least = {
-        "seed": 0,
         "batch_size": 1,
-        "epochs": 0,
-        "evaluate_every": 0,
         "log_every": 1,
         "pictures": 0,
-        "checkpoint.every": 0,
+        "optimizer.power": 0,
+        "optimizer.weight_decay": 0,
         "checkpoint.keep": 1,
         "data.num_threads": 0,
         "data.num_workers": 0,
         "data.prefetch": 1,
+        "data.streets.train": 1,
+        "data.streets.val": 1,
+        "data.streets.seed": 0,
     }
     for key, bound in least.items():
         value = config_path.get_value(key, config)
         if not bound <= value < float("inf"):
             raise ValueError(f"{key} is {value}: give a number from {bound} on")
+    for key in ("epochs", "evaluate_every", "checkpoint.every", "optimizer.learning_rate"):
+        value = config_path.get_value(key, config)
+        if not 0 < value < float("inf"):
+            raise ValueError(f"{key} is {value}: give a positive number")
+    if not 0 <= config.seed < 2**31:
+        raise ValueError(f"seed is {config.seed}: give a number from 0 on, below {2**31}")
     size = config.data.size
     if len(size) != 2 or min(size) < 1:
-        raise ValueError(f"data.size is {tuple(size)}: give (height, width)")
+        raise ValueError(f"data.size is {tuple(size)}: give (height, width), once")
+    if len(set(config.tasks)) < len(config.tasks):
+        raise ValueError(f"tasks is {tuple(config.tasks)}: a task is there twice")
+    if config.model.dtype not in _DTYPES:
+        raise ValueError(f"model.dtype is {config.model.dtype!r}: choose {' or '.join(_DTYPES)}")
     if config.best.mode not in ("max", "min"):
         raise ValueError(f"best.mode is {config.best.mode!r}: choose max or min")
 
@@ -172,9 +185,9 @@ def _method(options: dict[str, Any], model: Any, num_tasks: int, steps_per_epoch
         options["optimizer"] = optax.adam(options.pop("learning_rate"))
     try:
         if name in weighting.gradient_balancing.METHODS:
-            return backward.gradient_balancing(name, model, num_tasks=num_tasks, **options)
+            return balance_gradients(name, model, num_tasks=num_tasks, **options)
         if factory is None:
             raise ValueError(f"unknown weighting {name!r}: choose one of {', '.join(weighting.names())}")
-        return backward.loss_balancing(name, **options)
+        return balance_losses(name, **options)
     except ValueError as error:
         raise ValueError(f"{error} (its options are given in the config file: another method, another file)") from error

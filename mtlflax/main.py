@@ -3,15 +3,18 @@
 python -m mtlflax.main --config=configs/dwa.py [--workdir=DIR] [--mode=train|evaluate] [--config.KEY=VALUE ...]
 """
 
+import ast
+import contextlib
 import os
 import signal
 import sys
 import threading
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
 from absl import app, flags, logging
-from ml_collections import config_flags
+from ml_collections import ConfigDict, config_flags
 
 from mtlflax.errors import UserError
 
@@ -53,7 +56,7 @@ def main(argv: Sequence[str]) -> None:
     if _CONFIG.value is None:
         sys.exit("error: --config is missing: try --config=configs/dwa.py:quick")
     _be_quiet()
-    workdir = Path(_WORKDIR.value) if _WORKDIR.value else default_workdir(sys.argv)
+    workdir = Path(_WORKDIR.value).expanduser() if _WORKDIR.value else default_workdir(sys.argv)
     try:
         # As Ctrl-C does: what is being saved is saved, and no process that reads data is left behind.
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
@@ -84,21 +87,58 @@ def _be_quiet() -> None:
 
 
 def parse(argv: list[str]) -> list[str]:
-    """Parses the flags; a mistake in them is one line and exit code 2."""
+    """Parses the flags; a mistake in them, or in the config file, is one line and exit code 2."""
+    path, _ = config_flag(argv)
     try:
-        path, _ = config_flag(argv)
         if path is not None:
             if not path.is_file():
                 raise UserError(f"--config: no such file: {path}")
             # Config files import `configs.common`: it lies beside them, or, for one kept elsewhere, in our repository.
             sys.path[:0] = [str(path.resolve().parent.parent), str(Path(__file__).parents[1])]
-        return flags.FLAGS(argv)
-    except (KeyError, AttributeError) as error:  # ml_collections' words for a key that is not there
-        key = str(error).replace("\\n", ". ").replace("\\", "").replace('"', "")
-        print(f"error: the config has no key {key}", file=sys.stderr)
-    except (UserError, flags.Error, TypeError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        rest = flags.FLAGS(argv)
+        config = _CONFIG.value
+        if path is not None and not isinstance(config, ConfigDict):
+            getattr(config, "lock", None)  # where the file could not read something, this raises what it met
+            raise UserError(f"{path}: get_config returns a {type(config).__name__}, not a ConfigDict")
+        return rest
+    except UserError as error:
+        message = str(error)
+    except Exception as error:
+        own = path and _error_in_config_file(path, error)
+        if own:
+            message = own
+        elif isinstance(error, KeyError | AttributeError):  # ml_collections' words for a key that is not there
+            message = f"the config has no key {_in_one_line(error)}"
+        elif isinstance(error, flags.Error | TypeError | ValueError):
+            message = str(error)
+        else:
+            raise
+    print(f"error: {message}", file=sys.stderr)
     sys.exit(2)
+
+
+def _error_in_config_file(path: Path, error: BaseException | None) -> str | None:
+    """The file, the line and the error, where one came up in running a config file; None where it did elsewhere."""
+    while error is not None:
+        if isinstance(error, SyntaxError):
+            return f"{error.filename}, line {error.lineno}: {error.msg}"
+        frames = traceback.extract_tb(error.__traceback__)
+        if lines := [frame.lineno for frame in frames if Path(frame.filename) == path]:
+            return f"{path}, line {lines[-1]}: {type(error).__name__}: {_in_one_line(error)}"
+        inner = error.__cause__ or error.__context__  # ml_collections and absl raise errors of their own for some kinds
+        # A file that it could not open, of which only the text is left; get_config is missing or takes no argument.
+        if inner is None and (isinstance(error, OSError) or "get_config" in str(error)):
+            return f"{path}: {str(error).splitlines()[-1].strip()}"
+        error = inner
+    return None
+
+
+def _in_one_line(error: BaseException) -> str:
+    text = str(error)
+    if "\\n" in text:  # a KeyError's text is quoted, and ml_collections makes others of it
+        with contextlib.suppress(ValueError, SyntaxError):
+            text = str(ast.literal_eval(text))
+    return ". ".join(line.strip() for line in text.splitlines() if line.strip())
 
 
 if __name__ == "__main__":

@@ -29,12 +29,16 @@ def initialize() -> None:
     before anything touches a device.
 
     Raises:
-        UserError: only some of the three variables are set.
+        UserError: only some of the three variables are set, or they are no numbers.
     """
     names = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
     given = [os.environ.get(name, "") for name in names]
     if all(given):
         address, count, index = given
+        if not (count.isdecimal() and index.isdecimal() and int(index) < int(count)):
+            raise UserError(
+                f"several processes: JAX_PROCESS_ID is {index!r} of JAX_NUM_PROCESSES {count!r}: give numbers"
+            )
         jax.distributed.initialize(address, int(count), int(index))
     elif any(given):
         missing = [name for name, value in zip(names, given, strict=True) if not value]

@@ -25,6 +25,7 @@ from tqdm import tqdm
 
 from mtlflax import configuration, depth_units, parallel, pictures
 from mtlflax.checkpoint import Checkpoints
+from mtlflax.data import photo
 from mtlflax.errors import UserError
 from mtlflax.experiment import Experiment, build
 from mtlflax.step import normalise
@@ -35,6 +36,7 @@ _SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 _FOCAL_BASELINE = 473.575
 # Longer pictures than this many times their width, or the other way round, are skipped: memory grows with the aspect.
 _MAX_ASPECT = 8
+_STRIP = 64  # rows that are enlarged and drawn at a time
 
 
 def load(
@@ -72,7 +74,7 @@ def load(
 def predict_picture(
     picture: np.ndarray, predict: Callable[[Any], dict[str, jax.Array]], size: tuple[int, int]
 ) -> dict[str, np.ndarray]:
-    """Predicts one picture at the size the network was trained at, and enlarges the maps to the picture's own.
+    """Predicts one picture at the size the network was trained at.
 
     Args:
         picture: uint8 [H, W, 3], RGB.
@@ -81,7 +83,7 @@ def predict_picture(
             frames were, by its height; its width follows, to a multiple of 32.
 
     Returns:
-        Task → float32 [H, W, channels].
+        Task → float32 [h, w, channels], of that size: `enlarge` makes them the picture's.
     """
     full_height, full_width = picture.shape[:2]
     height = size[0]
@@ -89,12 +91,32 @@ def predict_picture(
     shrinking = height * width < full_height * full_width
     small = cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA if shrinking else cv2.INTER_LINEAR)
     maps = jax.device_get(predict(jnp.asarray(small[None])))
-    result = {}
-    for task, values in maps.items():
-        channels = cv2.split(values[0])
-        full = (full_width, full_height)
-        result[task] = np.stack([cv2.resize(c, full, interpolation=cv2.INTER_LINEAR) for c in channels], -1)
-    return result
+    return {task: values[0] for task, values in maps.items()}
+
+
+def enlarge(values: np.ndarray, size: tuple[int, int], rows: slice = slice(None)) -> np.ndarray:
+    """Enlarges a map bilinearly, aligned by its outer edges: all of it, or some rows of the result.
+
+    Args:
+        values: float32 [h, w, channels].
+        size: (H, W) of the whole result.
+        rows: which of its rows to compute.
+
+    Returns:
+        float32 [number of rows, W, channels].
+
+    >>> enlarge(np.array([[[0.0]], [[1.0]]], np.float32), (4, 1))[:, 0, 0].tolist()
+    [0.0, 0.25, 0.75, 1.0]
+    """
+    last = len(values) - 1
+    centres = np.clip((np.arange(size[0])[rows] + 0.5) * len(values) / size[0] - 0.5, 0, last)
+    above = centres.astype(int)
+    below = np.minimum(above + 1, last)
+    share = (centres - above).astype(np.float32)[:, None, None]
+    used = values[above[0] : below[-1] + 1]
+    wide = cv2.resize(used, (size[1], len(used)), interpolation=cv2.INTER_LINEAR)
+    wide = wide.reshape(len(used), size[1], -1)  # OpenCV drops an axis of one channel
+    return wide[above - above[0]] * (1 - share) + wide[below - above[0]] * share
 
 
 def write_maps(
@@ -107,9 +129,39 @@ def write_maps(
 ) -> None:
     """Writes `stem` + `_segmentation.png` and so on; the module's docstring says what each is.
 
+    Args:
+        picture: uint8 [H, W, 3], RGB.
+        maps: of that picture, from `predict_picture`.
+        experiment: from `load`.
+        config: from `load`.
+        stem: the files' common beginning.
+        focal_baseline: pixels × metres, as the command line has it.
+
     Raises:
         UserError: the folder cannot be written.
     """
+    height, width = picture.shape[:2]
+    strips = collections.defaultdict(list)
+    # All channels of all tasks at the size of a large photo would be gigabytes.
+    for start in range(0, height, _STRIP):
+        rows = slice(start, start + _STRIP)
+        enlarged = {name: enlarge(values, (height, width), rows) for name, values in maps.items()}
+        for name, strip in _draw(picture[rows], enlarged, experiment, config, focal_baseline).items():
+            strips[name].append(strip)
+    for name, parts in strips.items():
+        path = stem.with_name(f"{stem.name}_{name}.png")
+        with plain_errors(path):
+            path.write_bytes(cv2.imencode(".png", np.concatenate(parts))[1].tobytes())
+
+
+def _draw(
+    picture: np.ndarray,
+    maps: dict[str, np.ndarray],
+    experiment: Experiment,
+    config: ConfigDict,
+    focal_baseline: float,
+) -> dict[str, np.ndarray]:
+    """What the files show, from maps of the picture's size: name → uint8 or uint16, colours as OpenCV has them, BGR."""
     files: dict[str, np.ndarray] = {}
     colours: dict[str, np.ndarray] = {}
     for task in experiment.tasks:
@@ -125,10 +177,7 @@ def write_maps(
             files["depth_color"] = colours[task.name][..., ::-1]
     over = colours.get("segmentation", next(iter(colours.values())))
     files["overlay"] = pictures.overlay(picture, over)[..., ::-1]
-    for name, image in files.items():
-        path = stem.with_name(f"{stem.name}_{name}.png")
-        with plain_errors(path):
-            path.write_bytes(cv2.imencode(".png", image)[1].tobytes())
+    return files
 
 
 def find_pictures(pattern: str) -> list[Path]:
@@ -158,13 +207,13 @@ def _names(paths: Sequence[Path]) -> list[str]:
     ]
 
 
-def _read(path: Path) -> np.ndarray | None:
-    """A picture as uint8 [H, W, 3] RGB, or None where OpenCV cannot or will not read it."""
-    try:
-        picture = cv2.imread(str(path), cv2.IMREAD_COLOR)
-    except cv2.error:  # a size beyond OpenCV's bounds
-        return None
-    return None if picture is None else picture[..., ::-1]
+def _read(path: Path) -> np.ndarray:
+    """A picture as uint8 [H, W, 3] RGB; UserError where it cannot be read or is of no use."""
+    picture = photo.read(path)
+    height, width = picture.shape[:2]
+    if max(height, width) > _MAX_ASPECT * min(height, width):
+        raise UserError(f"{path}: {height}×{width} is no picture of a street")
+    return picture
 
 
 def main(argv: Sequence[str]) -> int:
@@ -190,14 +239,10 @@ def main(argv: Sequence[str]) -> int:
     skipped = 0
     bar = tqdm(found, unit="picture", disable=not sys.stderr.isatty())
     for path, name in zip(bar, names, strict=True):
-        picture = _read(path)
-        if picture is None:
-            bar.write(f"skipped {path}: not a picture that can be read", file=sys.stderr)
-            skipped += 1
-            continue
-        height, width = picture.shape[:2]
-        if max(height, width) > _MAX_ASPECT * min(height, width):
-            bar.write(f"skipped {path}: {height}×{width} is no picture of a street", file=sys.stderr)
+        try:
+            picture = _read(path)
+        except UserError as error:
+            bar.write(f"skipped {error}", file=sys.stderr)
             skipped += 1
             continue
         maps = predict_picture(picture, predict, tuple(config.data.size))

@@ -13,8 +13,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from mtlflax import backward, weighting
-from mtlflax.backward import Method
+from mtlflax import backward, trunk, weighting
+from mtlflax.method import Method, init_method
 from mtlflax.parallel import AXIS
 from mtlflax.tasks import Task
 
@@ -59,7 +59,7 @@ def init_state(
     """The state at step 0; a pure function of the seed, to be jitted with the shardings wanted."""
     images = jnp.zeros((1, *size, 3))
     variables = model.init(jax.random.key(seed), images, train=False)
-    weighting_state = backward.init(method, model, variables, images, num_tasks)
+    weighting_state = init_method(method, model, variables, images, num_tasks)
     if "losses_after" in method.needs:
         weighting_state = {"method": weighting_state, "losses_after": jnp.zeros(num_tasks)}
     return TrainState(
@@ -91,7 +91,7 @@ def make_train_step(
         [K, K] where it is a gradient balancing.
     """
     pull_back = backward.make_backward(model, tasks, method)
-    task_losses = backward.make_losses(model, tasks)
+    task_losses = trunk.make_losses(model, tasks)
     looks_back = "losses_after" in method.needs
 
     def train_step(state: TrainState, batch: Mapping[str, jax.Array]) -> tuple[TrainState, dict[str, jax.Array]]:

@@ -47,7 +47,8 @@ def evaluate_checkpoint(config: ConfigDict, workdir: str | Path) -> dict[str, fl
     """
     workdir = Path(workdir)
     configuration.load(workdir)  # a clear error where there is no run
-    setup = _set_up(config, workdir)
+    setup = _set_up(config)
+    configuration.compare(setup.config, workdir, free=("batch_size",), **setup.facts)
     checkpoints = Checkpoints(workdir, read_only=True)
     step = checkpoints.best_step or checkpoints.latest_step
     if step is None:
@@ -66,21 +67,30 @@ class _Setup(NamedTuple):
     mesh: Mesh
     training: Any
     validation: Any
+    augment: Augment
     experiment: Experiment
+    facts: dict[str, Any]
 
 
-def _set_up(config: ConfigDict, workdir: Path) -> _Setup:
+def _set_up(config: ConfigDict) -> _Setup:
+    asked_for = config.data.name == "streets"
     config = configuration.resolve(config)
     mesh = parallel.make_mesh()
-    configuration.check_batch_size(config, mesh.size)
-    _say(configuration.describe_data(config))
+    build(config, num_frames=2**31)  # names what is wrong before any data is read or rendered
+    augment = configuration.augmentation(config)
+    _say(configuration.describe_data(config, asked_for=asked_for))
     training = configuration.open_data(config, "train")
     validation = configuration.open_data(config, "val")
     experiment = build(config, len(training))
-    configuration.record(config, workdir, num_train=len(training), num_val=len(validation))
+    facts = {
+        "num_train": len(training),
+        "num_val": len(validation),
+        "train_frames": configuration.describe_frames(training),
+        "val_frames": configuration.describe_frames(validation),
+    }
     kind = mesh.devices.flat[0].device_kind
     _say(f"{len(training)} training and {len(validation)} validation frames; {mesh.size} × {kind}")
-    return _Setup(config, mesh, training, validation, experiment)
+    return _Setup(config, mesh, training, validation, augment, experiment, facts)
 
 
 def _init(setup: _Setup) -> Any:
@@ -92,8 +102,12 @@ def _train(config: ConfigDict, workdir: Path, stack: ExitStack) -> dict[str, flo
     started = time.monotonic()
 
     # ---------------------------------------------------------------- data, network, steps
-    setup = _set_up(config, workdir)
-    config, mesh, training, validation, experiment = setup
+    if jax.process_index() == 0:
+        stack.enter_context(configuration.only_run(workdir))
+    setup = _set_up(config)
+    config, mesh, training, validation, augment, experiment, facts = setup
+    configuration.check_batch_size(config, mesh.size)
+    configuration.record(config, workdir, **facts)
     total = experiment.total_steps
     evaluate_every = experiment.steps(config.evaluate_every)
     checkpoint_every = experiment.steps(config.checkpoint.every)
@@ -107,8 +121,6 @@ def _train(config: ConfigDict, workdir: Path, stack: ExitStack) -> dict[str, flo
     evaluate = make_evaluator(experiment, validation, mesh, config)
 
     # ---------------------------------------------------------------- state: resumed, or fresh
-    if jax.process_index() == 0:
-        stack.enter_context(configuration.only_run(workdir))
     checkpoints = Checkpoints(workdir, keep=config.checkpoint.keep)
     stack.callback(checkpoints.close)
     state = _init(setup)
@@ -120,6 +132,11 @@ def _train(config: ConfigDict, workdir: Path, stack: ExitStack) -> dict[str, flo
     if first_step:
         state = checkpoints.restore(first_step, state)
         _say(f"going on from {checkpoints.directory / str(first_step)}")
+    if config.best.from_epoch > config.epochs:
+        _say(
+            f"NOTE: no checkpoint competes for the best: best.from_epoch is {config.best.from_epoch:g}, of "
+            f"{config.epochs:g} epochs; evaluation and prediction will take the newest"
+        )
     _say(f"training to step {total} ({config.epochs:g} epochs of {experiment.steps_per_epoch} steps) in {workdir}")
 
     # ---------------------------------------------------------------- the loop
@@ -134,7 +151,7 @@ def _train(config: ConfigDict, workdir: Path, stack: ExitStack) -> dict[str, flo
             training,
             batch_size=config.batch_size,
             seed=config.seed,
-            augment=Augment(depth=config.data.depth, **config.data.augment.to_dict()),
+            augment=augment,
             start_step=first_step,
             process_index=jax.process_index(),
             process_count=jax.process_count(),
@@ -156,9 +173,14 @@ def _train(config: ConfigDict, workdir: Path, stack: ExitStack) -> dict[str, flo
                 progress.pause()
                 score = None
                 if evaluating:
-                    results, sample = evaluate(state)
+                    try:
+                        results, sample = evaluate(state)
+                    except UserError:  # a broken file: what has been trained is kept all the same
+                        checkpoints.save(step, state, config=config.to_dict())
+                        raise
                     writer.scalars(step, results)
-                    writer.picture(step, "val", _panel(experiment, sample))
+                    if config.pictures:
+                        writer.picture(step, "val", _panel(experiment, sample))
                     _write_results(workdir, setup, step, results)
                     progress.write(f"step {step}: " + _headline(results))
                     score = _score(setup, step, results)
@@ -302,7 +324,7 @@ def _headline(results: dict[str, float]) -> str:
 def _summary(results: dict[str, float], step: int, workdir: Path) -> str:
     lines = [f"\nstep {step}:"]
     lines += [f"  {name:<26} {results[name]:.4f}" for name in _HEADLINES if name in results]
-    if "val/depth/rmse" in results:
+    if results.get("val/depth/rmse_constant", 0) > 0:
         share = results["val/depth/rmse"] / results["val/depth/rmse_constant"]
         lines.append(f"  (depth RMSE is {share:.2f} of the best constant predictor's)")
     lines.append(f"everything is in {workdir}: results.json, metrics.jsonl, pictures/, tensorboard/, checkpoints/")

@@ -1,5 +1,6 @@
 """Where a run's numbers and pictures go: `metrics.jsonl`, TensorBoard, `results.json`, PNG files, the terminal."""
 
+import errno
 import json
 import math
 import os
@@ -25,9 +26,11 @@ def plain_errors(what: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise UserError(
-            f"cannot write {what}: {error.strerror or error}\nFree some space or give another --workdir."
-        ) from error
+        cure = (
+            "Free some space or give another --workdir." if error.errno == errno.ENOSPC else "Give another --workdir."
+        )
+        where = "" if error.filename in (None, str(what)) else f" ({error.filename})"
+        raise UserError(f"cannot write {what}: {error.strerror or error}{where}\n{cure}") from error
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
@@ -110,7 +113,7 @@ def _truncate(path: Path, step: int) -> None:
     if not path.exists():
         return
     kept = []
-    for line in path.read_text().splitlines():
+    for line in path.read_text(errors="replace").splitlines():
         try:
             if json.loads(line)["step"] > step:
                 continue

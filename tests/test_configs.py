@@ -1,5 +1,9 @@
 """Every config file, with every argument: it parses, builds, and its network runs."""
 
+import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import jax
@@ -7,11 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+import trees
 from ml_collections.config_flags.config_path import get_value
 
 from configs import common, dwa, equal, ewdw, gwgl, single_task
 from configs import weighting as any_weighting
-from mtlflax import configuration, experiment, weighting
+from mtlflax import configuration, data, experiment, weighting
 from mtlflax.errors import UserError
 
 FILES = {
@@ -105,3 +110,117 @@ def test_the_recipe_is_the_papers():
 def test_a_wrong_argument_is_named(module, argument, named):
     with pytest.raises(UserError, match=named):
         module.get_config(argument)
+
+
+def resume(workdir, root, **data):
+    """Records a run as the loop does, and says what a resumed one would be told."""
+    config = dwa.get_config("quick")
+    config.data.update(name="cityscapes" if root else "streets", root=str(root), size=(16, 32), **data)
+    config = configuration.resolve(config)
+    sources = {split: configuration.open_data(config, split) for split in ("train", "val")}
+    frames = {f"{split}_frames": configuration.describe_frames(source) for split, source in sources.items()}
+    configuration.record(config, workdir, num_train=len(sources["train"]), num_val=len(sources["val"]), **frames)
+    (workdir / "checkpoints" / "5").mkdir(parents=True, exist_ok=True)
+
+
+def test_a_run_goes_on_where_the_same_frames_lie_and_nowhere_else(tmp_path, capsys):
+    """Another folder with the same frames is a note; as many frames of other names are an error that names them."""
+    first = trees.write_tree(tmp_path / "first", train=3, val=2, size=(16, 32))
+    resume(tmp_path / "run", first)
+    resume(tmp_path / "run", first)
+    assert "NOTE" not in capsys.readouterr().out
+    shutil.copytree(first, tmp_path / "moved")
+    resume(tmp_path / "run", tmp_path / "moved")
+    assert f"begun on {first}; now the data is {tmp_path / 'moved'}" in capsys.readouterr().out
+    for path in (tmp_path / "moved").glob("*/val/*/aachen_000001_*"):
+        path.rename(path.with_name(path.name.replace("aachen_000001", "aachen_000007")))
+    with pytest.raises(UserError) as error:
+        resume(tmp_path / "run", tmp_path / "moved")
+    (line,) = str(error.value).splitlines()[1:-1]
+    there, here = (f"2 frames, aachen_000000_000019 to aachen_00000{i}_000019" for i in (1, 7))
+    assert re.fullmatch(rf"  facts\.val_frames: '{there}, \w{{12}}' there, '{here}, \w{{12}}' here", line)
+
+
+def test_frames_that_differ_in_the_middle_are_told_apart(tmp_path):
+    root = trees.write_tree(tmp_path / "tree", train=4, val=1, size=(16, 32))
+    described = [configuration.describe_frames(data.get("cityscapes", "train", root=root, size=None))]
+    for path in root.glob("*/train/*/aachen_000002_*"):
+        path.rename(path.with_name(path.name.replace("_000019_", "_000020_")))
+    described.append(configuration.describe_frames(data.get("cityscapes", "train", root=root, size=None)))
+    assert described[0].rpartition(", ")[0] == described[1].rpartition(", ")[0]
+    assert described[0] != described[1]
+
+
+def test_other_frames_of_streets_are_other_options(tmp_path, monkeypatch):
+    monkeypatch.setenv("MTLFLAX_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("CITYSCAPES_DATASET", raising=False)
+    resume(tmp_path / "run", "", streets={"train": 2, "val": 1, "seed": 0})
+    resume(tmp_path / "run", "", streets={"train": 2, "val": 1, "seed": 0})
+    with pytest.raises(UserError, match=r"data\.streets\.seed: 0 there, 1 here"):
+        resume(tmp_path / "run", "", streets={"train": 2, "val": 1, "seed": 1})
+    with pytest.raises(
+        UserError, match=r"facts\.train_frames: '2 frames, .* '3 frames, streets-train_000000_000019 to"
+    ):
+        resume(tmp_path / "run", "", streets={"train": 3, "val": 1, "seed": 0})
+
+
+COMMON = "from configs import common\n\ndef get_config(arg=None):\n    config = common.get_config({'name': 'equal'})\n"
+IN_THE_FILE = {
+    "a key that is not there": (COMMON + "    config.losses.dpeth\n", r"line 5: AttributeError: .*dpeth"),
+    "an item that is not there": (COMMON + "    return config[{}['b']]\n", r"line 5: KeyError: 'b'"),
+    "a value of another type": (COMMON + "    config.epochs = 'many'\n", r"line 5: TypeError: .*epochs"),
+    "a wrong value": ("def get_config(arg=None):\n    return int('x')\n", r"line 2: ValueError: .*'x'"),
+    "another error": ("import numpy\n\nnumpy.zeros(3)[4]\n", r"line 3: IndexError: .* 4 "),
+    "syntax": ("def get_config(arg=None)\n    return 1\n", r"line 1: expected ':'"),
+    "import": ("import nothing_of_this_name\n", r"line 1: ModuleNotFoundError: .*nothing_of_this_name"),
+    "a file that is not there": (
+        "def get_config(arg):\n    open('/nowhere')\n",
+        r"line 2: FileNotFoundError: .*/nowhere",
+    ),
+    "one at the import": ("open('/nowhere')\n", r"No such file or directory: '/nowhere'"),
+    "no function": ("X = 1\n", r"has no attribute 'get_config'"),
+    "no argument": ("def get_config():\n    return 1\n", r"get_config\(\) takes 0 positional"),
+    "no ConfigDict": ("def get_config(arg=None):\n    return {}\n", r"get_config returns a dict"),
+}
+
+
+def parse_error(*arguments):
+    """What the command says of a mistake in its arguments: one line, and no traceback."""
+    done = subprocess.run(
+        [sys.executable, "-m", "mtlflax.main", *arguments],
+        cwd=Path(common.__file__).parents[1],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (done.returncode, done.stdout) == (2, ""), done.stderr
+    assert done.stderr.startswith("error: ")
+    assert done.stderr.count("\n") == 1, done.stderr
+    return done.stderr
+
+
+@pytest.mark.parametrize("mistake", IN_THE_FILE)
+def test_an_error_in_a_config_file_is_told_with_its_line(mistake, tmp_path):
+    content, expected = IN_THE_FILE[mistake]
+    path = tmp_path / "mine.py"
+    path.write_text(content)
+    # An override beside it is not to blame.
+    overrides = [] if mistake == "no ConfigDict" else ["--config.epochs=3"]
+    said = parse_error(f"--config={path}:quick", *overrides)
+    assert re.match(rf"error: {path}[:,] .*{expected}", said), said
+    assert "the config has no key" not in said
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("--config.losess.depth=l2", "error: the config has no key 'losess'. Did you mean \"losses\""),
+        ("--config.model.bakcbone=x", "error: the config has no key 'bakcbone'. Did you mean \"backbone\""),
+        ("--config.epochs=many", "error: flag --config.epochs=many: could not convert"),
+        ("--cofnig.epochs=1", "error: Unknown command line flag 'cofnig.epochs'"),
+    ],
+)
+def test_a_wrong_key_on_the_command_line_is_not_the_files_mistake(override, expected, tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text(COMMON + "    return config\n")
+    assert parse_error(f"--config={path}", override).startswith(expected)

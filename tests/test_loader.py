@@ -1,10 +1,13 @@
 """The pipeline: the same examples whatever reads them, every frame evaluated once, clear errors."""
 
 import os
+import signal
 import subprocess
 import sys
 import textwrap
 import threading
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -223,3 +226,56 @@ def test_programs_end_quietly(ending):
         assert done.stderr.rstrip().endswith("KeyboardInterrupt")
     else:
         assert (done.returncode, done.stderr) == (0, "")
+
+
+def alive(pid):
+    """Whether a process runs: one that ended and is not yet waited for does not."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return state not in "ZX"
+
+
+def children(pid):
+    return {
+        int(child) for task in Path(f"/proc/{pid}/task").iterdir() for child in (task / "children").read_text().split()
+    }
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="looks processes up as Linux has them")
+def test_worker_processes_do_not_outlive_a_killed_program(tmp_path):
+    script = tmp_path / "program.py"  # a file, since spawned processes import it
+    script.write_text(
+        textwrap.dedent("""
+            import time
+            from test_loader import Frames
+            from mtlflax.data.loader import train_batches
+            if __name__ == "__main__":
+                batches = train_batches(Frames(10), batch_size=2, seed=0, num_workers=2)
+                next(batches), next(batches)
+                print("reading", flush=True)
+                time.sleep(600)
+        """)
+    )
+    tests = str(Path(__file__).parent)
+    program = subprocess.Popen(
+        [sys.executable, str(script)],
+        env=os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": tests},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    assert program.stdout.readline() == "reading\n"
+    started = children(program.pid)
+    assert len(started) >= 2
+    program.kill()
+    program.wait()
+    program.stdout.close()
+    end = time.monotonic() + 30
+    while any(map(alive, started)) and time.monotonic() < end:
+        time.sleep(0.05)
+    left = [pid for pid in started if alive(pid)]
+    for pid in left:
+        os.kill(pid, signal.SIGKILL)
+    assert not left

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -177,8 +178,6 @@ def test_resuming_a_finished_run_trains_no_further(whole_run, tree):
 
 
 def test_evaluate_mode_gives_the_figures_of_the_best_checkpoint(whole_run, tree, tmp_path):
-    import shutil
-
     workdir = tmp_path / "copy"
     shutil.copytree(whole_run[0], workdir)
     output = run(command(tree, workdir, "--mode=evaluate"))
@@ -249,7 +248,16 @@ MISTAKES = {
     "size": (["--config.data.size=(32,)"], 1, "data.size"),
     "option of another weighting": (["--config.weighting.name=equal"], 1, "temperature"),
     "threads": (["--config.data.num_threads=-1"], 1, "num_threads"),
-    "augment": (["--config.data.augment.flip=3.0"], 1, "flip"),
+    "augment": (["--config.data.augment.flip=3.0"], 1, "data.augment.flip"),
+    "augment of another type": (["--config.data.augment.scales=('a',)"], 1, "data.augment"),
+    "seed": (["--config.seed=100000000000000000000"], 1, "seed"),
+    "learning rate": (["--config.optimizer.learning_rate=-1"], 1, "optimizer.learning_rate"),
+    "dtype": (["--config.model.dtype=float"], 1, "model.dtype"),
+    "a task twice": (["--config.tasks=('depth','depth')"], 1, "twice"),
+    "streets": (["--config.data.streets.val=0"], 1, "data.streets.val"),
+    "evaluations": (["--config.evaluate_every=0"], 1, "evaluate_every"),
+    "pattern in the workdir": (["--workdir=/tmp/mtlflax[1]"], 1, "[ and ]"),
+    "a file as workdir": ([f"--workdir={__file__}"], 1, "test_main.py"),
     "wrong root": (["--config.data.root=/nowhere"], 1, "/nowhere"),
     "pretrained": (["--config.model.pretrained=x"], 1, "pretrained"),
     "read-only workdir": (["--workdir=/proc/run"], 1, "/proc/run"),
@@ -287,6 +295,35 @@ def test_another_configuration_in_the_workdir_stops_and_names_the_keys(whole_run
     assert "optimizer.learning_rate: 0.01 there, 0.02 here" in output
 
 
+def test_without_its_configuration_a_run_is_not_gone_on_with(whole_run, tree, tmp_path):
+    workdir = tmp_path / "copy"
+    shutil.copytree(whole_run[0], workdir)
+    (workdir / "config.json").unlink()
+    assert "no config.json" in run(command(tree, workdir, "--config.seed=7"), code=1)
+
+
+def test_a_run_is_evaluated_on_another_number_of_devices(whole_run, tree, tmp_path):
+    workdir = tmp_path / "copy"
+    shutil.copytree(whole_run[0], workdir)
+    run(command(tree, workdir, "--mode=evaluate"))
+    one = json.loads((workdir / "results.json").read_text())
+    run(command(tree, workdir, "--mode=evaluate"), JAX_NUM_CPU_DEVICES="3")
+    three = json.loads((workdir / "results.json").read_text())
+    for name, value in one.items():
+        assert three[name] == pytest.approx(value, rel=1e-5), name
+
+
+def test_a_broken_validation_frame_does_not_cost_the_training_before_it(tmp_path):
+    root = write_tree(tmp_path / "tree")
+    (path,) = sorted(root.glob("leftImg8bit/val/*/*.png"))[-1:]
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-20])
+    arguments = command(root, tmp_path / "run", "--config.pictures=0", "--config.epochs=2")
+    assert str(path) in run(arguments, code=1)
+    path.write_bytes(whole)
+    assert "going on from" in run(arguments)
+
+
 @pytest.mark.parametrize("broken", ["truncated", "missing folder", "other size"])
 def test_a_broken_data_set_names_the_file(broken, tmp_path):
     root = write_tree(tmp_path / "tree")
@@ -295,8 +332,6 @@ def test_a_broken_data_set_names_the_file(broken, tmp_path):
         path = root / f"leftImg8bit/train/{frame}_leftImg8bit.png"
         path.write_bytes(path.read_bytes()[:-20])
     elif broken == "missing folder":
-        import shutil
-
         path = root / "disparity"
         shutil.rmtree(path)
     else:
@@ -324,12 +359,15 @@ def test_a_mistake_does_not_spoil_the_workdir(tree, tmp_path):
 
 
 def test_a_second_run_in_the_same_workdir_is_refused(tree, tmp_path):
+    """And touches nothing of the first."""
     workdir = tmp_path / "run"
     first = start(command(tree, workdir, "--config.epochs=4000"))
     while first.poll() is None and not (workdir / "metrics.jsonl").exists():
         time.sleep(0.05)
-    output = run(command(tree, workdir, "--config.epochs=4000"), code=1)
+    config = (workdir / "config.json").read_text()
+    output = run(command(tree, workdir, "--config.epochs=4000", "--config.seed=1"), code=1)
     assert "another run is writing" in output
+    assert (workdir / "config.json").read_text() == config
     assert first.poll() is None, first.communicate()[0]
     first.send_signal(signal.SIGTERM)
     output, _ = first.communicate(timeout=60)

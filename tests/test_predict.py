@@ -1,5 +1,7 @@
 """Prediction as a user runs it: pictures of any size, broken ones among them, on a run's checkpoint."""
 
+import functools
+
 import cv2
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from trees import write_tree
 from configs import dwa
 from mtlflax import experiment, models, predict, train
 from mtlflax.data import labels
+from mtlflax.data import photo as photos
 from mtlflax.errors import UserError
 
 
@@ -32,6 +35,7 @@ def workdir(tmp_path_factory):
             models, "get", lambda name, *, backbone, heads, axis_name, **_: TinyNet(heads, axis_name=axis_name)
         )
         patch.setenv("JAX_PLATFORMS", "cpu")
+        patch.setattr(predict, "load", functools.cache(predict.load))  # which takes seconds
         train.train_and_evaluate(tiny_config(write_tree(folder / "tree")), folder / "run")
         yield folder / "run"
 
@@ -68,7 +72,8 @@ def test_the_depth_png_is_metres_times_256(workdir, tmp_path):
     photos = write_photos(tmp_path / "photos")
     _, _, network = predict.load(workdir)
     picture = cv2.imread(str(photos / "a.png"))[..., ::-1]
-    values = predict.predict_picture(picture, network, (32, 64))["depth"][..., 0].astype(np.float64)
+    maps = predict.predict_picture(picture, network, (32, 64))
+    values = predict.enlarge(maps["depth"], picture.shape[:2])[..., 0].astype(np.float64)
     with np.errstate(divide="ignore"):
         metres = 400.0 / ((values * 65535 - 1) / 256)
     expected = np.where((metres > 0) & (metres * 256 < 65535), np.rint(metres * 256), 0)
@@ -84,12 +89,105 @@ def test_the_depth_png_is_metres_times_256(workdir, tmp_path):
 def test_a_broken_picture_is_skipped_with_a_line(workdir, tmp_path, capfd):
     photos = write_photos(tmp_path / "photos")
     (photos / "broken.png").write_bytes(b"not a picture")
+    (photos / "half.jpg").write_bytes(JPEG[: len(JPEG) // 2])
     code = predict.main(["--workdir", str(workdir), "--images", str(photos), "--out", str(tmp_path / "out")])
     assert code == 1
     out, err = capfd.readouterr()
-    assert "3 pictures done, 1 skipped" in out
-    assert "skipped " in err
-    assert "broken.png" in err
+    assert "3 pictures done, 2 skipped" in out
+    lines = [line for line in err.splitlines() if line.startswith("skipped ")]
+    assert lines == [
+        f"skipped {photos}/broken.png: is not a picture that can be read",
+        f"skipped {photos}/half.jpg: is truncated: copy it again",
+    ]
+    assert not list((tmp_path / "out").glob("half*"))
+
+
+def photo(suffix: str, *options: int) -> bytes:
+    """A file of noise: coded in the order of its rows, so that half of the file is half of the picture."""
+    pixels = np.random.default_rng(1).integers(0, 256, (64, 128, 3), np.uint8)
+    return cv2.imencode(suffix, pixels, options)[1].tobytes()
+
+
+# What cameras add: a preview in the file's head, which has an end mark of its own, and something after the picture.
+PREVIEW = b"\xff\xe1" + (2 + 300).to_bytes(2) + photo(".jpg")[:298] + b"\xff\xd9"
+JPEG, PROGRESSIVE = photo(".jpg"), photo(".jpg", cv2.IMWRITE_JPEG_PROGRESSIVE, 1, cv2.IMWRITE_JPEG_RST_INTERVAL, 4)
+CAMERAS = JPEG[:2] + PREVIEW + JPEG[2:]
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("half.jpg", JPEG[: len(JPEG) // 2]),
+        ("almost.jpg", JPEG[:-2]),
+        ("zeros.jpg", JPEG[: len(JPEG) // 2] + bytes(len(JPEG) // 2)),  # a copy that had its room but not its end
+        ("progressive.jpg", PROGRESSIVE[: len(PROGRESSIVE) // 2]),
+        ("preview.jpg", CAMERAS[: len(CAMERAS) // 2]),
+        ("head.jpg", CAMERAS[:200]),
+        ("half.png", photo(".png")[:9000]),
+        ("almost.png", photo(".png")[:-1]),
+        ("half.webp", photo(".webp")[:4000]),
+        ("half.tif", photo(".tif")[:9000]),
+        ("empty.jpg", b""),
+        ("movie.gif", b"GIF89a" + bytes(20)),
+    ],
+)
+def test_a_truncated_picture_is_not_half_predicted(name, data, tmp_path):
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(UserError, match=name) as error:
+        photos.read(tmp_path / name)
+    assert not name.endswith((".jpg", ".png")) or not data or "truncated" in str(error.value)
+
+
+@pytest.mark.parametrize("data", [JPEG, PROGRESSIVE, CAMERAS, JPEG + bytes(100), JPEG + b"\xff\xd8\xff\xe1\0\x99"])
+def test_a_whole_jpeg_is_read_whatever_is_in_it(data, tmp_path):
+    (tmp_path / "x.jpg").write_bytes(data)
+    expected = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
+    np.testing.assert_array_equal(photos.read(tmp_path / "x.jpg"), expected)
+
+
+@pytest.mark.parametrize(
+    ("small", "large"), [((7, 12), (150, 90)), ((48, 96), (30, 41)), ((8, 8), (8, 8)), ((1, 3), (65, 2))]
+)
+def test_enlarging_is_bilinear_and_by_strips_the_same(small, large):
+    """Against the definition, in float64: the weight of a value falls linearly to 0 at its neighbours' places."""
+    values = np.random.default_rng(0).standard_normal((*small, 19)).astype(np.float32)
+
+    def weights(few, many):
+        centres = np.clip((np.arange(many) + 0.5) * few / many - 0.5, 0, few - 1)
+        return np.maximum(1 - np.abs(centres[:, None] - np.arange(few)[None]), 0)
+
+    expected = np.einsum("yh,xw,hwc->yxc", weights(small[0], large[0]), weights(small[1], large[1]), values)
+    enlarged = predict.enlarge(values, large)
+    np.testing.assert_allclose(enlarged, expected, atol=1e-4)
+    strips = [predict.enlarge(values, large, slice(start, start + 9)) for start in range(0, large[0], 9)]
+    np.testing.assert_allclose(np.concatenate(strips), enlarged, atol=1e-6)
+    second, first = np.sort(expected, axis=-1)[..., -2:].transpose(2, 0, 1)
+    clear = first - second > 1e-3
+    assert clear.mean() > 0.9
+    np.testing.assert_array_equal(enlarged.argmax(-1)[clear], expected.argmax(-1)[clear])
+
+
+def test_large_pictures_are_drawn_in_strips(workdir, tmp_path, monkeypatch):
+    """What is held of all 19 channels at the picture's size is bounded, and the files are those of the whole."""
+    built, config, network = predict.load(workdir)
+    picture = cv2.imread(str(write_photos(tmp_path / "photos") / "a.png"))[..., ::-1]
+    maps = predict.predict_picture(picture, network, (32, 64))
+    enlarge, sizes = predict.enlarge, []
+    monkeypatch.setattr(predict, "enlarge", lambda *a: sizes.append((r := enlarge(*a)).nbytes) or r)
+    largest, written = [], []
+    for rows in (1000, 10):
+        monkeypatch.setattr(predict, "_STRIP", rows)
+        sizes.clear()
+        (tmp_path / str(rows)).mkdir()
+        predict.write_maps(picture, maps, built, config, tmp_path / str(rows) / "a")
+        largest.append(max(sizes))
+        files = sorted((tmp_path / str(rows)).iterdir())
+        written.append({file.name: cv2.imread(str(file), cv2.IMREAD_UNCHANGED) for file in files})
+    assert largest == [121 * 193 * 19 * 4, 10 * 193 * 19 * 4]
+    assert len(written[0]) == 5
+    assert written[0].keys() == written[1].keys()
+    for name, image in written[0].items():
+        np.testing.assert_array_equal(written[1][name], image, err_msg=name)
 
 
 def test_two_pictures_of_one_name_do_not_overwrite_each_other(workdir, tmp_path):

@@ -9,7 +9,8 @@ import optax
 import pytest
 from tiny import TinyNet
 
-from mtlflax import backward, models, parallel, tasks
+from mtlflax import models, parallel, tasks
+from mtlflax.method import balance_losses
 from mtlflax.step import init_state, make_evaluation_step, make_train_step
 
 SIZE = (32, 64)
@@ -43,7 +44,7 @@ def make_parts(segmentation_loss: str, depth_loss: str, network: str):
     else:
         options = {"head_stride": 2, "axis_name": parallel.AXIS, "dtype": jnp.float64}
         model = models.get(network, backbone="resnet18", heads=heads, **options)
-    balancing = backward.loss_balancing("dwa", steps_per_epoch=1)
+    balancing = balance_losses("dwa", steps_per_epoch=1)
     return chosen, model, optax.sgd(0.05, momentum=0.9), balancing
 
 
@@ -146,7 +147,7 @@ def test_one_backward_pass_whatever_the_weighting():
     mesh = parallel.make_mesh(1)
     flops = {}
     for name in ("equal", "dwa"):
-        balancing = backward.loss_balancing(name)
+        balancing = balance_losses(name)
         step = parallel.map_step(
             make_train_step(model, chosen, optimizer, balancing),
             mesh,

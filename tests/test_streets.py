@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,7 +17,7 @@ import pytest
 
 from mtlflax.data import labels
 from mtlflax.data.cityscapes import Cityscapes
-from mtlflax.data.streets import LENGTHS, Streets, cache, frame, frame_name, write
+from mtlflax.data.streets import LENGTHS, Streets, cache, frame, frame_name, version, write
 from mtlflax.data.streets.__main__ import main
 from mtlflax.data.streets.camera import full_columns, full_rows
 from mtlflax.data.streets.dice import Dice
@@ -296,6 +297,45 @@ def test_cache_gives_the_same_and_renders_once(tmp_path: Path, monkeypatch: pyte
         cache.Key("val", (32, 64), 0, 21).folder,
     }
     assert len(folders) == 5
+
+
+def test_a_changed_renderer_does_not_read_an_old_cache(tmp_path: Path):
+    """A copy of the package, of which one constant is changed: its frames are its own, and those before stay."""
+    script = "from mtlflax.data.streets import Streets; import sys\n"
+    script += "print(Streets('val', size=(32, 64), length=1, cache=sys.argv[1])[0]['image'].sum())"
+    package = Path(cache.mtlflax.__file__).parent
+    shutil.copytree(package, tmp_path / "copy" / "mtlflax", ignore=shutil.ignore_patterns("__pycache__"))
+    kept = tmp_path / "cache"
+
+    def rendered() -> str:
+        command = [sys.executable, "-P", "-c", script, str(kept)]
+        path = {"PYTHONPATH": str(tmp_path / "copy")}
+        return subprocess.run(command, env=os.environ | path, check=True, capture_output=True, text=True).stdout
+
+    before = rendered()
+    assert int(before) == Streets("val", size=(32, 64), length=1, cache=str(kept))[0]["image"].sum()
+    assert len(list(kept.iterdir())) == 1  # the same source elsewhere shares it
+    changed = tmp_path / "copy" / "mtlflax" / "data" / "streets" / "light.py"
+    source = changed.read_text()
+    exposure = "exposure = dice.uniform(0.85, 1.3)"
+    assert exposure in source
+    changed.write_text(source.replace(exposure, "exposure = dice.uniform(0.4, 0.5)"))
+    assert int(rendered()) < 0.8 * int(before)
+    assert len(list(kept.iterdir())) == 2
+    changed.write_text(source)
+    assert rendered() == before
+    assert len(list(kept.iterdir())) == 2
+
+
+def test_every_module_that_a_frame_needs_decides_the_renderers_version():
+    script = "import sys, mtlflax.data.streets.worker\n"
+    script += "print(*(m.__file__ for n, m in sys.modules.items() if n.split('.')[0] == 'mtlflax'), sep='\\n')"
+    done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
+    package = Path(cache.mtlflax.__file__).parent
+    indifferent = {package / "__init__.py", package / "errors.py", package / "data" / "__init__.py"}
+    loaded = set(map(Path, done.stdout.split("\n")[:-1]))
+    assert Path(frame.__file__) in loaded
+    assert loaded - indifferent <= set(version.sources())
 
 
 def test_cache_folder_follows_the_environment(monkeypatch: pytest.MonkeyPatch):

@@ -132,7 +132,8 @@ def test_works_in_an_optax_chain_under_scan_and_vmap(name):
     (_, state, _), losses = jax.jit(jax.vmap(train))(jnp.zeros((2, 4)))
     assert float(losses[0, -1].sum()) < float(losses[0, 0].sum())
     np.testing.assert_array_equal(losses[0], losses[1])
-    assert weighting.weights(state).shape == (2, 3)
+    if name != "graddrop":  # which has no weights
+        assert weighting.weights(state).shape == (2, 3)
 
 
 def test_chained_weightings_multiply():

@@ -12,7 +12,12 @@ from mtlflax import parallel, weighting
 
 K, N, STEPS = 3, 6, 4
 NAMES = weighting.names()
-OPTIONS = {"dwa": {"steps_per_epoch": 2}, "ewdw": {"steps_per_epoch": 2}, "stch": {"warmup_epochs": 2}}
+OPTIONS = {
+    "dwa": {"steps_per_epoch": 2},
+    "ewdw": {"steps_per_epoch": 2},
+    "sdmgrad": {"learning_rate": 1.0},  # with its 10 rounding decides where it ends, as its docstring says
+    "stch": {"warmup_epochs": 2},
+}
 # What the order of the tasks, or chance, has a part in.
 DRAWN = {"graddrop", "gradvac", "pcgrad", "random"}
 # A common factor on all gradients, the losses staying, is a power of itself on the direction: 1 but for these, whose
@@ -81,7 +86,7 @@ def test_the_order_of_the_tasks_does_not_matter(name):
         np.testing.assert_allclose(weighting.weights(reordered_state), weights[order], rtol=1e-3, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "modo"])  # whose step size is absolute
 def test_a_factor_on_all_gradients(name):
     directions, _ = run(name, random_gradients(1))
     scaled, _ = run(name, 64 * random_gradients(1))

@@ -109,6 +109,11 @@ class Cityscapes:
             )
         self._frames = self._list_frames()
 
+    @property
+    def names(self) -> list[str]:
+        """The names of all frames, in their order."""
+        return [frame.name for frame in self._frames]
+
     def __len__(self) -> int:
         return len(self._frames)
 

@@ -8,7 +8,10 @@ the same batches, and resuming at step k is starting there: nothing else needs t
 
 import functools
 import math
+import multiprocessing
+import os
 import sys
+import threading
 import weakref
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol, Self
@@ -131,7 +134,10 @@ def train_batches(
         # some of it when it is closed.
         dataset = grain.experimental.WithOptionsIterDataset(
             dataset, grain.experimental.DatasetOptions(min_shm_size=sys.maxsize)
-        ).mp_prefetch(grain.MultiprocessingOptions(num_workers=num_workers, per_worker_buffer_size=1))
+        ).mp_prefetch(
+            grain.MultiprocessingOptions(num_workers=num_workers, per_worker_buffer_size=1),
+            worker_init_fn=_end_with_parent,
+        )
     return Batches(dataset)
 
 
@@ -168,6 +174,19 @@ def evaluation_batches(
     dataset = grain.MapDataset.source(_Padded(source, batch_size))
     dataset = dataset[process_index::process_count].batch(local_size, batch_fn=_stack_evaluation)
     return Batches(dataset.to_iter_dataset(_read_options(num_threads, prefetch)))
+
+
+def _end_with_parent(worker_index: int, worker_count: int) -> None:
+    """Lets a worker process end when the one that started it does: Grain's would outlive one that is killed."""
+    del worker_index, worker_count
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        parent.join()  # the system tells, however it ended
+        os._exit(1)
+
+    threading.Thread(target=watch, name="end-with-parent", daemon=True).start()
 
 
 def _close(iterators: list[Any]) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 
 from mtlflax.errors import UserError
 
-_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _KINDS = {(8, 2): "8-bit RGB", (8, 0): "8-bit gray", (16, 0): "16-bit gray"}
 # Colour types of the PNG specification, for saying what a file is instead.
 _COLOR_TYPES = {0: "gray", 2: "RGB", 3: "palette", 4: "gray with alpha", 6: "RGBA"}
@@ -38,7 +38,7 @@ def read(path: Path, kind: str) -> np.ndarray:
         data = path.read_bytes()
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from error
-    bits, color_type = _check(data, path)
+    bits, color_type = check(data, path)
     if _KINDS.get((bits, color_type)) != kind:
         found = f"{bits}-bit {_COLOR_TYPES.get(color_type, 'of an unknown colour type')}"
         raise UserError(f"{path}: is {found}, but {kind} is needed: restore the original file")
@@ -51,13 +51,20 @@ def read(path: Path, kind: str) -> np.ndarray:
     return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB) if pixels.ndim == 3 else pixels
 
 
-def _check(data: bytes, path: Path) -> tuple[int, int]:
-    """Walks through the chunks up to the end mark; returns the bit depth and the colour type."""
-    if not data.startswith(_SIGNATURE):
+def check(data: bytes, path: Path) -> tuple[int, int]:
+    """Walks through the chunks of a file's content, up to the end mark.
+
+    Returns:
+        The bit depth and the colour type.
+
+    Raises:
+        UserError: it is truncated, damaged, or no PNG file; `path` is named.
+    """
+    if not data.startswith(SIGNATURE):
         what = "is not a PNG file" if data else "is an empty file"
         raise UserError(f"{path}: {what}: restore the original file")
     truncated = UserError(f"{path}: is truncated: copy or unpack it again")
-    view, start, chunk = memoryview(data), len(_SIGNATURE), b""
+    view, start, chunk = memoryview(data), len(SIGNATURE), b""
     while chunk != b"IEND":
         if start + 12 > len(data):
             raise truncated
@@ -67,7 +74,7 @@ def _check(data: bytes, path: Path) -> tuple[int, int]:
             raise truncated
         if zlib.crc32(view[start + 4 : end]) != int.from_bytes(view[end : end + 4], "big"):
             raise UserError(f"{path}: is damaged (wrong checksum): copy or unpack it again")
-        if start == len(_SIGNATURE):
+        if start == len(SIGNATURE):
             if (chunk, length) != (b"IHDR", 13):
                 raise UserError(f"{path}: is damaged (no header): copy or unpack it again")
             bits, color_type = data[start + 16], data[start + 17]

@@ -55,11 +55,11 @@ class Augment:
     def __post_init__(self) -> None:
         depth_units.check(self.depth)
         if not self.scales or not all(1 <= scale < float("inf") for scale in self.scales):
-            raise UserError(f"augment.scales is {self.scales}: give zooms of at least 1")
+            raise UserError(f"data.augment.scales is {self.scales}: give zooms of at least 1")
         limits = {"flip": 1, "brightness": 1, "contrast": 1, "saturation": 1, "hue": 0.5}
         for name, largest in limits.items():
             if not 0 <= getattr(self, name) <= largest:
-                raise UserError(f"augment.{name} is {getattr(self, name)}: give a number from 0 to {largest}")
+                raise UserError(f"data.augment.{name} is {getattr(self, name)}: give a number from 0 to {largest}")
 
     def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
         """Returns a new sample of the same shapes and types."""

@@ -110,9 +110,9 @@ class UNet(nn.Module):
             raise ValueError(f"unknown attention {self.attention!r}: choose one of {', '.join(KINDS)}")
         if self.head_stride not in HEAD_STRIDES:
             raise ValueError(f"head_stride is {self.head_stride}: choose one of {HEAD_STRIDES}")
-        if len(self.decoder_channels) != 5:
+        if len(self.decoder_channels) != 5 or not all(width >= 1 for width in self.decoder_channels):
             raise ValueError(
-                f"decoder_channels is {self.decoder_channels}: give five numbers, for strides 16, 8, 4, 2 and 1"
+                f"decoder_channels is {self.decoder_channels}: give five numbers from 1 on, for strides 16, 8, 4, 2, 1"
             )
         self.heads = FrozenDict(self.heads)
         self.decoder_channels = tuple(self.decoder_channels)

@@ -5,7 +5,7 @@ gradients themselves (`from_gradients`); which parameters it acts on, in what pr
 settled here, once.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -31,6 +31,14 @@ class Geometry(NamedTuple):
     def gramian(self) -> jax.Array:
         """[K, K], J Jᵀ."""
         return self.norms[:, None] * self.norms[None, :] * self.cosines
+
+    @property
+    def ratios(self) -> jax.Array:
+        """[K, K], ‖g_i‖ / ‖g_j‖, at most 1e19 (in float32); 1 on the diagonal; 0 elsewhere where g_j is 0."""
+        known = self.norms > 0
+        ratios = jnp.where(known[None, :], self.norms[:, None] / jnp.where(known, self.norms, 1)[None, :], 0)
+        ratios = jnp.minimum(ratios, jnp.sqrt(jnp.finfo(ratios.dtype).max))
+        return jnp.where(jnp.eye(self.norms.size, dtype=bool), 1, ratios)
 
 
 class BalancingState(NamedTuple):
@@ -61,11 +69,9 @@ class UnweightedState(NamedTuple):
 
 # (geometry, losses, inner) -> (weights [K], inner)
 Weigh = Callable[[Geometry, jax.Array | None, Any], tuple[jax.Array, Any]]
-# (leaves [K, ...], geometry, losses, inner) -> (leaves [...], weights [K] or None, inner)
-Direct = Callable[
-    [list[jax.Array], Geometry, jax.Array | None, Any],
-    tuple[list[jax.Array], jax.Array | None, Any],
-]
+# (leaves [K, ...], geometry, losses, inner) -> (leaves [...], weights [K] or None, inner); one that takes independent
+# samples is given them as `independent`, a list of leaves each, or None
+Direct = Callable[..., tuple[list[jax.Array], jax.Array | None, Any]]
 
 
 def geometry(task_grads: Any, axis_name: str | None = None) -> Geometry:
@@ -147,6 +153,8 @@ def from_gradients(
     num_tasks: int,
     inner: Callable[[list[jax.Array], Any], Any] = lambda leaves, dtype: (),
     weighted: bool = True,
+    own: Callable[[jax.Array | None], jax.Array] | None = None,
+    samples: int = 0,
     shared: Callable[[str], bool] | None = None,
     axis_name: str | None = None,
 ) -> optax.GradientTransformationExtraArgs:
@@ -161,11 +169,14 @@ def from_gradients(
         num_tasks: K.
         inner: (the shared parameters, the dtype that is computed in) → the method's own state at the start.
         weighted: whether the method has weights.
+        own: losses → [K], what multiplies the gradients of parameters that are not shared; 1 without it.
+        samples: how many further stacked gradients, of other batches, `update` takes as `independent`: all or none.
         shared: as in `weighting.get`.
         axis_name: as in `weighting.get`.
 
     Raises:
-        ValueError: K below 1; from `init`, no parameter is shared; from `update`, a leading axis that is not K.
+        ValueError: K below 1; from `init`, no parameter is shared; from `update`, a leading axis that is not K, or
+            another number of `independent` gradients than `samples`.
     """
     if num_tasks < 1:
         raise ValueError(f"num_tasks must be at least 1, not {num_tasks}")
@@ -185,32 +196,49 @@ def from_gradients(
             return UnweightedState(inner(leaves, dtype), measured)
         return BalancingState(inner(leaves, dtype), jnp.ones(num_tasks, dtype), measured)
 
+    def stacked(tree: Any, dtype: Any) -> list[jax.Array]:
+        """The leaves that are shared, in the dtype that is computed in."""
+        leaves = jax.tree.leaves(tree)
+        for leaf in leaves:
+            if leaf.shape[:1] != (num_tasks,):
+                raise ValueError(
+                    f"expected task gradients with a leading axis of {num_tasks} tasks, got shape {leaf.shape}"
+                )
+        return [leaf.astype(dtype) for leaf, kept in zip(leaves, is_shared(tree), strict=True) if kept]
+
     def update(
         updates: optax.Updates,
         state: Any,
         params: optax.Params | None = None,
         *,
         losses: jax.Array | None = None,
+        independent: Sequence[Any] | None = None,
         **extra_args: Any,
     ) -> tuple[optax.Updates, Any]:
         del params, extra_args
-        leaves, structure = jax.tree.flatten(updates)
-        for leaf in leaves:
-            if leaf.shape[:1] != (num_tasks,):
-                raise ValueError(
-                    f"expected task gradients with a leading axis of {num_tasks} tasks, got shape {leaf.shape}"
-                )
-        chosen = is_shared(updates)
         dtype = state.geometry.norms.dtype
-        stacked = [leaf.astype(dtype) for leaf, kept in zip(leaves, chosen, strict=True) if kept]
-        measured = geometry(stacked, axis_name)
-        directed, weights, own = direct(stacked, measured, losses, state.inner)
+        gradients = stacked(updates, dtype)
+        measured = geometry(gradients, axis_name)
+        extra: dict[str, Any] = {}
+        if samples:
+            if independent is not None and len(independent) != samples:
+                raise ValueError(f"expected {samples} independent stacked gradients, got {len(independent)}")
+            extra["independent"] = None if independent is None else [stacked(tree, dtype) for tree in independent]
+        directed, weights, inner_state = direct(gradients, measured, losses, state.inner, **extra)
+        factors = None if own is None else own(losses)
+        leaves, structure = jax.tree.flatten(updates)
         out, remaining = [], iter(directed)
-        for leaf, kept in zip(leaves, chosen, strict=True):
-            total = next(remaining) if kept else jnp.sum(leaf.astype(jnp.result_type(jnp.float32, leaf)), axis=0)
+        for leaf, kept in zip(leaves, is_shared(updates), strict=True):
+            if kept:
+                total = next(remaining)
+            else:
+                total = leaf.astype(jnp.result_type(jnp.float32, leaf))
+                if factors is not None:
+                    total *= factors.astype(total.dtype).reshape(num_tasks, *[1] * (leaf.ndim - 1))
+                total = jnp.sum(total, axis=0)
             out.append(total.astype(leaf.dtype))
         if weights is None:
-            return jax.tree.unflatten(structure, out), UnweightedState(own, measured)
-        return jax.tree.unflatten(structure, out), BalancingState(own, weights, measured)
+            return jax.tree.unflatten(structure, out), UnweightedState(inner_state, measured)
+        return jax.tree.unflatten(structure, out), BalancingState(inner_state, weights, measured)
 
     return optax.GradientTransformationExtraArgs(init, update)

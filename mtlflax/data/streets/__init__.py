@@ -88,6 +88,11 @@ class Streets:
             key = caches.Key(split, self._size, self._seed, self._length)
             self._cache = caches.open_or_render(folder, key)
 
+    @property
+    def names(self) -> list[str]:
+        """The names of all frames, in their order; seed and size are not in them."""
+        return [frame_name(self._split, index) for index in range(self._length)]
+
     def __len__(self) -> int:
         return self._length
 

@@ -1,8 +1,9 @@
 """Rendered frames kept on disk: rendered once by several processes, then memory-mapped.
 
-A folder for each (renderer version, split, size, seed, length) holds `frames.npy`, one record a frame. While it is
-being rendered there are `frames.part` and `done.part`, a byte for each frame: a run that is killed leaves them, and the
-next one goes on from there. `lock` keeps two runs from rendering the same; the second waits.
+A folder for each (renderer, split, size, seed, length) holds `frames.npy`, one record a frame. While it is being
+rendered there are `frames.part` and `done.part`, a byte for each frame: a run that is killed leaves them, and the next
+one goes on from there. `lock` keeps two runs from rendering the same; the second waits. Any folder may be deleted while
+no run uses it, as those that older renderers left.
 """
 
 import errno
@@ -20,11 +21,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import mtlflax
+from mtlflax.data.streets import version
 from mtlflax.data.streets.progress import Progress
 from mtlflax.errors import UserError
 
-# Count up whenever the same address gives other pixels than before: caches are known by it.
-RENDERER_VERSION = 1
 CHUNK = 16  # frames that a worker renders before it reports
 
 
@@ -40,7 +40,7 @@ class Key(NamedTuple):
     def folder(self) -> str:
         """The name of the folder in the cache."""
         height, width = self.size
-        return f"v{RENDERER_VERSION}_{self.split}_{height}x{width}_seed{self.seed}_{self.length}"
+        return f"{version.digest()}_{self.split}_{height}x{width}_seed{self.seed}_{self.length}"
 
     @property
     def record(self) -> np.dtype:

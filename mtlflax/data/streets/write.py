@@ -13,8 +13,8 @@ import cv2
 import numpy as np
 
 from mtlflax.data import labels
-from mtlflax.data.streets import cache, frame_name
 from mtlflax.data.streets import frame as frames
+from mtlflax.data.streets import frame_name, version
 from mtlflax.data.streets.progress import Progress
 from mtlflax.errors import UserError
 
@@ -43,7 +43,7 @@ def write_tree(root: Path, size: tuple[int, int], counts: Mapping[str, int], see
         raise UserError(
             f"{root}: is not empty and was not written by mtlflax.data.streets; give another folder with --out"
         )
-    about = {"size": size, "seed": seed, **counts, "renderer_version": cache.RENDERER_VERSION}
+    about = {"size": size, "seed": seed, **counts, "renderer": version.digest()}
     tasks = [(split, index) for split, count in counts.items() for index in range(count)]
     try:
         root.mkdir(parents=True, exist_ok=True)

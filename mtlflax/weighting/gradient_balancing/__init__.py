@@ -11,13 +11,60 @@ from typing import Any
 
 import optax
 
+from mtlflax.weighting.gradient_balancing.bargaining import fairgrad, nash_mtl
+from mtlflax.weighting.gradient_balancing.cagrad import cagrad
+from mtlflax.weighting.gradient_balancing.db_mtl import db_mtl
+from mtlflax.weighting.gradient_balancing.dual_cone import dualproj, upgrad
+from mtlflax.weighting.gradient_balancing.graddrop import graddrop
+from mtlflax.weighting.gradient_balancing.inverse import aligned_mtl, config, imtl_g
+from mtlflax.weighting.gradient_balancing.mgda import mgda
+from mtlflax.weighting.gradient_balancing.moco import moco
 from mtlflax.weighting.gradient_balancing.plain import mean, sum
+from mtlflax.weighting.gradient_balancing.stochastic import modo, sdmgrad
+from mtlflax.weighting.gradient_balancing.surgery import gradvac, pcgrad
 
-__all__ = ["METHODS", "get", "mean", "sum"]
+__all__ = [
+    "METHODS",
+    "aligned_mtl",
+    "cagrad",
+    "config",
+    "db_mtl",
+    "dualproj",
+    "fairgrad",
+    "get",
+    "graddrop",
+    "gradvac",
+    "imtl_g",
+    "mean",
+    "mgda",
+    "moco",
+    "modo",
+    "nash_mtl",
+    "pcgrad",
+    "sdmgrad",
+    "sum",
+    "upgrad",
+]
 
 METHODS: dict[str, Callable[..., optax.GradientTransformationExtraArgs]] = {
+    "aligned_mtl": aligned_mtl,
+    "cagrad": cagrad,
+    "config": config,
+    "db_mtl": db_mtl,
+    "dualproj": dualproj,
+    "fairgrad": fairgrad,
+    "graddrop": graddrop,
+    "gradvac": gradvac,
+    "imtl_g": imtl_g,
     "mean": mean,
+    "mgda": mgda,
+    "moco": moco,
+    "modo": modo,
+    "nash_mtl": nash_mtl,
+    "pcgrad": pcgrad,
+    "sdmgrad": sdmgrad,
     "sum": sum,
+    "upgrad": upgrad,
 }
 
 

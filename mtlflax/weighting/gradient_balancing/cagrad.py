@@ -1,0 +1,64 @@
+"""CAGrad: the direction near the mean gradient that helps the worst-off task most."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from mtlflax.weighting import solvers
+from mtlflax.weighting.stacked import Geometry, from_geometry
+
+_SCALES = ("raw", "libmtl", "official")
+
+
+def cagrad(
+    num_tasks: int,
+    *,
+    alpha: float = 0.5,
+    scale: str = "raw",
+    shared: Callable[[str], bool] | None = None,
+    axis_name: str | None = None,
+) -> optax.GradientTransformationExtraArgs:
+    """Conflict-averse gradient descent.
+
+    With g_0 = 1/K Σ_k g_k and c = α‖g_0‖, d maximises min_k g_k·d over ‖d − g_0‖ ≤ c:
+
+        d = g_0 + c g_w/‖g_w‖,   w = argmin g_w·g_0 + c‖g_w‖ over w ≥ 0, Σ_k w_k = 1,   g_w = Σ_k w_k g_k
+
+    (Liu et al. 2021, "Conflict-Averse Gradient Descent for Multi-task Learning", equation 4 and algorithm 1). `raw` is
+    TorchJD's scale; LibMTL divides d by 1 + α², and the official code (with α 0.4) multiplies that by K. Solved exactly
+    (LibMTL and the official code: SLSQP from 1/K). α = 0 is the mean; a large α comes near to MGDA's direction.
+
+    Equal gradients give 1 + α times that gradient. Where the best g_w is 0 to within rounding (Pareto-stationary
+    gradients: a convex combination of them is 0) d is the mean, the middle of the ball; TorchJD gives 0, which is
+    outside it. So it is where the mean itself is 0 (opposite gradients). A zero gradient counts in the mean, and is
+    left out of the minimum over k, which it would hold at 0 whatever d: of the best directions, the others choose.
+
+    Args:
+        num_tasks: K.
+        alpha: α, how far from the mean; 0.5 in LibMTL, 0.4 in the official scripts.
+        scale: 'raw', 'libmtl' or 'official'.
+        shared: as in `weighting.get`.
+        axis_name: as in `weighting.get`.
+
+    Raises:
+        ValueError: a negative α, or an unknown scale.
+
+    >>> t = cagrad(2)
+    >>> d, _ = t.update(jnp.array([[-4.0, 1, 1], [6, 1, 1]]), t.init(jnp.zeros(3)))
+    >>> [round(float(x), 4) for x in d]
+    [0.1835, 1.2041, 1.2041]
+    """
+    if not alpha >= 0:
+        raise ValueError(f"cagrad: alpha may not be negative, and is {alpha}")
+    if scale not in _SCALES:
+        raise ValueError(f"cagrad: scale is {scale!r}: choose one of {', '.join(_SCALES)}")
+    factor = {"raw": 1.0, "libmtl": 1 / (1 + alpha**2), "official": num_tasks / (1 + alpha**2)}[scale]
+
+    def weigh(geometry: Geometry, losses: jax.Array | None, inner: tuple[()]) -> tuple[jax.Array, tuple[()]]:
+        del losses
+        towards = solvers.conflict_averse(geometry.norms, geometry.cosines, alpha)
+        return factor * (jnp.full_like(towards, 1 / num_tasks) + towards), inner
+
+    return from_geometry(weigh, num_tasks=num_tasks, shared=shared, axis_name=axis_name)

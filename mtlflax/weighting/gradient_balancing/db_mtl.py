@@ -1,0 +1,104 @@
+"""DB-MTL: gradients of the losses' logarithms, averaged over the steps and brought to one length."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from mtlflax.weighting import stacked
+from mtlflax.weighting.stacked import Geometry, from_gradients
+
+_EPSILON = 1e-8
+
+
+class DbMtlState(NamedTuple):
+    """State of `db_mtl`.
+
+    Attributes:
+        step: int32 [], updates so far.
+        averages: for every shared parameter [K, ...], the average log-loss gradient; zeros at the start.
+    """
+
+    step: jax.Array
+    averages: tuple[jax.Array, ...]
+
+
+def db_mtl(
+    num_tasks: int,
+    *,
+    beta: float = 0.9,
+    beta_sigma: float = 0.0,
+    shared: Callable[[str], bool] | None = None,
+    axis_name: str | None = None,
+) -> optax.GradientTransformationExtraArgs:
+    """Dual balancing: of losses by their logarithm, of gradients by bringing all to the length of the longest.
+
+    With g_k the gradient of log(L_k + 1e-8), which is that of the loss over L_k + 1e-8,
+
+        ĝ_k ← β ĝ_k + (1 − β) g_k,    d = max_k ‖ĝ_k‖ Σ_k ĝ_k/‖ĝ_k‖
+
+    (Lin et al. 2023, "Dual-Balancing for Multi-Task Learning", algorithm 1; LibMTL). ĝ starts at 0 and is not corrected
+    for it, so the first direction is 1 − β times as long as the later ones. LibMTL has the decay of β as an option.
+    Parameters that are not shared get log-loss gradients too: their own task's over L_k + 1e-8.
+
+    The state has K gradients of the shared parameters, in float32 or better. The weights in it are max_k ‖ĝ_k‖ / ‖ĝ_k‖:
+    of the averages, not of the gradients of this step.
+
+    An average of 0 has weight 0 and adds nothing. A loss of 0 multiplies its gradients by 1e8; a negative one, which
+    has no logarithm, counts as 0. Lengths more than 1e19 times apart (in float32) are taken to be 1e19 times apart.
+
+    Args:
+        num_tasks: K.
+        beta: β in 0..1; 0 looks at this step alone.
+        beta_sigma: β is divided by the number of the update to this power.
+        shared: as in `weighting.get`.
+        axis_name: None; see `Raises`.
+
+    Raises:
+        ValueError: an option out of range; an `axis_name`, since gradients of features belong to their batch and cannot
+            be averaged over the steps; from `update`, no `losses`.
+
+    >>> t = db_mtl(2, beta=0.0)
+    >>> g, losses = jnp.array([[3.0, 4.0], [0.0, 2.0]]), jnp.array([1.0, 2.0])
+    >>> d, state = t.update(g, t.init(jnp.zeros(2)), losses=losses)
+    >>> [round(float(x), 4) for x in state.weights], [round(float(x), 4) for x in d]
+    ([1.0, 5.0], [3.0, 9.0])
+    """
+    if not 0 <= beta <= 1:
+        raise ValueError(f"db_mtl: beta must be in 0..1, not {beta}")
+    if not beta_sigma >= 0:
+        raise ValueError(f"db_mtl: beta_sigma may not be negative, and is {beta_sigma}")
+    if axis_name is not None:
+        raise ValueError(
+            f"db_mtl: axis_name is {axis_name!r}, but its state is of gradients, and those of one batch's features, "
+            "each device with its own, are not those of the next's"
+        )
+
+    def of_logarithm(losses: jax.Array | None) -> jax.Array:
+        """What makes a loss's gradient that of its logarithm, [K]."""
+        if losses is None:
+            raise ValueError("db_mtl: update needs losses=...")
+        return 1 / (jnp.maximum(losses, 0) + _EPSILON)
+
+    def direct(
+        leaves: list[jax.Array], geometry: Geometry, losses: jax.Array | None, state: DbMtlState
+    ) -> tuple[list[jax.Array], jax.Array, DbMtlState]:
+        step = state.step + 1
+        dtype = geometry.norms.dtype
+        keeps = beta / step.astype(dtype) ** beta_sigma
+        factors = (1 - keeps) * of_logarithm(losses).astype(dtype)
+        averages = tuple(
+            keeps * average + factors.reshape(-1, *[1] * (leaf.ndim - 1)) * leaf
+            for average, leaf in zip(state.averages, leaves, strict=True)
+        )
+        measured = stacked.geometry(averages)
+        weights = jnp.where(measured.norms > 0, jnp.max(measured.ratios, axis=0), 0)
+        return stacked.combine(weights, list(averages)), weights, DbMtlState(step, averages)
+
+    def inner(leaves: list[jax.Array], dtype: jnp.dtype) -> DbMtlState:
+        averages = tuple(jnp.zeros((num_tasks, *leaf.shape), dtype) for leaf in leaves)
+        return DbMtlState(jnp.zeros((), jnp.int32), averages)
+
+    return from_gradients(direct, num_tasks=num_tasks, inner=inner, own=of_logarithm, shared=shared)

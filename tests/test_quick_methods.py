@@ -1,0 +1,35 @@
+"""Every weighting method trains the quick configuration for thirty steps."""
+
+import json
+import math
+
+import pytest
+
+from configs import weighting as weighting_config
+from mtlflax import train, weighting
+
+IN_CI = ("cagrad", "famo")  # of each kind; the others take most of an hour together
+
+
+def settings(name):
+    config = weighting_config.get_config(f"{name},quick")
+    config.data.streets.train = 120
+    config.data.streets.val = 4
+    config.epochs = 1.0
+    config.log_every = 1
+    return config
+
+
+@pytest.mark.parametrize(
+    "name", [name if name in IN_CI else pytest.param(name, marks=pytest.mark.slow) for name in weighting.names()]
+)
+def test_thirty_steps_are_finite_and_learn(name, tmp_path):
+    results = train.train_and_evaluate(settings(name), tmp_path / "run")
+    assert math.isfinite(results["val/depth/rmse"])
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    steps = [line for line in lines if "train/loss/depth" in line]
+    assert len(steps) == 30
+    assert all(math.isfinite(value) for line in steps for value in line.values())
+    for task in ("segmentation", "depth"):
+        losses = [line[f"train/loss/{task}"] for line in steps]
+        assert sum(losses[-10:]) < sum(losses[:10]), task
