@@ -29,7 +29,7 @@ def initialize() -> None:
     before anything touches a device.
 
     Raises:
-        UserError: only some of the three variables are set, or they are no numbers.
+        UserError: only some of the three variables are set, or they are no numbers; no cluster is found.
     """
     names = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
     given = [os.environ.get(name, "") for name in names]
@@ -44,7 +44,12 @@ def initialize() -> None:
         missing = [name for name, value in zip(names, given, strict=True) if not value]
         raise UserError(f"several processes: {', '.join(missing)} not set; set all of {', '.join(names)}, or none")
     elif os.environ.get("MTLFLAX_DISTRIBUTED") == "1":
-        jax.distributed.initialize()
+        try:
+            jax.distributed.initialize()
+        except ValueError as error:  # no cluster that JAX knows
+            raise UserError(
+                f"MTLFLAX_DISTRIBUTED=1, but no cluster says who takes part: set {', '.join(names)}"
+            ) from error
 
 
 def make_mesh(num_devices: int | None = None) -> Mesh:

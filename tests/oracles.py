@@ -86,7 +86,8 @@ def fairgrad(J, alpha=1.0):
     x = np.diag(G) ** (-alpha / (1 + alpha))
 
     def value(x):
-        return 0.5 * x @ G @ x - np.sum(np.log(x) if alpha == 1 else x**power / power)
+        terms = 0.5 * x * (G @ x) - (np.log(x) if alpha == 1 else x**power / power)
+        return np.sum(terms), 1e-13 * np.sum(np.abs(terms))
 
     for _ in range(200):
         missing = x**power - x * (G @ x)

@@ -13,7 +13,7 @@ LAUNCH = Path(__file__).parent.parent / "launch"
 # As a process that waits for a sum with one that has ended: it takes no notice of being asked to end.
 STUBBORN = "trap '' TERM"
 
-# Where tests run in the background SIGINT is ignored, by all that they start too. (A `preexec_fn` would fork under JAX.)
+# Tests run in the background ignore SIGINT, as does all that they start. (A `preexec_fn` would fork under JAX.)
 IN_A_TERMINAL = (
     "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL); os.execv(sys.argv[1], sys.argv[1:])"
 )

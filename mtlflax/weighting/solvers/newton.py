@@ -9,8 +9,6 @@ import jax.numpy as jnp
 # x [n] -> gradient [n], Hessian [n, n]
 Derivatives = Callable[[jax.Array], tuple[jax.Array, jax.Array]]
 
-# Up to this size linear systems are solved by straight code, which fuses; above it by a loop, which compiles quickly.
-UNROLLED = 4
 # Steps go at most this part of the way to where a variable becomes 0.
 FRACTION = 0.9
 
@@ -38,15 +36,11 @@ def solve(matrix: jax.Array, columns: jax.Array) -> jax.Array:
     identity = jnp.eye(size, dtype=matrix.dtype)
     rows = jnp.concatenate([matrix * outer(scale, scale) + 8 * eps * identity, columns * scale[:, None]], axis=1)
 
-    def eliminate(k: jax.Array | int, rows: jax.Array) -> jax.Array:
+    def eliminate(k: jax.Array, rows: jax.Array) -> jax.Array:
         pivot = rows[k] / jnp.maximum(rows[k, k], eps)
         return rows - outer(rows[:, k] - identity[k], pivot)
 
-    if size <= UNROLLED:
-        for k in range(size):
-            rows = eliminate(k, rows)
-    else:
-        rows = jax.lax.fori_loop(0, size, eliminate, rows)
+    rows = jax.lax.fori_loop(0, size, eliminate, rows)
     return rows[:, size:] * scale[:, None]
 
 
@@ -78,27 +72,26 @@ def minimise(
         improve: x → x with no larger f, applied after each of them.
     """
     tiny = jnp.finfo(dtype).eps ** 2
-    ones = jnp.ones(size, dtype)
 
-    def follow(_: int, pair: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+    def follow(_: int, pair: jax.Array) -> jax.Array:
         x, s = pair
         gradient, hessian = derivatives(x)
         directions = solve(hessian + jnp.diag(s / x), jnp.stack([-gradient, 1 / x], axis=1))
 
-        def step(target: jax.Array | float) -> tuple[jax.Array, jax.Array, jax.Array]:
+        def step(target: jax.Array | float) -> jax.Array:
             dx = directions[:, 0] + target * directions[:, 1]
-            ds = (target - s * dx) / x - s
-            return dx, ds, jnp.minimum(reach(x, dx), reach(s, ds))
+            return jnp.stack([dx, (target - s * dx) / x - s])
 
-        gap = jnp.mean(x * s)
-        dx, ds, limit = step(0.0)
-        length = jnp.minimum(1, limit)
-        ahead = jnp.mean((x + length * dx) * (s + length * ds))
-        dx, ds, limit = step(gap * jnp.clip(ahead / gap, 0, 1) ** 2)
-        length = jnp.minimum(1, FRACTION * limit)
-        return improve(jnp.maximum(x + length * dx, tiny)), jnp.maximum(s + length * ds, tiny)
+        def gap(pair: jax.Array) -> jax.Array:
+            return jnp.mean(pair[0] * pair[1])
 
-    x, s = jax.lax.fori_loop(0, iterations, follow, (ones, ones))
+        greedy = step(0.0)
+        ahead = gap(pair + jnp.minimum(1, reach(pair, greedy)) * greedy)
+        taken = step(jnp.clip(ahead / gap(pair), 0, 1) ** 2 * gap(pair))
+        x, s = jnp.maximum(pair + jnp.minimum(1, FRACTION * reach(pair, taken)) * taken, tiny)
+        return jnp.stack([improve(x), s])
+
+    x, s = jax.lax.fori_loop(0, iterations, follow, jnp.ones((2, size), dtype))
 
     def residual(x: jax.Array, gradient: jax.Array) -> jax.Array:
         return jnp.max(jnp.abs(jnp.minimum(x, gradient)))
