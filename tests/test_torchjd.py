@@ -25,7 +25,8 @@ def jacobians(num_tasks, seed=0, size=9):
 
 
 # Ours, its options, TorchJD's, for how many tasks, relative tolerance. TorchJD's PCGrad and GradVac draw an order for
-# more than two tasks; its MGDA is an approximation, made finer here.
+# more than two tasks; its MGDA is an approximation, made finer here; its Nash-MTL stops at most random Jacobians
+# before it has solved G a = 1/a, and is compared at its golden only (test_gradient_solvers).
 CASES = {
     "sum": ("sum", {}, lambda k: aggregation.Sum(), (2, 3, 5), 1e-5),
     "mean": ("mean", {}, lambda k: aggregation.Mean(), (2, 3, 5), 1e-5),
@@ -42,9 +43,8 @@ CASES = {
         )
         for scale in ("min", "median", "rmse")
     },
-    "mgda": ("mgda", {}, lambda k: aggregation.MGDA(epsilon=1e-7, max_iters=20000), (2, 3, 5), 1e-2),
+    "mgda": ("mgda", {}, lambda k: aggregation.MGDA(epsilon=1e-6, max_iters=3000), (2, 3, 5), 1e-2),
     "cagrad": ("cagrad", {"alpha": 0.5}, lambda k: aggregation.CAGrad(c=0.5), (2, 3, 5), 2e-3),
-    "nash_mtl": ("nash_mtl", {}, lambda k: aggregation.NashMTL(n_tasks=k), (2, 3), 1e-2),
     "fairgrad": ("fairgrad", {"alpha": 2.0}, lambda k: aggregation.FairGrad(alpha=2.0), (2, 3, 5), 1e-3),
     "upgrad": ("upgrad", {}, lambda k: aggregation.UPGrad(), (2, 3, 5), 1e-3),
     "dualproj": ("dualproj", {}, lambda k: aggregation.DualProj(), (2, 3, 5), 1e-3),
