@@ -15,6 +15,7 @@ from ml_collections.config_dict import placeholder
 from configs import common
 from mtlflax import weighting
 from mtlflax.errors import UserError
+from mtlflax.method import SAMPLED
 
 # What the loop knows better than a command line.
 NOT_OPTIONS = ("num_tasks", "shared", "axis_name", "optimizer", "parameters", "steps_per_epoch")
@@ -47,6 +48,8 @@ def options(name: str) -> dict:
         chosen["learning_rate"] = LEARNING_RATES[name]
     if name in weighting.gradient_balancing.METHODS:
         chosen["level"] = "parameters"  # or representation: on the gradients of the shared features
+        if name in SAMPLED:
+            chosen["independent"] = True  # samples of two halves of the batch; False: the whole batch's, biased
     elif "gradient_norms" in weighting.loss_balancing.needs(name):
         chosen["norms_of"] = "own" if name == "adamt" else "last_shared"  # or shared
     return chosen

@@ -192,7 +192,7 @@ def find_pictures(pattern: str) -> list[Path]:
         found = [p for p in Path(pattern).iterdir() if p.suffix.lower() in _SUFFIXES]
     else:
         # glob.glob and not Path.glob: a pattern may start at the root, and folders in it may be patterns too.
-        found = [Path(p) for p in glob.glob(pattern, recursive=True) if Path(p).is_file()]  # noqa: PTH207
+        found = [Path(p) for p in glob.glob(pattern, recursive=True) if Path(p).is_file()]  # noqa: PTH207 (see above)
     if not found:
         raise UserError(f"--images: no pictures at {pattern!r}: give a folder or a quoted pattern like 'photos/*.png'")
     return sorted(found)

@@ -68,6 +68,14 @@ def test_learning_rates_of_weightings_are_their_defaults(name):
     assert not np.array_equal(weighting.weights(states[0]), jnp.ones(2))
 
 
+def test_the_key_that_the_step_tells_of_is_there():
+    """An odd number of frames a device: `--config.weighting.independent=False` is what the message says."""
+    config = any_weighting.get_config("modo,quick")
+    assert experiment.build(config, 100).method.samples == 2
+    config.weighting.independent = False
+    assert experiment.build(config, 100).method.samples == 0
+
+
 def test_options_without_a_default_value_can_be_set():
     config = any_weighting.get_config("dwa,quick")
     assert configuration.resolve(config).weighting.to_dict() == {"name": "dwa", "temperature": 2.0, "window": None}

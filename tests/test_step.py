@@ -116,7 +116,11 @@ def test_four_devices_train_the_unet_as_one():
 
 def test_the_step_compiles_once_and_repeats_its_bits():
     counts = []
-    listener = lambda event, *_, **__: counts.append(event) if "backend_compile" in event else None  # noqa: E731
+
+    def listener(event, *_, **__):
+        if "backend_compile" in event:
+            counts.append(event)
+
     jax.monitoring.register_event_duration_secs_listener(listener)
     chosen, model, optimizer, balancing = make_parts("cross_entropy", "l1", "tiny")
     mesh = parallel.make_mesh(4)
