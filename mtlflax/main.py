@@ -82,8 +82,10 @@ def _be_quiet() -> None:
     logging.get_absl_handler().addFilter(
         lambda record: "orbax" not in record.pathname and record.name != "concurrent.futures"
     )
-    usual = threading.excepthook
-    threading.excepthook = lambda args: None if issubclass(args.exc_type, OSError) else usual(args)
+    of_threads, unraisable = threading.excepthook, sys.unraisablehook
+    threading.excepthook = lambda args: None if issubclass(args.exc_type, OSError) else of_threads(args)
+    # Where one of Orbax's writes fails, its event loop is closed, and the rest, as they end, find it so in C++ threads.
+    sys.unraisablehook = lambda args: None if str(args.exc_value) == "Event loop is closed" else unraisable(args)
 
 
 def parse(argv: list[str]) -> list[str]:

@@ -398,6 +398,34 @@ def test_a_full_disk_is_one_message(tree, small_disk):
     assert "Free some space" in message.splitlines()[1]
 
 
+def test_what_a_failed_write_leaves_behind_is_not_said_again():
+    """Its event loop is closed; writes that end afterwards, in TensorStore's threads, would each print a traceback."""
+    code = """
+import asyncio, threading
+import tensorstore
+from mtlflax import main
+
+main._be_quiet()
+promise, future = tensorstore.Promise.new()
+
+async def write():
+    await future
+
+loop = asyncio.new_event_loop()
+task = loop.create_task(write())
+loop.call_later(0.05, loop.stop)
+loop.run_forever()
+loop.close()
+late = threading.Thread(target=lambda: promise.set_result(None))
+late.start()
+late.join()
+print("ended")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=REPOSITORY, timeout=60)
+    assert done.stdout == "ended\n"
+    assert "Traceback" not in done.stderr
+
+
 def test_ctrl_c_stops_cleanly_and_the_run_goes_on(tree, tmp_path):
     workdir = tmp_path / "run"
     arguments = command(tree, workdir, "--config.epochs=2000")
