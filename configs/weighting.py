@@ -39,9 +39,9 @@ def options(name: str) -> dict:
     for key, parameter in inspect.signature(factory, eval_str=True).parameters.items():
         if key not in NOT_OPTIONS:
             chosen[key] = parameter.default
-            if parameter.default is None:  # a command line must know the type of what it may set
-                (kind,) = (part for part in get_args(parameter.annotation) if part is not NoneType)
-                chosen[key] = placeholder(tuple if get_origin(kind) else kind)
+            kinds = [kind for kind in get_args(parameter.annotation) if kind is not NoneType]
+            if parameter.default is None and kinds:  # a command line must know the type of what it may set
+                chosen[key] = placeholder(tuple if get_origin(kinds[0]) else kinds[0])
     if name == "constant":
         chosen["weights"] = (1.0, 1.0)
     if name in LEARNING_RATES:

@@ -182,7 +182,10 @@ def _method(options: dict[str, Any], model: Any, num_tasks: int, steps_per_epoch
     if "steps_per_epoch" in takes:
         options.setdefault("steps_per_epoch", steps_per_epoch)
     if "optimizer" in takes and "learning_rate" in options:
-        options["optimizer"] = optax.adam(options.pop("learning_rate"))
+        learning_rate = options.pop("learning_rate")
+        if not 0 < learning_rate < float("inf"):
+            raise ValueError(f"weighting.learning_rate is {learning_rate}: give a positive number")
+        options["optimizer"] = optax.adam(learning_rate)
     try:
         if name in weighting.gradient_balancing.METHODS:
             return balance_gradients(name, model, num_tasks=num_tasks, **options)
@@ -190,4 +193,6 @@ def _method(options: dict[str, Any], model: Any, num_tasks: int, steps_per_epoch
             raise ValueError(f"unknown weighting {name!r}: choose one of {', '.join(weighting.names())}")
         return balance_losses(name, **options)
     except ValueError as error:
-        raise ValueError(f"{error} (its options are given in the config file: another method, another file)") from error
+        if isinstance(error.__cause__, TypeError):  # an option that it does not have: only the name was changed
+            raise ValueError(f"{error} (another method takes another config: configs/weighting.py:{name})") from error
+        raise

@@ -99,6 +99,11 @@ def balance_gradients(
         raise ValueError(f"weighting.level is {level!r}: choose {' or '.join(LEVELS)}")
     if level == "representation" and not has_trunk(model):
         raise ValueError(f"weighting.level is {level!r}: {type(model).__name__} has no trunk that gives features")
+    if level == "representation" and name in weighting.gradient_balancing.KEEPS_GRADIENTS:
+        raise ValueError(
+            f"weighting.level is {level!r}: {name} keeps gradients from step to step, and those of one batch's "
+            "features are not those of the next's: it takes 'parameters'"
+        )
 
     def shared(path: str) -> bool:
         kind, _, rest = path.partition("/")

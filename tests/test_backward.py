@@ -173,6 +173,9 @@ def trunk_flops(model, chosen=MODEL.shared):
 def test_wrong_levels_are_named():
     with pytest.raises(ValueError, match="choose parameters or representation"):
         make_method("mean", level="features")
+    for name in weighting.gradient_balancing.KEEPS_GRADIENTS:
+        with pytest.raises(ValueError, match=f"weighting.level is 'representation': {name} keeps gradients"):
+            make_method(name, level="representation")
     with pytest.raises(ValueError, match="TinyNet has no trunk"):
         make_method("mean", TinyNet(HEADS), level="representation")
 

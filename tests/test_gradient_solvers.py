@@ -335,7 +335,7 @@ def test_mistakes_are_named():
         ("upgrad", {"regularisation": -1.0}, "upgrad: regularisation"),
         ("dualproj", {"norm_eps": -1.0}, "dualproj: norm_eps"),
         ("dualproj", {"preference": (1.0,)}, "dualproj: 1 preferences given for 2 tasks"),
-        ("upgrad", {"preference": (1.0, -1.0)}, "upgrad: a preference may not be negative"),
+        ("upgrad", {"preference": (1.0, -1.0)}, "upgrad: preference may not be negative"),
     ]:
         with pytest.raises(ValueError, match=message):
             weighting.get(name, num_tasks=2, **options)

@@ -3,12 +3,24 @@
 import json
 import math
 
+import jax
 import pytest
+from jax.experimental.compilation_cache import compilation_cache
 
 from configs import weighting as weighting_config
 from mtlflax import train, weighting
 
+
 IN_CI = ("cagrad", "famo")  # of each kind; the others take most of an hour together
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compiled_once(tmp_path_factory):
+    """Initialisation and evaluation are the same programs for every method."""
+    jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("compiled")))
+    yield
+    jax.config.update("jax_compilation_cache_dir", None)
+    compilation_cache.reset_cache()
 
 
 def settings(name):

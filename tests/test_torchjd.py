@@ -1,5 +1,6 @@
 """Against TorchJD's aggregators, in its conventions, where it is installed: `pip install torchjd` (see .ci/run)."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -62,8 +63,9 @@ def test_random_jacobians(case):
     for num_tasks in numbers:
         transform = weighting.get(name, num_tasks=num_tasks, **options)
         state = transform.init(jnp.zeros(9))
+        update = jax.jit(transform.update)
         for J in jacobians(num_tasks, seed=num_tasks):
-            direction, _ = transform.update(J, state, losses=jnp.ones(num_tasks))
+            direction, _ = update(J, state, losses=jnp.ones(num_tasks))
             expected = theirs(num_tasks)(torch.tensor(J)).numpy()
             assert relative_error(direction, expected) < tolerance
 
@@ -72,8 +74,9 @@ def test_random_jacobians(case):
 def test_gradvac_over_several_updates():
     theirs, ours = aggregation.GradVac(beta=0.5), weighting.get("gradvac", num_tasks=2)
     state = ours.init(jnp.zeros(9))
+    update = jax.jit(ours.update)
     for J in jacobians(2, seed=7)[:10]:
-        direction, state = ours.update(J, state)
+        direction, state = update(J, state)
         assert relative_error(direction, theirs(torch.tensor(J)).numpy()) < 1e-4
 
 

@@ -1,5 +1,7 @@
 """The weighting maths: goldens, both forms, composition, resume."""
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -149,6 +151,60 @@ def test_weights_of_a_state_without_any_is_none():
     assert weighting.weights(optax.adam(1e-3).init({"w": jnp.zeros(2)})) is None
 
 
+def test_weights_are_told_from_parameters_of_that_name():
+    class Dense(NamedTuple):
+        weights: jax.Array
+        bias: jax.Array
+
+    params = Dense(jnp.zeros(2), jnp.zeros(5))
+    optimizer = optax.chain(weighting.get("mgda", num_tasks=2), optax.adam(1e-3))
+    task_grads = Dense(jnp.eye(2), jnp.zeros((2, 5)))
+    _, state = optimizer.update(task_grads, optimizer.init(params), params, losses=jnp.ones(2))
+    np.testing.assert_allclose(weighting.weights(state), [0.5, 0.5], atol=1e-6)
+    with pytest.raises(TypeError, match="Plain is not a NamedTuple"):
+        weighting.has_weights(type("Plain", (), {}))
+
+
+@pytest.mark.parametrize("name", weighting.names())
+def test_losses_and_gradients_are_of_as_many_tasks(name):
+    transform = weighting.get(name, num_tasks=3, **OPTIONS.get(name, {}))
+    state = transform.init(jnp.zeros(4))
+    task_grads = jnp.ones((3, 4))
+    for losses in (jnp.ones(()), jnp.ones(1), jnp.ones(4), jnp.ones((3, 1)), [1.0, 2.0]):
+        with pytest.raises(ValueError, match=r"losses of shape \(3,\), one for each task"):
+            transform.update(task_grads, state, losses=losses, losses_after=jnp.ones(3))
+    with pytest.raises(ValueError, match="leading axis of 3 tasks"):
+        transform.update(task_grads[:2], state, losses=jnp.ones(3), losses_after=jnp.ones(3))
+    given, _ = transform.update(task_grads, state, losses=[1, 2, 3], losses_after=[1.0, 1.0, 1.0])
+    assert given.shape == (4,)
+
+
+@pytest.mark.parametrize("name", loss_balancing.METHODS)
+def test_in_loss_space_cotangents_and_losses_are_of_as_many_tasks(name):
+    options = {"parameters": jnp.zeros(1)} if name == "excess_mtl" else OPTIONS.get(name, {})
+    transform = loss_balancing.get(name, **options)
+    given = {"gradient_norms": jnp.ones(3), "task_gradients": jnp.ones((3, 1)), "losses_after": jnp.ones(3)}
+    extra = {key: given[key] for key in loss_balancing.needs(name)}
+    with pytest.raises(ValueError, match="shape"):
+        transform.update(jnp.ones((3, 1)), transform.init(jnp.zeros(3)), jnp.ones(3), **extra)
+
+
+@pytest.mark.parametrize("name", ["db_mtl", "moco"])
+def test_a_state_made_of_stacked_gradients_is_refused(name):
+    transform = weighting.get(name, num_tasks=2)
+    with pytest.raises(ValueError, match=f"{name}: .*give init the parameters, without a task axis"):
+        transform.update(J, transform.init(J), losses=jnp.ones(2))
+
+
+@pytest.mark.parametrize("max_norm", [None, float("inf")])
+def test_nash_of_any_length(max_norm):
+    transform = weighting.get("nash_mtl", num_tasks=2, max_norm=max_norm)
+    direction, _ = transform.update(J, transform.init(J[0]))
+    np.testing.assert_allclose(np.sum(np.square(direction)), 2, rtol=1e-4)  # K
+    direction, _ = transform.update(0 * J, transform.init(J[0]))
+    np.testing.assert_array_equal(direction, 0)
+
+
 def test_mistakes_are_named():
     with pytest.raises(ValueError, match=r"choose one of .*dwa"):
         weighting.get("dwaa", num_tasks=2)
@@ -158,6 +214,20 @@ def test_mistakes_are_named():
         weighting.get("constant", num_tasks=3, weights=(1.0, 2.0)).init(J)
     with pytest.raises(ValueError, match="positive"):
         loss_balancing.dwa(temperature=0.0)
+    for number in (46.875, 0, "2"):
+        with pytest.raises(ValueError, match="steps_per_epoch must be a whole number"):
+            loss_balancing.dwa(steps_per_epoch=number)
+    for alpha in (float("inf"), float("nan"), "a", jnp.ones(())):
+        with pytest.raises(ValueError, match="cagrad: alpha"):
+            weighting.get("cagrad", num_tasks=2, alpha=alpha)
+    for name in ("aligned_mtl", "dualproj", "sdmgrad", "upgrad"):
+        for preference in ((1.0, -1.0), ("a", "b"), (1.0,)):
+            with pytest.raises(ValueError, match=f"{name}: .*preference"):
+                weighting.get(name, num_tasks=2, preference=preference)
+    for name in set(weighting.names()) - {"constant"}:
+        for number in (0, 2.0):
+            with pytest.raises(ValueError, match="num_tasks must be a whole number"):
+                weighting.get(name, num_tasks=number)
     three = weighting.get("equal", num_tasks=3)
     with pytest.raises(ValueError, match="leading axis of 3"):
         three.update({"w": J}, three.init(None), losses=jnp.ones(3))

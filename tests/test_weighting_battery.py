@@ -190,6 +190,22 @@ def test_vmap_scan_and_both_mappings_give_what_jit_gives(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_gradients_of_a_device_under_a_shard_map_that_checks(name):
+    """The default one, which tells what differs between devices from what does not, and wants loops to keep to that."""
+    transform, update = compiled(name)
+    state = transform.init(jnp.zeros(N))
+    problems = np.stack([random_gradients(device) for device in range(4)])
+    spec = PartitionSpec(parallel.AXIS)
+
+    def solve(gradients):
+        return update_with(transform)(gradients[0], state, jnp.array(LOSSES))[0][None]
+
+    directions = jax.jit(jax.shard_map(solve, mesh=parallel.make_mesh(4), in_specs=spec, out_specs=spec))(problems)
+    for gradients, direction in zip(problems, directions, strict=True):
+        np.testing.assert_allclose(direction, update(gradients, state, LOSSES)[0], rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_eight_tasks(name):
     losses = np.linspace(0.5, 4, 8, dtype=np.float32)
     directions, state = run(name, random_gradients(6, num_tasks=8), losses)

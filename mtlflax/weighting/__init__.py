@@ -22,8 +22,18 @@ import optax
 from mtlflax.weighting import gradient_balancing, loss_balancing
 from mtlflax.weighting.linear import linear_combination
 from mtlflax.weighting.stacked import Geometry
+from mtlflax.weighting.states import has_weights, is_weighted
 
-__all__ = ["geometry", "get", "gradient_balancing", "linear_combination", "loss_balancing", "names", "weights"]
+__all__ = [
+    "geometry",
+    "get",
+    "gradient_balancing",
+    "has_weights",
+    "linear_combination",
+    "loss_balancing",
+    "names",
+    "weights",
+]
 
 
 def names() -> tuple[str, ...]:
@@ -56,7 +66,8 @@ def get(
         **options: the method's own, as in its factory.
 
     Raises:
-        ValueError: unknown name or option, K below 1, or an `axis_name` for a method that keeps gradients as its state.
+        ValueError: unknown name or option, a K that is no whole number from 1 on, or an `axis_name` for a method that
+            keeps gradients as its state. From `update`: losses or gradients that are not of K tasks.
 
     >>> import jax.numpy as jnp
     >>> optimizer = optax.chain(get("equal", num_tasks=2), optax.sgd(1.0))
@@ -84,14 +95,11 @@ def get(
 def weights(state: Any) -> jax.Array | None:
     """The product, float32 [K], of all weights in an optax state, however nested or chained; None where there are none.
 
-    A state takes part if it is a NamedTuple with a field `weights`.
+    The states of this package take part, and those of other classes that are marked with `has_weights`. Several
+    weightings are taken for a chain: of one for each group of parameters (`optax.multi_transform`), ask each by itself.
     """
-
-    def is_weighting(node: Any) -> bool:
-        return isinstance(node, tuple) and "weights" in getattr(node, "_fields", ())
-
-    nodes = jax.tree.leaves(state, is_leaf=is_weighting)
-    found = [node.weights for node in nodes if is_weighting(node)]
+    nodes = jax.tree.leaves(state, is_leaf=is_weighted)
+    found = [node.weights for node in nodes if is_weighted(node)]
     product = None
     for factor in found:
         product = factor if product is None else product * factor

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from mtlflax.weighting import stacked
+from mtlflax.weighting import options, stacked
 
 
 class LinearCombinationState(NamedTuple):
@@ -45,8 +45,8 @@ def linear_combination(
             over it.
 
     Raises:
-        ValueError: K below 1; an `axis_name` where task gradients are needed; from `update`, gradients whose leading
-            axis is not K; where gradients are looked at, no parameter is shared.
+        ValueError: K below 1; an `axis_name` where task gradients are needed; from `update`, no losses, or losses or
+            gradients that are not of K tasks; where gradients are looked at, no parameter is shared.
 
     >>> from mtlflax.weighting import loss_balancing
     >>> chain = optax.chain(loss_balancing.geometric(), loss_balancing.adamt())
@@ -55,8 +55,7 @@ def linear_combination(
     >>> gradient.tolist()  # geometric weights (1, 0.25) times equal ones
     [0.5, 0.125]
     """
-    if num_tasks < 1:
-        raise ValueError(f"num_tasks must be at least 1, not {num_tasks}")
+    options.count("weighting", num_tasks=num_tasks)
     if axis_name is not None and "task_gradients" in needs:
         raise ValueError(
             f"axis_name is {axis_name!r}: a method that keeps task gradients as its state (excess_mtl) needs whole "
@@ -87,11 +86,16 @@ def linear_combination(
         state: LinearCombinationState,
         params: optax.Params | None = None,
         *,
-        losses: jax.Array,
+        losses: jax.Array | None = None,
         losses_after: jax.Array | None = None,
         **extra_args: Any,
     ) -> tuple[optax.Updates, LinearCombinationState]:
         del params
+        if losses is None:
+            raise ValueError("update needs losses=..., one for each task")
+        losses = stacked.task_losses(losses, num_tasks)
+        if losses_after is not None:
+            losses_after = stacked.task_losses(losses_after, num_tasks)
         leaves, structure = jax.tree.flatten(updates)
         for leaf in leaves:
             if leaf.shape[:1] != (num_tasks,):

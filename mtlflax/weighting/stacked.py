@@ -12,6 +12,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from mtlflax.weighting import options
+from mtlflax.weighting.states import has_weights
+
 
 class Geometry(NamedTuple):
     """Lengths of K task gradients and the angles between them; all that most methods look at.
@@ -41,6 +44,7 @@ class Geometry(NamedTuple):
         return jnp.where(jnp.eye(self.norms.size, dtype=bool), 1, ratios)
 
 
+@has_weights
 class BalancingState(NamedTuple):
     """State of a gradient balancing whose direction is a weighted sum of gradients.
 
@@ -114,6 +118,28 @@ def combine(weights: jax.Array, leaves: list[jax.Array]) -> list[jax.Array]:
     return [jnp.tensordot(weights, leaf.astype(weights.dtype), axes=1, precision=highest) for leaf in leaves]
 
 
+def task_losses(losses: jax.Array | Sequence[Any], num_tasks: int) -> jax.Array:
+    """Losses as an array [K].
+
+    Raises:
+        ValueError: they are not of K tasks.
+    """
+    losses = jnp.asarray(losses)
+    if losses.shape != (num_tasks,):
+        raise ValueError(f"expected losses of shape ({num_tasks},), one for each task, got shape {losses.shape}")
+    return losses
+
+
+def check_kept(method: str, kept: Sequence[jax.Array], leaves: Sequence[jax.Array]) -> None:
+    """Raises ValueError where what a state keeps has other shapes than the gradients that have come."""
+    for before, now in zip(kept, leaves, strict=True):
+        if before.shape != now.shape:
+            raise ValueError(
+                f"{method}: task gradients of shape {now.shape} have come where init's parameters were of "
+                f"{before.shape[1:]}: give init the parameters, without a task axis"
+            )
+
+
 def from_geometry(
     weigh: Weigh,
     *,
@@ -175,15 +201,16 @@ def from_gradients(
         axis_name: as in `weighting.get`.
 
     Raises:
-        ValueError: K below 1; from `init`, no parameter is shared; from `update`, a leading axis that is not K, or
-            another number of `independent` gradients than `samples`.
+        ValueError: K below 1; from `init`, no parameter is shared; from `update`, losses or a leading axis that are
+            not of K tasks, or another number of `independent` gradients than `samples`.
     """
-    if num_tasks < 1:
-        raise ValueError(f"num_tasks must be at least 1, not {num_tasks}")
+    options.count("weighting", num_tasks=num_tasks)
 
     def is_shared(tree: Any) -> list[bool]:
         paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(tree)]
         chosen = [shared is None or shared(jax.tree_util.keystr(path, simple=True, separator="/")) for path in paths]
+        if not chosen:
+            raise ValueError("there are no parameters: the pytree is empty")
         if not any(chosen):
             raise ValueError("no parameter is shared: the predicate `shared` is false for every path")
         return chosen
@@ -217,6 +244,8 @@ def from_gradients(
     ) -> tuple[optax.Updates, Any]:
         del params, extra_args
         dtype = state.geometry.norms.dtype
+        if losses is not None:
+            losses = task_losses(losses, num_tasks)
         gradients = stacked(updates, dtype)
         measured = geometry(gradients, axis_name)
         extra: dict[str, Any] = {}

@@ -24,6 +24,7 @@ from mtlflax.weighting.gradient_balancing.stochastic import modo, sdmgrad
 from mtlflax.weighting.gradient_balancing.surgery import gradvac, pcgrad
 
 __all__ = [
+    "KEEPS_GRADIENTS",
     "METHODS",
     "aligned_mtl",
     "cagrad",
@@ -66,6 +67,9 @@ METHODS: dict[str, Callable[..., optax.GradientTransformationExtraArgs]] = {
     "sum": sum,
     "upgrad": upgrad,
 }
+
+# Their state has gradients: of parameters only, since those of features belong to their batch.
+KEEPS_GRADIENTS = ("db_mtl", "moco")
 
 
 def get(

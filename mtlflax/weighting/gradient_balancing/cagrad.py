@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from mtlflax.weighting import solvers
+from mtlflax.weighting import options, solvers
 from mtlflax.weighting.stacked import Geometry, from_geometry
 
 _SCALES = ("raw", "libmtl", "official")
@@ -50,10 +50,8 @@ def cagrad(
     >>> [round(float(x), 4) for x in d]
     [0.1835, 1.2041, 1.2041]
     """
-    if not alpha >= 0:
-        raise ValueError(f"cagrad: alpha may not be negative, and is {alpha}")
-    if scale not in _SCALES:
-        raise ValueError(f"cagrad: scale is {scale!r}: choose one of {', '.join(_SCALES)}")
+    options.not_negative("cagrad", alpha=alpha)
+    options.choice("cagrad", _SCALES, scale=scale)
     factor = {"raw": 1.0, "libmtl": 1 / (1 + alpha**2), "official": num_tasks / (1 + alpha**2)}[scale]
 
     def weigh(geometry: Geometry, losses: jax.Array | None, inner: tuple[()]) -> tuple[jax.Array, tuple[()]]:

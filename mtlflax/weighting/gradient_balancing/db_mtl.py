@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from mtlflax.weighting import stacked
+from mtlflax.weighting import options, stacked
 from mtlflax.weighting.stacked import Geometry, from_gradients
 
 _EPSILON = 1e-8
@@ -66,10 +66,8 @@ def db_mtl(
     >>> [round(float(x), 4) for x in state.weights], [round(float(x), 4) for x in d]
     ([1.0, 5.0], [3.0, 9.0])
     """
-    if not 0 <= beta <= 1:
-        raise ValueError(f"db_mtl: beta must be in 0..1, not {beta}")
-    if not beta_sigma >= 0:
-        raise ValueError(f"db_mtl: beta_sigma may not be negative, and is {beta_sigma}")
+    options.part("db_mtl", beta=beta)
+    options.not_negative("db_mtl", beta_sigma=beta_sigma)
     if axis_name is not None:
         raise ValueError(
             f"db_mtl: axis_name is {axis_name!r}, but its state is of gradients, and those of one batch's features, "
@@ -80,11 +78,12 @@ def db_mtl(
         """What makes a loss's gradient that of its logarithm, [K]."""
         if losses is None:
             raise ValueError("db_mtl: update needs losses=...")
-        return 1 / (jnp.maximum(losses, 0) + _EPSILON)
+        return 1 / (jnp.maximum(losses.astype(jnp.result_type(jnp.float32, losses)), 0) + _EPSILON)
 
     def direct(
         leaves: list[jax.Array], geometry: Geometry, losses: jax.Array | None, state: DbMtlState
     ) -> tuple[list[jax.Array], jax.Array, DbMtlState]:
+        stacked.check_kept("db_mtl", state.averages, leaves)
         step = state.step + 1
         dtype = geometry.norms.dtype
         keeps = beta / step.astype(dtype) ** beta_sigma

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from mtlflax.weighting import solvers
+from mtlflax.weighting import options, solvers
 from mtlflax.weighting.stacked import Geometry, from_geometry
 
 
@@ -48,7 +48,8 @@ def upgrad(
     >>> [round(float(x), 4) for x in d]
     [0.2929, 1.9004, 1.9004]
     """
-    wanted = _preference("upgrad", preference, num_tasks, regularisation, norm_eps)
+    options.not_negative("upgrad", regularisation=regularisation, norm_eps=norm_eps)
+    wanted = options.preference("upgrad", preference, num_tasks)
 
     def weigh(geometry: Geometry, losses: jax.Array | None, inner: tuple[()]) -> tuple[jax.Array, tuple[()]]:
         del losses
@@ -91,7 +92,8 @@ def dualproj(
     >>> [round(float(x), 4) for x in d]
     [0.5563, 1.1109, 1.1109]
     """
-    wanted = _preference("dualproj", preference, num_tasks, regularisation, norm_eps)
+    options.not_negative("dualproj", regularisation=regularisation, norm_eps=norm_eps)
+    wanted = options.preference("dualproj", preference, num_tasks)
 
     def weigh(geometry: Geometry, losses: jax.Array | None, inner: tuple[()]) -> tuple[jax.Array, tuple[()]]:
         del losses
@@ -99,23 +101,6 @@ def dualproj(
         return solvers.bounded_qp(gramian, jnp.array(wanted, gramian.dtype)), inner
 
     return from_geometry(weigh, num_tasks=num_tasks, shared=shared, axis_name=axis_name)
-
-
-def _preference(
-    method: str, preference: Sequence[float] | None, num_tasks: int, regularisation: float, norm_eps: float
-) -> tuple[float, ...]:
-    """The preference as given, or 1/K each."""
-    if not regularisation >= 0:
-        raise ValueError(f"{method}: regularisation may not be negative, and is {regularisation}")
-    if not norm_eps >= 0:
-        raise ValueError(f"{method}: norm_eps may not be negative, and is {norm_eps}")
-    if preference is None:
-        return (1 / num_tasks,) * num_tasks
-    if len(preference) != num_tasks:
-        raise ValueError(f"{method}: {len(preference)} preferences given for {num_tasks} tasks")
-    if not all(part >= 0 for part in preference):
-        raise ValueError(f"{method}: a preference may not be negative, in {tuple(preference)}")
-    return tuple(preference)
 
 
 def _regularised(geometry: Geometry, regularisation: float, norm_eps: float) -> jax.Array:

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from mtlflax.weighting import options
 from mtlflax.weighting.stacked import Geometry, from_gradients
 
 
@@ -57,8 +58,7 @@ def graddrop(
     >>> float(d[0]) in (-4.0, 6.0), d[1:].tolist()
     (True, [2.0, 2.0])
     """
-    if not 0 <= leak <= 1:
-        raise ValueError(f"graddrop: leak must be in 0..1, not {leak}")
+    options.part("graddrop", leak=leak)
 
     def direct(
         leaves: list[jax.Array], geometry: Geometry, losses: jax.Array | None, state: GradDropState

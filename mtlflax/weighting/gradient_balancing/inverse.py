@@ -11,6 +11,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from mtlflax.weighting import options
+from mtlflax.weighting.solvers import dot
 from mtlflax.weighting.stacked import Geometry, from_geometry
 
 _SCALES = ("min", "median", "rmse")
@@ -95,11 +97,8 @@ def aligned_mtl(
     >>> [round(float(x), 4) for x in d]
     [0.2133, 0.9673, 0.9673]
     """
-    if scale not in _SCALES:
-        raise ValueError(f"aligned_mtl: scale is {scale!r}: choose one of {', '.join(_SCALES)}")
-    if preference is not None and len(preference) != num_tasks:
-        raise ValueError(f"aligned_mtl: {len(preference)} preferences given for {num_tasks} tasks")
-    wanted = (1 / num_tasks,) * num_tasks if preference is None else tuple(preference)
+    options.choice("aligned_mtl", _SCALES, scale=scale)
+    wanted = options.preference("aligned_mtl", preference, num_tasks)
 
     def weigh(geometry: Geometry, losses: jax.Array | None, inner: tuple[()]) -> tuple[jax.Array, tuple[()]]:
         del losses
@@ -119,7 +118,7 @@ def aligned_mtl(
         else:
             length = jnp.sqrt(jnp.sum(jnp.where(kept, lengths**2, 0)) / jnp.maximum(rank, 1))
         factors = jnp.where(kept, length / jnp.where(kept, lengths, 1), 0)
-        return _times(basis, factors * _times(basis.T, jnp.array(wanted, norms.dtype))), inner
+        return dot(basis, factors * dot(basis.T, jnp.array(wanted, norms.dtype))), inner
 
     return from_geometry(weigh, num_tasks=num_tasks, shared=shared, axis_name=axis_name)
 
@@ -156,7 +155,7 @@ def config(
         del losses
         solution, angles = _solve_ones(geometry.cosines)  # b's coefficients in unit gradients, and b·g_k/‖g_k‖
         square = jnp.sum(solution * angles)  # ‖b‖²
-        projections = _times(geometry.ratios.T, angles)  # Σ_j g_j·b, over ‖g_k‖
+        projections = dot(geometry.ratios.T, angles)  # Σ_j g_j·b, over ‖g_k‖
         return jnp.where(square > 0, projections * solution / jnp.where(square > 0, square, 1), 0), inner
 
     return from_geometry(weigh, num_tasks=num_tasks, shared=shared, axis_name=axis_name)
@@ -165,10 +164,6 @@ def config(
 def _cutoff(array: jax.Array) -> float:
     """What relative size [K] or [K, K] numbers of this precision may have and be rounding of 0."""
     return 32 * array.shape[0] * float(jnp.finfo(array.dtype).eps)
-
-
-def _times(matrix: jax.Array, vector: jax.Array) -> jax.Array:
-    return jnp.matmul(matrix, vector, precision=jax.lax.Precision.HIGHEST)
 
 
 def _eigen(matrix: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
@@ -183,4 +178,4 @@ def _solve_ones(cosines: jax.Array) -> tuple[jax.Array, jax.Array]:
     parts = jnp.where(kept, jnp.sum(vectors, axis=0), 0)
     reached = jnp.sum(parts**2) > cosines.shape[0] * _cutoff(cosines) ** 2
     parts = jnp.where(reached, parts, 0)
-    return _times(vectors, parts / jnp.where(kept, values, 1)), _times(vectors, parts)
+    return dot(vectors, parts / jnp.where(kept, values, 1)), dot(vectors, parts)

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from mtlflax.weighting import solvers
+from mtlflax.weighting import options, solvers
 from mtlflax.weighting.stacked import Geometry, from_geometry
 
 _NORMALISATIONS = ("none", "l2", "loss", "loss+")
@@ -53,10 +53,8 @@ def mgda(
     >>> [round(abs(float(x)), 4) for x in d], [round(float(x), 4) for x in state.weights]
     ([0.0, 1.0, 1.0], [0.6, 0.4])
     """
-    if normalise not in _NORMALISATIONS:
-        raise ValueError(f"mgda: normalise is {normalise!r}: choose one of {', '.join(_NORMALISATIONS)}")
-    if combine not in _COMBINES:
-        raise ValueError(f"mgda: combine is {combine!r}: choose one of {', '.join(_COMBINES)}")
+    options.choice("mgda", _NORMALISATIONS, normalise=normalise)
+    options.choice("mgda", _COMBINES, combine=combine)
 
     def weigh(geometry: Geometry, losses: jax.Array | None, inner: tuple[()]) -> tuple[jax.Array, tuple[()]]:
         divisors = jnp.ones_like(geometry.norms)

@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from mtlflax.weighting import stacked
+from mtlflax.weighting import options, stacked
 from mtlflax.weighting.gradient_balancing import simplex
+from mtlflax.weighting.solvers import dot
 from mtlflax.weighting.stacked import Geometry, from_gradients
 
 _ONTO = ("softmax", "projection")
@@ -80,13 +81,9 @@ def moco(
     >>> [round(float(x), 4) for x in state.weights], [round(float(x), 4) for x in d]
     ([0.5094, 0.4906], [0.2374, 0.1396, 0.1396])
     """
-    if not 0 <= beta <= 1:
-        raise ValueError(f"moco: beta must be in 0..1, not {beta}")
-    for option, value in {"gamma": gamma, "rho": rho, "beta_sigma": beta_sigma, "gamma_sigma": gamma_sigma}.items():
-        if not value >= 0:
-            raise ValueError(f"moco: {option} may not be negative, and is {value}")
-    if onto not in _ONTO:
-        raise ValueError(f"moco: onto is {onto!r}: choose one of {', '.join(_ONTO)}")
+    options.part("moco", beta=beta)
+    options.not_negative("moco", gamma=gamma, rho=rho, beta_sigma=beta_sigma, gamma_sigma=gamma_sigma)
+    options.choice("moco", _ONTO, onto=onto)
     if axis_name is not None:
         raise ValueError(
             f"moco: axis_name is {axis_name!r}, but its state is of gradients, and those of one batch's features, "
@@ -96,6 +93,7 @@ def moco(
     def direct(
         leaves: list[jax.Array], geometry: Geometry, losses: jax.Array | None, state: MoCoState
     ) -> tuple[list[jax.Array], jax.Array, MoCoState]:
+        stacked.check_kept("moco", state.tracked, leaves)
         step = state.step + 1
         time = step.astype(geometry.norms.dtype)
         if normalise:
@@ -108,7 +106,7 @@ def moco(
         tracked = tuple(y - rate * (y - leaf) for y, leaf in zip(state.tracked, leaves, strict=True))
 
         measured = stacked.geometry(tracked)
-        slope = jnp.matmul(measured.cosines, measured.norms * state.point, precision=jax.lax.Precision.HIGHEST)
+        slope = dot(measured.cosines, measured.norms * state.point)
         slope = measured.norms * slope + rho * state.point
         moved = state.point - gamma / time**gamma_sigma * slope
         point = jax.nn.softmax(moved) if onto == "softmax" else simplex.project(moved)

@@ -15,8 +15,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from mtlflax.weighting import stacked
+from mtlflax.weighting import options, stacked
 from mtlflax.weighting.gradient_balancing import simplex
+from mtlflax.weighting.solvers import dot, varying_as
 from mtlflax.weighting.stacked import Geometry, from_gradients
 
 
@@ -83,17 +84,12 @@ def sdmgrad(
     >>> biased, [round(float(x), 4) for x in state.weights]
     ([0.6, 0.4], [0.5653, 0.4347])
     """
-    if not lam >= 0:
-        raise ValueError(f"sdmgrad: lam may not be negative, and is {lam}")
-    if not learning_rate > 0:
-        raise ValueError(f"sdmgrad: learning_rate must be positive, not {learning_rate}")
+    options.not_negative("sdmgrad", lam=lam)
+    options.positive("sdmgrad", learning_rate=learning_rate)
     if not 0 <= momentum < 1:
         raise ValueError(f"sdmgrad: momentum must be at least 0 and below 1, not {momentum}")
-    if steps < 1:
-        raise ValueError(f"sdmgrad: steps must be at least 1, not {steps}")
-    if preference is not None and len(preference) != num_tasks:
-        raise ValueError(f"sdmgrad: {len(preference)} preferences given for {num_tasks} tasks")
-    wanted = (1 / num_tasks,) * num_tasks if preference is None else tuple(preference)
+    options.count("sdmgrad", steps=steps)
+    wanted = options.preference("sdmgrad", preference, num_tasks)
 
     def move(matrix: jax.Array, scale: jax.Array, point: jax.Array) -> tuple[jax.Array, jax.Array]:
         del scale  # which the normalisation takes out
@@ -104,9 +100,10 @@ def sdmgrad(
 
         def step(_: int, carry: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
             point, velocity = carry
-            velocity = momentum * velocity + _times(matrix, point + lam * preferred)
+            velocity = momentum * velocity + dot(matrix, point + lam * preferred)
             return simplex.project(point - learning_rate * velocity), velocity
 
+        point = varying_as(point, matrix)
         moved, _ = jax.lax.fori_loop(0, steps, step, (point, jnp.zeros_like(point)))
         point = jnp.where(known, moved, point)
         return point, (point + lam * preferred) / (1 + lam)
@@ -149,13 +146,11 @@ def modo(
     >>> [round(float(x), 4) for x in state.weights], [round(float(x), 4) for x in d]
     ([0.55, 0.45], [0.5, 1.0, 1.0])
     """
-    if not gamma > 0:
-        raise ValueError(f"modo: gamma must be positive, not {gamma}")
-    if not rho >= 0:
-        raise ValueError(f"modo: rho may not be negative, and is {rho}")
+    options.positive("modo", gamma=gamma)
+    options.not_negative("modo", rho=rho)
 
     def move(matrix: jax.Array, scale: jax.Array, point: jax.Array) -> tuple[jax.Array, jax.Array]:
-        slope = gamma * (_times(matrix, point) * scale + rho * point)
+        slope = gamma * (dot(matrix, point) * scale + rho * point)
         # Further than from one side of the simplex to the other does not matter, but infinity does.
         point = simplex.project(point - jnp.clip(slope, -1e30, 1e30))
         return point, point
@@ -210,7 +205,7 @@ def _cross(first: list[jax.Array], second: list[jax.Array], axis_name: str | Non
         return [row / jnp.where(largest > 0, largest, 1) for row in rows], largest
 
     (rows, largest), (others, largest_other) = scaled(first), scaled(second)
-    products = [_times(row, other.T) for row, other in zip(rows, others, strict=True)]
+    products = [dot(row, other.T) for row, other in zip(rows, others, strict=True)]
     matrix = jnp.sum(jnp.stack(products), axis=0)
     if axis_name is not None:
         matrix = jax.lax.psum(matrix, axis_name)
@@ -220,7 +215,3 @@ def _cross(first: list[jax.Array], second: list[jax.Array], axis_name: str | Non
 def _product(a: jax.Array, b: jax.Array) -> jax.Array:
     """The product of two positive numbers, finite."""
     return jnp.minimum(a * b, jnp.finfo(a.dtype).max)
-
-
-def _times(matrix: jax.Array, other: jax.Array) -> jax.Array:
-    return jnp.matmul(matrix, other, precision=jax.lax.Precision.HIGHEST)

@@ -11,6 +11,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from mtlflax.weighting import options
+from mtlflax.weighting.solvers import dot, varying_as
 from mtlflax.weighting.stacked import Geometry, from_geometry
 
 
@@ -77,7 +79,7 @@ def pcgrad(
             conflict = jnp.where(others == tasks, 0, jnp.minimum(along, 0))
             return coefficients.at[tasks, others].add(-conflict), None
 
-        start = jnp.eye(num_tasks, dtype=geometry.norms.dtype)
+        start = varying_as(jnp.eye(num_tasks, dtype=geometry.norms.dtype), geometry.cosines)
         coefficients, _ = jax.lax.scan(correct, start, _orders(seed, state.step, num_tasks))
         return _weights(coefficients, geometry), PCGradState(state.step + 1)
 
@@ -135,8 +137,7 @@ def gradvac(
     [0.5848, 3.8012, 3.8012]
     [1.0065, 3.2644, 3.2644]
     """
-    if not 0 <= beta <= 1:
-        raise ValueError(f"gradvac: beta must be in 0..1, not {beta}")
+    options.part("gradvac", beta=beta)
 
     def weigh(geometry: Geometry, losses: jax.Array | None, state: GradVacState) -> tuple[jax.Array, GradVacState]:
         del losses
@@ -145,7 +146,7 @@ def gradvac(
         def correct(carry: tuple[jax.Array, jax.Array], others: jax.Array) -> tuple[tuple[jax.Array, jax.Array], None]:
             coefficients, targets = carry
             along = jnp.sum(geometry.cosines[others] * coefficients, axis=1)
-            mixed = jnp.matmul(coefficients, geometry.cosines, precision=jax.lax.Precision.HIGHEST)
+            mixed = dot(coefficients, geometry.cosines)
             length = jnp.sqrt(jnp.maximum(jnp.sum(mixed * coefficients, axis=1), 0))
             cosine = jnp.clip(along / jnp.where(length > 0, length, 1), -1, 1)
             target = targets[tasks, others]
@@ -157,9 +158,10 @@ def gradvac(
             targets = targets.at[tasks, others].set(jnp.where(moves, (1 - beta) * target + beta * cosine, target))
             return (coefficients, targets), None
 
-        start = jnp.eye(num_tasks, dtype=geometry.norms.dtype)
+        start = varying_as(jnp.eye(num_tasks, dtype=geometry.norms.dtype), geometry.cosines)
+        targets = varying_as(state.targets, geometry.cosines)
         orders = _orders(seed, state.step, num_tasks)
-        (coefficients, targets), _ = jax.lax.scan(correct, (start, state.targets), orders)
+        (coefficients, targets), _ = jax.lax.scan(correct, (start, targets), orders)
         return _weights(coefficients, geometry), GradVacState(state.step + 1, targets)
 
     return from_geometry(

@@ -7,8 +7,10 @@ import jax.numpy as jnp
 import optax
 
 from mtlflax.weighting.loss_balancing.vectors import multiplied, precision, required
+from mtlflax.weighting.states import has_weights
 
 
+@has_weights
 class AdamtState(NamedTuple):
     """State of `adamt`.
 

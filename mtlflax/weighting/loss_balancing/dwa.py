@@ -6,9 +6,12 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from mtlflax.weighting import options
 from mtlflax.weighting.loss_balancing.vectors import multiplied, precision
+from mtlflax.weighting.states import has_weights
 
 
+@has_weights
 class DwaState(NamedTuple):
     """State of `dwa` that counts epochs.
 
@@ -27,6 +30,7 @@ class DwaState(NamedTuple):
     weights: jax.Array
 
 
+@has_weights
 class DwaWindowState(NamedTuple):
     """State of `dwa` with a window.
 
@@ -63,7 +67,7 @@ def dwa(
         window: None for epochs, or W in steps; 25 in the two repositories.
 
     Raises:
-        ValueError: a temperature that is not positive, or fewer than one step an epoch or window.
+        ValueError: a temperature that is not positive; steps in an epoch or window that are no whole number from 1 on.
 
     >>> t = dwa()
     >>> state = t.init(jnp.zeros(2))
@@ -72,13 +76,10 @@ def dwa(
     >>> [round(float(w), 4) for w in weights]
     [0.3649, 1.6351]
     """
-    if not temperature > 0:
-        raise ValueError(f"dwa: temperature must be positive, not {temperature}")
-    if steps_per_epoch < 1:
-        raise ValueError(f"dwa: steps_per_epoch must be at least 1, not {steps_per_epoch}")
+    options.positive("dwa", temperature=temperature)
+    options.count("dwa", steps_per_epoch=steps_per_epoch)
     if window is not None:
-        if window < 1:
-            raise ValueError(f"dwa: window must be at least 1, not {window}")
+        options.count("dwa", window=window)
         return _windowed(temperature, window)
 
     def init(losses: jax.Array) -> DwaState:

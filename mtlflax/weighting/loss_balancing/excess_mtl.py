@@ -6,11 +6,14 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from mtlflax.weighting import options
 from mtlflax.weighting.loss_balancing.vectors import multiplied, precision, required
+from mtlflax.weighting.states import has_weights
 
 _EPSILON = 1e-7
 
 
+@has_weights
 class ExcessMtlState(NamedTuple):
     """State of `excess_mtl`; K times as large as the shared parameters.
 
@@ -66,10 +69,7 @@ def excess_mtl(
     >>> [round(float(w), 3) for w in weights]  # 2 softmax([16 / 15, 1 / √2])
     [1.178, 0.822]
     """
-    if not step_size > 0:
-        raise ValueError(f"excess_mtl: step_size must be positive, not {step_size}")
-    if total is not None and not total > 0:
-        raise ValueError(f"excess_mtl: total must be positive, not {total}")
+    options.positive("excess_mtl", step_size=step_size, total=1 if total is None else total)
     if warmup_steps not in (0, 1):
         raise ValueError(f"excess_mtl: warmup_steps must be 0 or 1, not {warmup_steps}")
 

@@ -7,11 +7,14 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from mtlflax.weighting import options
 from mtlflax.weighting.loss_balancing.vectors import multiplied, per_task, precision, required
+from mtlflax.weighting.states import has_weights
 
 _EPSILON = 1e-8
 
 
+@has_weights
 class FamoState(NamedTuple):
     """State of `famo`.
 
@@ -72,8 +75,7 @@ def famo(
     >>> [round(float(x), 6) for x in state.logits]
     [-0.013517, 0.013517]
     """
-    if not gamma >= 0:
-        raise ValueError(f"famo: gamma may not be negative, and is {gamma}")
+    options.not_negative("famo", gamma=gamma)
     rule = optax.adam(0.025) if optimizer is None else optimizer
 
     def excess(losses: jax.Array) -> jax.Array:

@@ -7,7 +7,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from mtlflax.weighting import options
 from mtlflax.weighting.loss_balancing.vectors import multiplied, per_task, precision, required
+from mtlflax.weighting.states import has_weights
 
 _PARAMETRISATIONS = ("direct", "softmax")
 # A weight that has been learned to be 0 or negative starts again from here, before all are brought to the sum of K.
@@ -16,6 +18,7 @@ _SMALLEST = 1e-6
 _STEEPEST = 1e18
 
 
+@has_weights
 class GradNormState(NamedTuple):
     """State of `gradnorm`.
 
@@ -81,10 +84,10 @@ def gradnorm(
     >>> [round(float(w), 3) for w in state.learned]  # the first's norm is above its target, the second's below
     [0.948, 1.052]
     """
-    if parametrisation not in _PARAMETRISATIONS:
-        raise ValueError(f"gradnorm: parametrisation is {parametrisation!r}: choose {' or '.join(_PARAMETRISATIONS)}")
-    if initial_losses is not None and not all(loss > 0 for loss in initial_losses):
-        raise ValueError(f"gradnorm: initial_losses must be positive, and are {tuple(initial_losses)}")
+    options.not_negative("gradnorm", alpha=alpha)
+    options.choice("gradnorm", _PARAMETRISATIONS, parametrisation=parametrisation)
+    for loss in initial_losses or ():
+        options.positive("gradnorm", initial_losses=loss)
     rule = optax.adam(0.025) if optimizer is None else optimizer
     direct = parametrisation == "direct"
 

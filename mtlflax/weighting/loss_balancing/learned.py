@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from mtlflax.weighting.loss_balancing.vectors import multiplied, per_task, precision
+from mtlflax.weighting.states import has_weights
 
 # |s| is kept to this: the best s for a loss L is ± log L, and e^50 is 5e21. A loss of 0 would drive s on for ever.
 _LARGEST = 50.0
@@ -17,6 +18,7 @@ _STEEPEST = 1e18
 _KINDS = {"classification": 1.0, "regression": 0.5}
 
 
+@has_weights
 class LearnedState(NamedTuple):
     """State of `uncertainty` and `imtl_l`.
 

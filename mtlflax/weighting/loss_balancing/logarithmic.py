@@ -6,9 +6,12 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from mtlflax.weighting import options
 from mtlflax.weighting.loss_balancing.vectors import multiplied, precision
+from mtlflax.weighting.states import has_weights
 
 
+@has_weights
 class LogarithmicState(NamedTuple):
     """State of `scale_invariant` and `geometric`.
 
@@ -19,6 +22,7 @@ class LogarithmicState(NamedTuple):
     weights: jax.Array
 
 
+@has_weights
 class StchState(NamedTuple):
     """State of `stch`.
 
@@ -103,7 +107,8 @@ def stch(
         steps_per_epoch: updates that make an epoch.
 
     Raises:
-        ValueError: a μ that is not positive, a negative warm-up, fewer than one step an epoch, or a nadir that is
+        ValueError: a μ that is not positive, a negative warm-up, steps in an epoch that are no whole number
+            from 1 on, or a nadir that is
             averaged over nothing or more than the warm-up.
 
     >>> t = stch(warmup_epochs=1)
@@ -113,12 +118,9 @@ def stch(
     >>> [round(float(w), 4) for w in weights]
     [0.5, 0.25]
     """
-    if not mu > 0:
-        raise ValueError(f"stch: mu must be positive, not {mu}")
-    if steps_per_epoch < 1:
-        raise ValueError(f"stch: steps_per_epoch must be at least 1, not {steps_per_epoch}")
-    if not warmup_epochs >= 0:
-        raise ValueError(f"stch: warmup_epochs may not be negative, and is {warmup_epochs}")
+    options.positive("stch", mu=mu)
+    options.count("stch", steps_per_epoch=steps_per_epoch)
+    options.not_negative("stch", warmup_epochs=warmup_epochs)
     warmup = round(warmup_epochs * steps_per_epoch)
     averaged = warmup if nadir_epochs is None else round(nadir_epochs * steps_per_epoch)
     if warmup and not 1 <= averaged <= warmup:

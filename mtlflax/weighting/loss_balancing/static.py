@@ -8,8 +8,10 @@ import jax.numpy as jnp
 import optax
 
 from mtlflax.weighting.loss_balancing.vectors import multiplied, per_task, precision
+from mtlflax.weighting.states import has_weights
 
 
+@has_weights
 class StaticState(NamedTuple):
     """State of `equal` and `constant`.
 

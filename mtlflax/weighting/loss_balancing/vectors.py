@@ -15,7 +15,13 @@ def precision(losses: jax.Array) -> Any:
 
 
 def multiplied(cotangents: jax.Array, weights: jax.Array) -> jax.Array:
-    """What a loss weighting gives: the cotangents times its weights, in the cotangents' own dtype."""
+    """What a loss weighting gives: the cotangents times its weights, in the cotangents' own dtype.
+
+    Raises:
+        ValueError: they are not of as many tasks.
+    """
+    if cotangents.shape != weights.shape:
+        raise ValueError(f"expected cotangents and losses of one shape [K], got {cotangents.shape} and {weights.shape}")
     return (cotangents * weights).astype(cotangents.dtype)
 
 

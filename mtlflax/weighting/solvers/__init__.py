@@ -8,6 +8,7 @@ in float32. How long a solver takes does not depend on the data: all work under 
 
 from mtlflax.weighting.solvers.conflict import conflict_averse
 from mtlflax.weighting.solvers.fair import fair
+from mtlflax.weighting.solvers.newton import dot, varying_as
 from mtlflax.weighting.solvers.quadratic import bounded_qp, min_norm, nonnegative_qp
 
-__all__ = ["bounded_qp", "conflict_averse", "fair", "min_norm", "nonnegative_qp"]
+__all__ = ["bounded_qp", "conflict_averse", "dot", "fair", "min_norm", "nonnegative_qp", "varying_as"]

@@ -18,6 +18,15 @@ def dot(a: jax.Array, b: jax.Array) -> jax.Array:
     return jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST)
 
 
+def varying_as(constant: jax.Array, data: jax.Array) -> jax.Array:
+    """A constant to begin a loop with whose steps depend on `data`.
+
+    A shard_map that tells what is the same on all devices from what is not wants it to be of the kind that it becomes;
+    this makes it depend on the data for that, and no more: the compiler takes the constant.
+    """
+    return jnp.where(False, jnp.ravel(data)[0].astype(constant.dtype), constant)
+
+
 def outer(a: jax.Array, b: jax.Array) -> jax.Array:
     """[n, n], a bᵀ."""
     return a[:, None] * b[None, :]
@@ -91,7 +100,9 @@ def minimise(
         x, s = jnp.maximum(pair + jnp.minimum(1, FRACTION * reach(pair, taken)) * taken, tiny)
         return jnp.stack([improve(x), s])
 
-    x, s = jax.lax.fori_loop(0, iterations, follow, jnp.ones((2, size), dtype))
+    start = jnp.ones((2, size), dtype)
+    start = varying_as(start, derivatives(start[0])[0])
+    x, s = jax.lax.fori_loop(0, iterations, follow, start)
 
     def residual(x: jax.Array, gradient: jax.Array) -> jax.Array:
         return jnp.max(jnp.abs(jnp.minimum(x, gradient)))
