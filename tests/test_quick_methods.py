@@ -10,7 +10,6 @@ from jax.experimental.compilation_cache import compilation_cache
 from configs import weighting as weighting_config
 from mtlflax import train, weighting
 
-
 IN_CI = ("cagrad", "famo")  # of each kind; the others take most of an hour together
 
 
