@@ -318,7 +318,14 @@ _HEADLINES = ("val/segmentation/miou", "val/depth/rmse", "val/depth/rmse_constan
 
 
 def _headline(results: dict[str, float]) -> str:
-    return "  ".join(f"{name} {results[name]:.4f}" for name in _HEADLINES if name in results)
+    return "  ".join(f"{name} {results[name]:.4f}" for name in _HEADLINES if name in results) + _nothing(results)
+
+
+def _nothing(results: dict[str, float]) -> str:
+    """Says of which tasks the validation set has no truth at all."""
+    deciding = {"segmentation": "val/segmentation/miou", "depth": "val/depth/rmse"}
+    empty = [task for task, name in deciding.items() if math.isnan(results.get(name, 0))]
+    return f"\nNOTE: no pixel of the validation set has a truth of {' or '.join(empty)}" if empty else ""
 
 
 def _summary(results: dict[str, float], step: int, workdir: Path) -> str:
@@ -327,5 +334,6 @@ def _summary(results: dict[str, float], step: int, workdir: Path) -> str:
     if results.get("val/depth/rmse_constant", 0) > 0:
         share = results["val/depth/rmse"] / results["val/depth/rmse_constant"]
         lines.append(f"  (depth RMSE is {share:.2f} of the best constant predictor's)")
+    lines += [_nothing(results).strip()] if _nothing(results) else []
     lines.append(f"everything is in {workdir}: results.json, metrics.jsonl, pictures/, tensorboard/, checkpoints/")
     return "\n".join(lines)

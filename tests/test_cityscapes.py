@@ -116,6 +116,18 @@ def test_train_ids_are_used_where_present(root):
         Cityscapes(root, "val")[1]
 
 
+def test_numbers_that_are_no_label_ids_are_refused(root):
+    file = path(root, "gtFine", FRAMES[0], "_gtFine_labelIds.png")
+    label_ids = pixels(FRAMES[0])[1]
+    label_ids[3, 4] = 255  # a licence plate, -1, as some tools write it
+    Image.fromarray(label_ids).save(file)
+    assert Cityscapes(root, "val")[0]["segmentation"][3, 4] == 255
+    label_ids[0, 0] = 34
+    Image.fromarray(label_ids).save(file)
+    with pytest.raises(UserError, match=r"labelIds\.png: holds 34, which is no label id \(0 to 33\)"):
+        Cityscapes(root, "val")[0]
+
+
 def test_dummy_labels_of_the_test_split_are_ignored(tmp_path):
     image, _, codes = pixels(FRAMES[0])
     dummy = np.repeat(np.arange(4, dtype=np.uint8), H * W // 4).reshape(H, W)

@@ -10,6 +10,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import cv2
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
@@ -346,12 +347,19 @@ def test_a_broken_data_set_names_the_file(broken, tmp_path):
         path = root / "disparity"
         shutil.rmtree(path)
     else:
-        import cv2
-
         path = root / f"gtFine/train/{frame}_gtFine_labelIds.png"
         cv2.imwrite(str(path), np.zeros((16, 32), np.uint8))
     output = run(command(root, tmp_path / "run"), code=1)
     assert str(path) in output[output.index("error: ") :]
+
+
+def test_a_validation_set_without_labels_is_said(tmp_path):
+    tree = write_tree(tmp_path / "tree")
+    for file in (tree / "gtFine" / "val").rglob("*_labelIds.png"):
+        assert cv2.imwrite(str(file), np.zeros((32, 64), np.uint8))  # unlabelled
+    output = run(command(tree, tmp_path / "run", "--config.epochs=1", "--config.best.from_epoch=0"))
+    assert "val/segmentation/miou nan" in output
+    assert "NOTE: no pixel of the validation set has a truth of segmentation\n" in output
 
 
 def test_a_diverging_run_names_the_step_the_task_and_the_checkpoint(tree, tmp_path):

@@ -194,6 +194,9 @@ class Cityscapes:
 
     def _segmentation(self, label: np.ndarray, path: Path) -> np.ndarray:
         if not path.name.endswith(_TRAIN_IDS):
+            strange = label[(label >= labels.NUM_LABEL_IDS) & (label != labels.IGNORE)]  # 255 is −1, a licence plate
+            if strange.size:
+                raise UserError(f"{path}: holds {strange[0]}, which is no label id (0 to {labels.NUM_LABEL_IDS - 1})")
             return self._lut[label]
         strange = label[(label >= 19) & (label != labels.IGNORE)]
         if strange.size:

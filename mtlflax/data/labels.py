@@ -122,6 +122,7 @@ def _constant(rows: Iterable[int | tuple[int, int, int]]) -> np.ndarray:
 LABELS = tuple(_labels())
 
 _drawn = [label for label in LABELS if label.id >= 0]
+NUM_LABEL_IDS = len(_drawn)
 _scored = [label for label in _drawn if label.train_id != IGNORE]
 _in_category = [label for label in _drawn if label.category_id > 0]
 
