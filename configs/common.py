@@ -52,7 +52,8 @@ def get_config(weighting: dict, args: tuple[str, ...] = ()) -> ConfigDict:
     config.model.head_stride = 1
     config.model.dtype = "float32"  # or bfloat16: what is computed in; parameters are float32
 
-    config.losses = ConfigDict({"segmentation": "cross_entropy", "depth": "l1"})
+    # Auxiliary: the weight of the losses of auxiliary predictions, in networks that have some.
+    config.losses = ConfigDict({"segmentation": "cross_entropy", "depth": "l1", "auxiliary": 1.0})
     config.weighting = ConfigDict(weighting)
     config.optimizer = ConfigDict(
         {

@@ -114,6 +114,7 @@ def _check_ranges(config: ConfigDict) -> None:
         "data.num_threads": 0,
         "data.num_workers": 0,
         "data.prefetch": 1,
+        "losses.auxiliary": 0,
         "data.streets.train": 1,
         "data.streets.val": 1,
         "data.streets.seed": 0,
@@ -131,8 +132,6 @@ def _check_ranges(config: ConfigDict) -> None:
     size = config.data.size
     if len(size) != 2 or min(size) < 1:
         raise ValueError(f"data.size is {tuple(size)}: give (height, width), once")
-    if len(set(config.tasks)) < len(config.tasks):
-        raise ValueError(f"tasks is {tuple(config.tasks)}: a task is there twice")
     if config.model.dtype not in _DTYPES:
         raise ValueError(f"model.dtype is {config.model.dtype!r}: choose {' or '.join(_DTYPES)}")
     if config.best.mode not in ("max", "min"):

@@ -39,7 +39,7 @@ def cross_entropy(logits: Array, labels: Array, *, ignore: int = 255, axis_name:
     # A masked sum instead of a gather: the gather's transpose is a scatter, slow on TPUs.
     own_logit = jnp.sum(jnp.where(own_class, logits, 0), axis=-1)
     errors = jax.nn.logsumexp(logits, axis=-1) - own_logit
-    return _mean(jnp.where(valid, errors, 0), valid, axis_name)
+    return masked_mean(jnp.where(valid, errors, 0), valid, axis_name)
 
 
 def dice(
@@ -99,13 +99,13 @@ def l1(prediction: Array, target: Array, *, axis_name: str | None = None) -> Arr
         ValueError: the two differ in shape.
     """
     errors, valid = _depth_errors(prediction, target)
-    return _mean(jnp.abs(errors), valid, axis_name)
+    return masked_mean(jnp.abs(errors), valid, axis_name)
 
 
 def l2(prediction: Array, target: Array, *, axis_name: str | None = None) -> Array:
     """Mean squared error over measured pixels; arguments and exceptions as `l1`."""
     errors, valid = _depth_errors(prediction, target)
-    return _mean(jnp.square(errors), valid, axis_name)
+    return masked_mean(jnp.square(errors), valid, axis_name)
 
 
 def berhu(prediction: Array, target: Array, *, axis_name: str | None = None) -> Array:
@@ -122,7 +122,7 @@ def berhu(prediction: Array, target: Array, *, axis_name: str | None = None) -> 
     # Where every error is 0, c is too, and no pixel lies beyond it: any divisor will do.
     c = jnp.where(largest > 0, 0.2 * largest, 1)
     squares = (jnp.square(sizes) + jnp.square(c)) / (2 * c)
-    return _mean(jnp.where(sizes <= c, sizes, squares), valid, axis_name)
+    return masked_mean(jnp.where(sizes <= c, sizes, squares), valid, axis_name)
 
 
 def silog(prediction: Array, target: Array, *, floor: float = 1e-3, axis_name: str | None = None) -> Array:
@@ -157,7 +157,20 @@ def silog(prediction: Array, target: Array, *, floor: float = 1e-3, axis_name: s
     pixels = (1, 2, 3)
     n = jnp.maximum(jnp.sum(valid, axis=pixels), 1)
     images = jnp.sum(d**2, axis=pixels) / n - 0.5 * (jnp.sum(d, axis=pixels) / n) ** 2
-    return _mean(images, jnp.any(valid, axis=pixels), axis_name)
+    return masked_mean(images, jnp.any(valid, axis=pixels), axis_name)
+
+
+def masked_mean(values: Array, valid: Array, axis_name: str | None = None) -> Array:
+    """The mean over the valid elements of the global batch, 0 where there are none: float32 scalar.
+
+    Args:
+        values: float, 0 where they are not valid.
+        valid: bool, of the same shape.
+        axis_name: the mapped axis over which the batch is spread, if any.
+    """
+    total = _psum(jnp.sum(values), axis_name)
+    count = _psum(jnp.sum(valid).astype(jnp.float32), axis_name)
+    return total / jnp.maximum(count, 1)
 
 
 SEGMENTATION: Mapping[str, Callable[..., Array]] = {"cross_entropy": cross_entropy, "dice": dice}
@@ -215,10 +228,3 @@ def _log(x: Array, floor: float) -> Array:
 
 def _psum(x: Array, axis_name: str | None) -> Array:
     return x if axis_name is None else lax.psum(x, axis_name)
-
-
-def _mean(values: Array, valid: Array, axis_name: str | None) -> Array:
-    """Mean over the valid elements of the global batch; `values` are 0 elsewhere."""
-    total = _psum(jnp.sum(values), axis_name)
-    count = _psum(jnp.sum(valid).astype(jnp.float32), axis_name)
-    return total / jnp.maximum(count, 1)

@@ -175,6 +175,8 @@ def _draw(
             known = (metres > 0) & (metres * 256 < 65535)
             files["depth"] = np.where(known, np.rint(np.where(known, metres, 0) * 256), 0).astype(np.uint16)
             files["depth_color"] = colours[task.name][..., ::-1]
+        else:
+            files[task.name] = colours[task.name][..., ::-1]
     over = colours.get("segmentation", next(iter(colours.values())))
     files["overlay"] = pictures.overlay(picture, over)[..., ::-1]
     return files

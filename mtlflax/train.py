@@ -304,12 +304,12 @@ def _write_results(workdir: Path, setup: _Setup, step: int, results: dict[str, f
 
 def _panel(experiment: Experiment, sample: Sample) -> np.ndarray:
     """A row a frame: the image, and for each task the truth and the prediction."""
+    truths = {task.name: np.asarray(task.truth(sample.batch)) for task in experiment.tasks}
     rows = []
     for i, image in enumerate(sample.batch["image"]):
         row = [image]
         for task in experiment.tasks:
-            truth, prediction = sample.batch[task.name][i], sample.predictions[task.name][i]
-            row += [task.colours(truth), task.colours(prediction)]
+            row += [task.colours(truths[task.name][i]), task.colours(sample.predictions[task.name][i])]
         rows.append(row)
     return pictures.panel(rows)
 

@@ -47,7 +47,7 @@ def make_losses(model: nn.Module, tasks: Sequence[Task], parts: int = 1) -> Call
     def losses(params: Any, batch_stats: Any, images: jax.Array, batch: Any) -> tuple[jax.Array, Any]:
         variables = {"params": params, "batch_stats": batch_stats}
         outputs, updated = model.apply(variables, images, train=True, mutable=["batch_stats"])
-        values = jnp.stack([_loss(task, outputs[task.name], batch, parts) for task in tasks])
+        values = jnp.stack([_with_auxiliary(task, outputs, batch, parts) for task in tasks])
         return values, updated.get("batch_stats", {})
 
     return losses
@@ -99,6 +99,15 @@ def split(
         return branch
 
     return run_trunk, run_branch
+
+
+def _with_auxiliary(task: Task, outputs: Mapping[str, jax.Array], batch: Mapping[str, jax.Array], parts: int) -> Any:
+    """A task's loss, and those of the auxiliary predictions that the network has for it, `{task}/aux/{name}`."""
+    total = _loss(task, outputs[task.name], batch, parts)
+    for name, output in outputs.items():
+        if name.startswith(f"{task.name}/aux/"):
+            total += task.auxiliary * _loss(task, output, batch, parts)
+    return total
 
 
 def _loss(task: Task, output: jax.Array, batch: Mapping[str, jax.Array], parts: int) -> jax.Array:
