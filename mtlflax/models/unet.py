@@ -60,7 +60,7 @@ class UNet(nn.Module):
             raise ValueError(f"unknown attention {self.attention!r}: choose one of {', '.join(KINDS)}")
         if not self.splits and len(self.heads) < 2:
             raise ValueError(
-                f"attention {self.attention!r} is to other tasks' decoders, and there is one task: choose another attention"
+                f"attention {self.attention!r} is to other tasks: choose another for one, {next(iter(self.heads))}"
             )
         if self.head_stride not in HEAD_STRIDES:
             raise ValueError(f"head_stride is {self.head_stride}: choose one of {HEAD_STRIDES}")
