@@ -47,10 +47,11 @@ def get_config(weighting: dict, args: tuple[str, ...] = ()) -> ConfigDict:
     config.model.name = "unet"
     config.model.backbone = "resnet50"
     config.model.pretrained = ""  # '' = from scratch
-    config.model.attention = "gate"
+    config.model.attention = "gate"  # or adamt, mtan, scse, cross_task, none: the paper leaves open which
     config.model.decoder_channels = (256, 128, 64, 32, 16)
     config.model.head_stride = 1
     config.model.dtype = "float32"  # or bfloat16: what is computed in; parameters are float32
+    config.model.remat = False  # True: the backward pass recomputes, which saves memory on GPUs and TPUs and takes time
 
     # Auxiliary: the weight of the losses of auxiliary predictions, in networks that have some.
     config.losses = ConfigDict({"segmentation": "cross_entropy", "depth": "l1", "auxiliary": 1.0})

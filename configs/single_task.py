@@ -1,4 +1,7 @@
-"""The paper's single-task U-Nets: the same network with one decoder.
+"""The paper's single-task U-Nets: the same network with one decoder, a plain one.
+
+The paper gives its single-task figures before it speaks of attention, so here is none; `--config.model.attention=gate`
+puts the gates of the multi-task networks in.
 
 python -m mtlflax.main --config=configs/single_task.py:segmentation [,densenet121] [,quick]
 python -m mtlflax.main --config=configs/single_task.py:depth [,densenet121] [,quick]
@@ -20,6 +23,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
         raise UserError("configs/single_task.py: give one task, :segmentation or :depth")
     config = common.get_config({"name": "equal"}, args)
     config.tasks = chosen
+    config.model.attention = "none"
     if "quick" not in args:
         config.epochs = 85.0
         config.best.from_epoch = 70.0

@@ -1,7 +1,8 @@
 """A network and its losses as plain functions: a trunk that all tasks share, and a branch for each.
 
-A network without such a split (it has no methods `encode` and `decode`) is all trunk: its features are the losses, and
-a branch picks its task's.
+A network that has methods `encode` and `decode` is split so, unless its property `splits` is False: whether it can be
+called in two steps may hang on its options. One without a split is all trunk: its features are the losses, and a branch
+picks its task's.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -20,7 +21,7 @@ Flat = dict[str, jax.Array]  # parameters by path
 
 def has_trunk(model: nn.Module) -> bool:
     """Whether the network splits into what is shared and what is not."""
-    return hasattr(model, "encode") and hasattr(model, "decode")
+    return hasattr(model, "encode") and hasattr(model, "decode") and getattr(model, "splits", True)
 
 
 def partition(model: Any, params: Any) -> tuple[Flat, Flat]:

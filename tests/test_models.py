@@ -298,7 +298,7 @@ def test_names_are_checked() -> None:
     with pytest.raises(ValueError, match=r"unknown encoder 'vgg': choose one of resnet18, .*169"):
         models.encoder("vgg")
     for options, message in (
-        ({"attention": "magic"}, "unknown attention 'magic': choose one of gate, none"),
+        ({"attention": "magic"}, "unknown attention 'magic': choose one of gate, adamt, mtan, scse, cross_task, none"),
         ({"head_stride": 3}, r"head_stride is 3: choose one of \(1, 2, 4\)"),
         ({"decoder_channels": (8, 8)}, r"decoder_channels is \(8, 8\): give five"),
     ):

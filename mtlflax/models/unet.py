@@ -1,7 +1,6 @@
 """The U-Net of the paper: one encoder for all tasks, and for each a decoder with attention."""
 
 from collections.abc import Mapping
-from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -9,68 +8,12 @@ from flax import linen as nn
 from flax.core import FrozenDict
 from jax.typing import DTypeLike
 
-from mtlflax.models.attention import KINDS, attention
+from mtlflax.models.attention import KINDS
+from mtlflax.models.decoder import Decoder, run
 from mtlflax.models.encoders import encoder
-from mtlflax.models.layers import BatchNorm, Conv, resize, scaled_normal
 
 HEAD_STRIDES = (1, 2, 4)
 LAST_STAGES = ("encoder/layer4_", "encoder/denseblock4/")  # of ResNet and of DenseNet
-
-
-class Decoder(nn.Module):
-    """From five maps of strides 2 to 32 to one task's logits (after Ronneberger et al. 2015).
-
-    A stage narrows the map with a 1×1 convolution and doubles its size bilinearly (together the
-    paper's "up-convolution"), puts the encoder's map of that stride beside it, as the attention
-    lets it through, and runs two 3×3 convolutions, each with BatchNorm and ReLU. The last stage,
-    to stride 1, has no skip. The head is a 1×1 convolution.
-
-    Attributes:
-        channels: of the head, e.g. the number of classes.
-        widths: channels of the stages to strides 16, 8, 4, 2 and 1.
-        head_stride: 1, 2 or 4: where the head is, and the last stage. Its logits are enlarged.
-        attention: a key of `attention.KINDS`.
-        activated: for each map, whether it is normalised and rectified; else that is done here.
-    """
-
-    channels: int
-    widths: tuple[int, ...]
-    head_stride: int
-    attention: str
-    activated: tuple[bool, ...]
-    axis_name: str | None = None
-    dtype: DTypeLike = jnp.float32
-
-    @nn.compact
-    def __call__(self, features: tuple[jax.Array, ...], size: tuple[int, int], train: bool) -> jax.Array:
-        """Returns logits float32 [B, *size, channels]."""
-        norm = partial(BatchNorm, axis_name=self.axis_name, dtype=self.dtype)
-        maps = {2**i: x for i, x in enumerate(features, start=1)}
-        for stride, activated in zip(maps, self.activated, strict=True):
-            if not activated and stride >= self.head_stride:
-                maps[stride] = nn.relu(norm(name=f"norm_stride{stride}")(maps[stride], train))
-
-        x = maps[32]
-        for width, stride in zip(self.widths, (16, 8, 4, 2, 1), strict=True):
-            if stride < self.head_stride:
-                break
-            name = f"stride{stride}"
-            # A 1×1 convolution commutes with the enlargement, and costs a quarter before it.
-            up = Conv(width, dtype=self.dtype, name=f"{name}_up")(x)
-            if stride == 1:
-                x = resize(up, size)
-            else:
-                attend = attention(self.attention, dtype=self.dtype, name=f"{name}_attention")
-                skip = attend(maps[stride], x)
-                x = jnp.concatenate([resize(up, (skip.shape[1], skip.shape[2])), skip], axis=-1)
-            for i in (1, 2):
-                conv = Conv(width, 3, 1, 1, dtype=self.dtype, name=f"{name}_conv{i}")
-                x = nn.relu(norm(name=f"{name}_bn{i}")(conv(x), train))
-
-        # Nearly zero at first, so that the losses start at those of a guess, whatever the task.
-        init, dtype = scaled_normal(1e-3, "in"), jnp.promote_types(self.dtype, jnp.float32)
-        logits = Conv(self.channels, use_bias=True, dtype=dtype, kernel_init=init, name="head")(x)
-        return resize(logits, size)
 
 
 class UNet(nn.Module):
@@ -79,13 +22,19 @@ class UNet(nn.Module):
     Parameters are `encoder/...` (shared) and `decoder_<task>/...`. With one head it is the
     single-task network.
 
+    It splits into a trunk, `encode`, and a branch for each task, `decode`, unless the decoders attend
+    to each other (attention "cross_task"). Then they run together, stage by stage, none can be called
+    alone, and all that comes before the last exchange serves every task: `splits` says so.
+
     Attributes:
         backbone: a name that `models.encoder` knows.
         heads: task → channels, in the order of the outputs.
-        attention: on the skip connections, a key of `attention.KINDS`.
+        attention: in the decoders, a key of `attention.KINDS`.
         decoder_channels: widths of the decoders' stages, to strides 16, 8, 4, 2 and 1.
         head_stride: 1, 2 or 4: where the heads are. No convolution of a decoder runs at a finer
             stride; the logits are enlarged bilinearly from there.
+        remat: whether the backward pass computes what is in the encoder's blocks and the decoders
+            anew: less memory, more time, the same results.
         axis_name: mapped axis for synchronised batch statistics.
         dtype: of the computation, e.g. "bfloat16"; parameters, batch statistics, heads and logits
             are float32.
@@ -99,6 +48,7 @@ class UNet(nn.Module):
     attention: str = "gate"
     decoder_channels: tuple[int, ...] = (256, 128, 64, 32, 16)
     head_stride: int = 1
+    remat: bool = False
     axis_name: str | None = None
     dtype: DTypeLike = jnp.float32
 
@@ -108,6 +58,10 @@ class UNet(nn.Module):
             raise ValueError("heads is empty: give at least one task → channels")
         if self.attention not in KINDS:
             raise ValueError(f"unknown attention {self.attention!r}: choose one of {', '.join(KINDS)}")
+        if not self.splits and len(self.heads) < 2:
+            raise ValueError(
+                f"attention {self.attention!r} is to other tasks: choose another for one, {next(iter(self.heads))}"
+            )
         if self.head_stride not in HEAD_STRIDES:
             raise ValueError(f"head_stride is {self.head_stride}: choose one of {HEAD_STRIDES}")
         if len(self.decoder_channels) != 5 or not all(width >= 1 for width in self.decoder_channels):
@@ -120,9 +74,10 @@ class UNet(nn.Module):
 
     def setup(self) -> None:
         """Builds the encoder and the decoders."""
-        self.encoder = encoder(self.backbone, axis_name=self.axis_name, dtype=self.dtype)
+        self.encoder = encoder(self.backbone, remat=self.remat, axis_name=self.axis_name, dtype=self.dtype)
+        decoder_class = nn.remat(Decoder, static_argnums=(3, 4, 5), methods=["stage"]) if self.remat else Decoder
         for task, channels in self.heads.items():
-            decoder = Decoder(
+            decoder = decoder_class(
                 channels=channels,
                 widths=self.decoder_channels,
                 head_stride=self.head_stride,
@@ -137,7 +92,14 @@ class UNet(nn.Module):
         """Images [B, H, W, 3], normalised, to logits: task → float32 [B, H, W, channels]."""
         features = self.encode(images, train)
         size = (images.shape[1], images.shape[2])
-        return {task: self.decode(features, task, train, size=size) for task in self.heads}
+        if self.splits:
+            return {task: self.decode(features, task, train, size=size) for task in self.heads}
+        return run({task: getattr(self, f"decoder_{task}") for task in self.heads}, features, size, train)
+
+    @property
+    def splits(self) -> bool:
+        """Whether there is a branch for each task: whether `decode` can be called."""
+        return KINDS[self.attention].place != "tasks"
 
     def encode(self, images: jax.Array, train: bool = False) -> tuple[jax.Array, ...]:
         """The shared part: images to the encoder's five maps."""
@@ -158,15 +120,26 @@ class UNet(nn.Module):
             task: a key of `heads`.
             train: whether BatchNorm takes and updates batch statistics.
             size: the images' (H, W). By default twice the first map's: right if even.
+
+        Raises:
+            ValueError: there is no branch for each task, see `splits`.
         """
+        if not self.splits:
+            raise ValueError(f"attention {self.attention!r}: no decoder runs alone, call the whole network")
         if size is None:
             size = (2 * features[0].shape[1], 2 * features[0].shape[2])
         return getattr(self, f"decoder_{task}")(features, size, train)
 
     @nn.nowrap
     def shared(self, path: str) -> bool:
-        """Whether the parameter at that path ("encoder/conv1/kernel") serves all tasks."""
-        return path.split("/", 1)[0] == "encoder"
+        """Whether the parameter at that path ("encoder/conv1/kernel") serves all tasks.
+
+        Of decoders that attend to each other, the last exchange and what comes behind it are a task's own.
+        """
+        module, _, rest = path.partition("/")
+        if self.splits or not module.startswith("decoder_"):
+            return module == "encoder"
+        return not rest.startswith(("head/", f"stride{self.head_stride}_attention/"))
 
     @nn.nowrap
     def last_shared(self, path: str) -> bool:
