@@ -44,8 +44,8 @@ class CrossStitchNetwork(SoftSharing):
     usual for ResNets. The units start as convex combinations, as in the paper, and are free afterwards.
 
     Attributes:
-        own: the share of a task's own map at first, above 0, at most 1. The paper compares several and holds that a
-            large one is best for columns that are trained already.
+        own: the share of a task's own map at first, above 0, at most 1. The paper compares several; the others have the
+            rest in equal parts.
         per_channel: whether each channel has weights of its own; otherwise one for all channels of a map, as in
             LibMTL and in the authors' of MTAN.
     """

@@ -71,13 +71,13 @@ class Shortcut(nn.Module):
 class NDDRCNN(SoftSharing):
     """A column a task, behind each stage an NDDR layer for each task.
 
-    The paper does this to VGG-16 and ResNet-101; here the layers stand behind the encoders' four stages. With a ReLU
-    behind BatchNorm, as in the authors' code, what the next stage and the decoder see is rectified, DenseNet's maps too.
-    The paper counts weight decay in: `config.optimizer.weight_decay`.
+    Here the layers stand behind the encoders' four stages. With a ReLU behind BatchNorm, as in the authors' code, what
+    the next stage and the decoder see is rectified, DenseNet's maps too. To the paper weight decay is a part of the
+    method: `config.optimizer.weight_decay`.
 
     Attributes:
-        own: the share of a task's own map at first, above 0, at most 1; 0.9 is the paper's. It has two tasks; where
-            there are more, the others have the rest in equal parts.
+        own: the share of a task's own map at first, above 0, at most 1. The paper's 0.9 and 0.1
+            are for two tasks; where there are more, the others have the rest in equal parts.
         shortcut: NDDR-CNN-Shortcut: the maps of all stages, shrunk to the last one's grid, take the place of the
             decoder's coarsest map, fused by a 1×1 convolution with BatchNorm and ReLU. Off by default: a decoder with
             skip connections sees them anyway.

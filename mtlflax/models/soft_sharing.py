@@ -26,8 +26,9 @@ class SoftSharing(nn.Module):
     Parameters are `encoder_<task>/...`, `mix<stage>_<task>/...` and `decoder_<task>/...`. All tasks' losses depend on
     all encoders, and on the units of the stages 1 to 3; a unit of stage 4 serves its task alone, as a decoder does.
 
-    The papers train such columns from weights of single-task networks, and the units at 100 (NDDR-CNN) to 1000 times
-    the columns' learning rate with SGD. Neither is done here; Adam's steps do not depend on a gradient's scale.
+    The papers start from columns trained one by one, and train the units at a learning rate of their own (NDDR-CNN's
+    code: 100 times the columns'), with SGD. Neither is done here: columns start as any encoder, and all is left to Adam, whose
+    steps do not depend on a gradient's scale.
 
     Attributes:
         backbone: a name that `models.encoder` knows.
@@ -59,9 +60,7 @@ class SoftSharing(nn.Module):
     def __post_init__(self) -> None:
         """Checks the attributes and makes them hashable, so that models can be static arguments."""
         if len(self.heads) < 2:
-            raise ValueError(
-                f"heads is {dict(self.heads)}: {type(self).__name__} shares between tasks, give two or more"
-            )
+            raise ValueError(f"heads is {dict(self.heads)}: {type(self).__name__} shares between two tasks or more")
         if self.attention not in ATTENTION:
             raise ValueError(f"attention is {self.attention!r}: choose one of {', '.join(ATTENTION)}")
         if self.head_stride not in HEAD_STRIDES:
