@@ -27,8 +27,8 @@ class SoftSharing(nn.Module):
     all encoders, and on the units of the stages 1 to 3; a unit of stage 4 serves its task alone, as a decoder does.
 
     The papers start from columns trained one by one, and train the units at a learning rate of their own (NDDR-CNN's
-    code: 100 times the columns'), with SGD. Neither is done here: columns start as any encoder, and all is left to Adam, whose
-    steps do not depend on a gradient's scale.
+    code: 100 times the columns'), with SGD. Neither is done here: columns start as any encoder does, and all is left to
+    Adam, whose steps do not depend on a gradient's scale.
 
     Attributes:
         backbone: a name that `models.encoder` knows.
