@@ -135,7 +135,9 @@ class BatchNorm(nn.Module):
         does not depend on the origin, but about zero it loses its digits where the mean is large.
         """
         axes = (0, 1, 2)
-        centred = x - lax.stop_gradient(origin)[None, None, None]
+        # Where a module is called twice in a step, the running mean is that of the first call's values.
+        origin = lax.stop_gradient(origin)
+        centred = x - origin[None, None, None]
         moments = jnp.stack([centred.mean(axes), jnp.square(centred).mean(axes)])
         count = x.shape[0] * x.shape[1] * x.shape[2]
         if self.axis_name is not None and not self.is_initializing():
