@@ -135,7 +135,9 @@ class BatchNorm(nn.Module):
         does not depend on the origin, but about zero it loses its digits where the mean is large.
         """
         axes = (0, 1, 2)
-        centred = x - lax.stop_gradient(origin)[None, None, None]
+        # Where a module is called twice in a step, the running mean is that of the first call's values.
+        origin = lax.stop_gradient(origin)
+        centred = x - origin[None, None, None]
         moments = jnp.stack([centred.mean(axes), jnp.square(centred).mean(axes)])
         count = x.shape[0] * x.shape[1] * x.shape[2]
         if self.axis_name is not None and not self.is_initializing():
@@ -143,6 +145,30 @@ class BatchNorm(nn.Module):
             count *= lax.axis_size(self.axis_name)
         shift, square = moments
         return origin + shift, jnp.maximum(square - jnp.square(shift), 0.0), count
+
+
+class ConvBlock(nn.Module):
+    """A convolution, BatchNorm and ReLU: [B, H, W, C] -> [B, H', W', features], as `Conv`.
+
+    Attributes:
+        axis_name: as BatchNorm's.
+        dtype: of the computation and of the result.
+    """
+
+    features: int
+    kernel_size: int = 1
+    padding: int = 0
+    dilation: int = 1
+    axis_name: str | None = None
+    dtype: DTypeLike = jnp.float32
+    kernel_init: Initializer = scaled_normal(2.0, "out")
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        """Returns the rectified map."""
+        k, p, d = self.kernel_size, self.padding, self.dilation
+        conv = Conv(self.features, k, 1, p, d, dtype=self.dtype, kernel_init=self.kernel_init, name="conv")
+        return nn.relu(BatchNorm(axis_name=self.axis_name, dtype=self.dtype, name="bn")(conv(x), train))
 
 
 def check_output_stride(output_stride: int) -> None:
