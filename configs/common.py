@@ -2,8 +2,8 @@
 
 Mahyoub et al. 2023, "Semantic Segmentation and Depth Estimation of Urban Road Scene Images using Multi-Task Networks":
 Adam 1e-4 with polynomial decay 0.9, batch 8, 80 to 100 epochs of which the best counts, ImageNet encoders. What the
-paper leaves open is our reading: 128×256, 19 classes, depth as 16-bit disparity / 65535, cross-entropy and L1. Until
-pretrained weights can be loaded, training is from scratch.
+paper leaves open is our reading: 128×256, 19 classes, depth as 16-bit disparity / 65535, cross-entropy and L1, and
+which ImageNet weights: torchvision's first. On the embedded data set training is from scratch.
 """
 
 from ml_collections import ConfigDict
@@ -46,7 +46,9 @@ def get_config(weighting: dict, args: tuple[str, ...] = ()) -> ConfigDict:
     config.model = ConfigDict()
     config.model.name = "unet"
     config.model.backbone = "resnet50"
-    config.model.pretrained = ""  # '' = from scratch
+    # A file (.pth, .safetensors, .npz), a name on the Hugging Face hub (timm/resnet50.tv_in1k), or '' = from scratch;
+    # auto = the hub's ImageNet weights of the backbone on Cityscapes, from scratch on streets.
+    config.model.pretrained = "auto"
     config.model.attention = "gate"
     config.model.decoder_channels = (256, 128, 64, 32, 16)
     config.model.head_stride = 1

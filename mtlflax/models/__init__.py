@@ -10,10 +10,11 @@ from typing import Any
 
 from flax import linen as nn
 
+from mtlflax.models import pretrained
 from mtlflax.models.encoders import ENCODERS, encoder
 from mtlflax.models.unet import UNet
 
-__all__ = ["ENCODERS", "MODELS", "encoder", "get"]
+__all__ = ["ENCODERS", "MODELS", "encoder", "get", "pretrained"]
 
 MODELS: dict[str, Callable[..., nn.Module]] = {"unet": UNet}
 
