@@ -28,8 +28,8 @@ _VERSIONS = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "num
 def resolve(config: ConfigDict) -> ConfigDict:
     """A copy in which what may be left open is decided.
 
-    `data.name` and `data.root` become those of a data set, by `data.resolve`. `model.pretrained`, where it is "auto",
-    becomes the hub's weights of the backbone, or, on `streets`, '': from scratch; where it is a file, its absolute path.
+    `data.name` and `data.root` become those of a data set, by `data.resolve`. `model.pretrained`, if it is "auto",
+    becomes the hub's weights of the backbone, or, on `streets`, '': from scratch; if it is a file, its absolute path.
 
     Raises:
         UserError: the root names no data set.

@@ -50,7 +50,7 @@ def check(path: Path) -> str:
     return "\n".join([*lines, f"  fits: {fitting}"])
 
 
-def export(workdir: Path, out: Path, path: str | None = None) -> str:
+def export(workdir: Path, out: Path, path: str = "") -> str:
     """Writes a trained encoder by torchvision's names.
 
     Args:
@@ -67,9 +67,9 @@ def export(workdir: Path, out: Path, path: str | None = None) -> str:
     from mtlflax import predict  # the one place where the models' package looks at runs, which stand above it
 
     experiment, config, state = predict.restore(workdir)
-    paths = getattr(experiment.model, "encoders", ())
-    if path is None and len(paths) == 1:
-        (path,) = paths
+    paths: tuple[str, ...] = getattr(experiment.model, "encoders", ())
+    if len(paths) == 1:
+        path = path or paths[0]
     if path not in paths:
         raise UserError(f"the network has these encoders: {', '.join(paths) or 'none'}; name one with --encoder")
     variables = {"params": state.params, "batch_stats": state.batch_stats}
@@ -87,7 +87,7 @@ def main(argv: Sequence[str]) -> None:
     action.add_argument("--check", type=Path, metavar="FILE", help="say what it holds and which encoder it fits")
     action.add_argument("--export", type=Path, metavar="WORKDIR", help="write the encoder of a run's best checkpoint")
     parser.add_argument("--out", type=Path, metavar="FILE", help="of --export: a .safetensors or .npz file")
-    parser.add_argument("--encoder", help="of --export: which, where the network has several")
+    parser.add_argument("--encoder", default="", help="of --export: which, where the network has several")
     options = parser.parse_args(argv)
     if options.check:
         print(check(options.check))

@@ -10,8 +10,7 @@ import io
 import pickle
 import zipfile
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -52,8 +51,10 @@ class _Tensor(NamedTuple):
     strides: tuple[int, ...]
 
 
-class _Unpickler(pickle.Unpickler):
+class _Unpickler(pickle._Unpickler):
     """Gives `_Tensor` for tensors; knows nothing that could do harm.
+
+    Python's own unpickler: the one in C takes gigabytes of memory where a damaged file says so.
 
     Attributes:
         storages: those met so far, by key.
@@ -99,17 +100,17 @@ def read_zip(archive: zipfile.ZipFile) -> dict[str, np.ndarray]:
         memory.
 
     Raises:
-        ValueError: it is damaged, holds something else, or asks for what tensors have no need of.
+        ValueError: it holds something else, asks for what tensors have no need of, or is damaged.
+        Exception: it is damaged, in one of the ways that pickles and archives have their own errors for.
     """
-    with _damage_said_plainly():
-        (main,) = [name for name in archive.namelist() if name.split("/")[1:] == ["data.pkl"]]
-        folder = main.removesuffix("data.pkl")
-        if f"{folder}byteorder" in archive.namelist():
-            _check_byte_order(archive.read(f"{folder}byteorder") == b"little")
-        tensors = _state_dict(_Unpickler(io.BytesIO(archive.read(main))).load())
-        keys = {tensor.storage.key for tensor in tensors.values()}
-        blocks = {key: archive.read(f"{folder}data/{key}") for key in keys}
-        return {name: _array(tensor, blocks[tensor.storage.key]) for name, tensor in tensors.items()}
+    (main,) = [name for name in archive.namelist() if name.split("/")[1:] == ["data.pkl"]]
+    folder = main.removesuffix("data.pkl")
+    if f"{folder}byteorder" in archive.namelist():
+        _check_byte_order(archive.read(f"{folder}byteorder") == b"little")
+    tensors = _state_dict(_Unpickler(io.BytesIO(archive.read(main))).load())
+    keys = {tensor.storage.key for tensor in tensors.values()}
+    blocks = {key: archive.read(f"{folder}data/{key}") for key in keys}
+    return {name: _array(tensor, blocks[tensor.storage.key]) for name, tensor in tensors.items()}
 
 
 def read_legacy(content: bytes) -> dict[str, np.ndarray]:
@@ -122,22 +123,21 @@ def read_legacy(content: bytes) -> dict[str, np.ndarray]:
         As from `read_zip`.
 
     Raises:
-        ValueError: as from `read_zip`.
+        ValueError, Exception: as from `read_zip`.
     """
-    with _damage_said_plainly():
-        stream = io.BytesIO(content)
-        _, version, system = (_Unpickler(stream).load() for _ in range(3))
-        if version != _LEGACY_VERSION:
-            raise ValueError(f"it is of the format's version {version}, not {_LEGACY_VERSION}")
-        _check_byte_order(system["little_endian"])
-        unpickler = _Unpickler(stream)
-        tensors = _state_dict(unpickler.load())
-        blocks = {}
-        for key in _Unpickler(stream).load():
-            stream.seek(8, io.SEEK_CUR)  # the number of elements, which the pickle gives too
-            storage = unpickler.storages[key]
-            blocks[key] = stream.read(storage.length * storage.dtype.itemsize)
-        return {name: _array(tensor, blocks[tensor.storage.key]) for name, tensor in tensors.items()}
+    stream = io.BytesIO(content)
+    _, version, system = (_Unpickler(stream).load() for _ in range(3))
+    if version != _LEGACY_VERSION:
+        raise ValueError(f"it is of the format's version {version}, not {_LEGACY_VERSION}")
+    _check_byte_order(system["little_endian"])
+    unpickler = _Unpickler(stream)
+    tensors = _state_dict(unpickler.load())
+    blocks = {}
+    for key in _Unpickler(stream).load():
+        stream.seek(8, io.SEEK_CUR)  # the number of elements, which the pickle gives too
+        storage = unpickler.storages[key]
+        blocks[key] = stream.read(storage.length * storage.dtype.itemsize)
+    return {name: _array(tensor, blocks[tensor.storage.key]) for name, tensor in tensors.items()}
 
 
 def _state_dict(loaded: Any) -> dict[str, _Tensor]:
@@ -147,7 +147,7 @@ def _state_dict(loaded: Any) -> dict[str, _Tensor]:
             loaded = loaded[wrapper]
     found = {k: v for k, v in loaded.items() if isinstance(v, _Tensor)} if isinstance(loaded, Mapping) else {}
     if not found or not all(isinstance(name, str) for name in found):
-        inside = ", ".join(map(str, loaded)) if isinstance(loaded, Mapping) else f"a {type(loaded).__name__}"
+        inside = ", ".join(map(str, loaded)) if isinstance(loaded, Mapping) else f"a {type(loaded).__name__.strip('_')}"
         raise ValueError(f"it holds no tensors by name, but {inside[:100]}: save model.state_dict()")
     return found
 
@@ -171,14 +171,3 @@ def _array(tensor: _Tensor, block: bytes) -> np.ndarray:
 def _check_byte_order(little_endian: bool) -> None:
     if not little_endian:
         raise ValueError("it was written on a machine of the other byte order")
-
-
-@contextmanager
-def _damage_said_plainly() -> Iterator[None]:
-    """Makes a ValueError of whatever damaged pickles and archives raise, which may be anything."""
-    try:
-        yield
-    except ValueError:
-        raise
-    except Exception as error:
-        raise ValueError(f"it is damaged: {type(error).__name__}: {error}") from error
