@@ -2,8 +2,8 @@
 
 Mahyoub et al. 2023, "Semantic Segmentation and Depth Estimation of Urban Road Scene Images using Multi-Task Networks":
 Adam 1e-4 with polynomial decay 0.9, batch 8, 80 to 100 epochs of which the best counts, ImageNet encoders. What the
-paper leaves open is our reading: 128×256, 19 classes, depth as 16-bit disparity / 65535, cross-entropy and L1. Until
-pretrained weights can be loaded, training is from scratch.
+paper leaves open is our reading: 128×256, 19 classes, depth as 16-bit disparity / 65535, cross-entropy and L1, and
+which ImageNet weights: torchvision's first. On the embedded data set training is from scratch.
 """
 
 import dataclasses
@@ -49,7 +49,9 @@ def get_config(weighting: dict, args: tuple[str, ...] = (), *, model: str = "une
         }
     )
 
-    config.model = ConfigDict({"name": model, "backbone": "resnet50", "pretrained": ""})  # '' = from scratch
+    # Pretrained: a file (.pth, .safetensors, .npz), a name on the Hugging Face hub (timm/resnet50.tv_in1k), or '' = from
+    # scratch; auto = the hub's ImageNet weights of the backbone on Cityscapes, from scratch on streets.
+    config.model = ConfigDict({"name": model, "backbone": "resnet50", "pretrained": "auto"})
     config.model.update(options(model))
 
     # Auxiliary: the weight of the losses of auxiliary predictions, in networks that have some.

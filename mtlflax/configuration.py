@@ -17,6 +17,7 @@ from ml_collections import ConfigDict
 from mtlflax import data
 from mtlflax.data.transforms import Augment
 from mtlflax.errors import UserError
+from mtlflax.models import pretrained
 from mtlflax.writers import plain_errors, write_json
 
 # What may differ between the processes of one run: it changes no number.
@@ -25,7 +26,10 @@ _VERSIONS = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "num
 
 
 def resolve(config: ConfigDict) -> ConfigDict:
-    """A copy in which `data.name` and `data.root` are those of a data set, by `data.resolve`.
+    """A copy in which what may be left open is decided.
+
+    `data.name` and `data.root` become those of a data set, by `data.resolve`. `model.pretrained`, if it is "auto",
+    becomes the hub's weights of the backbone, or, on `streets`, '': from scratch; if it is a file, its absolute path.
 
     Raises:
         UserError: the root names no data set.
@@ -36,6 +40,10 @@ def resolve(config: ConfigDict) -> ConfigDict:
     except ValueError as error:
         raise UserError(f"configuration: data: {error}") from error
     config.data.name, config.data.root = name, str(root or "")
+    if config.model.pretrained == "auto":
+        config.model.pretrained = "" if name == "streets" else pretrained.DEFAULTS.get(config.model.backbone, "")
+    elif config.model.pretrained and not pretrained.is_name(config.model.pretrained):
+        config.model.pretrained = str(Path(config.model.pretrained).expanduser().absolute())
     return config
 
 
@@ -60,6 +68,26 @@ def open_data(config: ConfigDict, split: str) -> Any:
         )
     except ValueError as error:
         raise UserError(f"configuration: data: {error}") from error
+
+
+def open_encoder(config: ConfigDict) -> tuple[dict[str, Any] | None, str]:
+    """The pretrained variables that a resolved configuration starts from, or None, and in words where they are from.
+
+    Raises:
+        UserError: they cannot be had, or belong to another encoder.
+    """
+    source, backbone = config.model.pretrained, config.model.backbone
+    if not source:
+        return None, "from scratch"
+    try:
+        variables, origin = pretrained.load(source, backbone)
+    except UserError as error:
+        raise UserError(
+            f"configuration: model.pretrained: {error}.\n"
+            f"Give a file with a {backbone}'s weights (torchvision's, timm's or Hugging Face's; .pth, .safetensors or "
+            ".npz) as --config.model.pretrained=FILE, or train from scratch with --config.model.pretrained=''"
+        ) from error
+    return variables, f"from {origin}"
 
 
 def augmentation(config: ConfigDict) -> Augment:
@@ -146,16 +174,24 @@ def compare(config: ConfigDict, workdir: Path, *, free: tuple[str, ...] = (), **
         )
 
 
-def record(config: ConfigDict, workdir: Path, **facts: Any) -> None:
+def begun(workdir: Path) -> bool:
+    """Whether the workdir has a checkpoint. Before, it holds nothing that another configuration could spoil."""
+    return any(entry.name.isdigit() for entry in (workdir / "checkpoints").glob("*"))
+
+
+def record(config: ConfigDict, workdir: Path, *, encoder: str, **facts: Any) -> None:
     """Writes `config.json`; where the workdir has a checkpoint already, compares with the one that is there.
 
-    Arguments as in `compare`.
+    Args:
+        config: as in `compare`.
+        workdir: as in `compare`.
+        encoder: what its weights are from, as `open_encoder` says. Not compared: a run that goes on has no need of it.
+        **facts: as in `compare`.
 
     Raises:
         UserError: as from `compare`; the workdir cannot be written.
     """
-    # Before its first checkpoint a workdir holds nothing that another configuration could spoil.
-    if any(entry.name.isdigit() for entry in (workdir / "checkpoints").glob("*")):
+    if begun(workdir):
         if not (workdir / "config.json").exists():
             raise UserError(
                 f"{workdir} has checkpoints and no config.json, which says what run they are of: put it back (each "
@@ -166,6 +202,7 @@ def record(config: ConfigDict, workdir: Path, **facts: Any) -> None:
     content = {
         "config": json.loads(config.to_json()),
         "facts": facts,
+        "encoder": encoder,
         "command": sys.argv,
         "versions": {name: metadata.version(name) for name in _VERSIONS} | {"python": platform.python_version()},
         "devices": [str(device.device_kind) for device in jax.devices()],

@@ -45,8 +45,8 @@ class Experiment:
     size: tuple[int, int]
     seed: int
 
-    def init(self) -> TrainState:
-        """The state at step 0."""
+    def init(self, encoder: Any = None) -> TrainState:
+        """The state at step 0: from scratch, or with the pretrained variables of an encoder."""
         return init_state(
             self.model,
             self.optimizer,
@@ -54,6 +54,7 @@ class Experiment:
             num_tasks=len(self.tasks),
             size=self.size,
             seed=self.seed,
+            encoder=encoder,
         )
 
     def steps(self, epochs: float) -> int:
@@ -152,15 +153,17 @@ def _metric_names(task: tasks.Task) -> list[str]:
 
 
 def _model(options: dict[str, Any], chosen: tuple[tasks.Task, ...]) -> Any:
-    if options.pop("pretrained"):
-        raise ValueError("model.pretrained: cannot load weights yet, give '' (from scratch)")
-    return models.get(
-        options.pop("name"),
+    name, pretrained = options.pop("name"), options.pop("pretrained")
+    model = models.get(
+        name,
         backbone=options.pop("backbone"),
         heads={task.name: task.channels for task in chosen},
         axis_name=parallel.AXIS,
         **options,
     )
+    if pretrained and not hasattr(model, "encoders"):
+        raise ValueError(f"model.pretrained is {pretrained!r}, but {name} has no encoder to load weights for: give ''")
+    return model
 
 
 def _optimizer(config: ConfigDict, schedule: optax.Schedule) -> optax.GradientTransformation:

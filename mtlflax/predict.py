@@ -28,7 +28,7 @@ from mtlflax.checkpoint import Checkpoints
 from mtlflax.data import photo
 from mtlflax.errors import UserError
 from mtlflax.experiment import Experiment, build
-from mtlflax.step import normalise
+from mtlflax.step import TrainState, normalise
 from mtlflax.writers import plain_errors
 
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
@@ -39,14 +39,11 @@ _MAX_ASPECT = 8
 _STRIP = 64  # rows that are enlarged and drawn at a time
 
 
-def load(
-    workdir: str | Path,
-) -> tuple[Experiment, ConfigDict, Callable[[Any], dict[str, jax.Array]]]:
-    """Loads a run's best checkpoint (or its newest, where none has competed).
+def restore(workdir: str | Path) -> tuple[Experiment, ConfigDict, TrainState]:
+    """Restores a run's best checkpoint (or its newest, where none has competed) on one device.
 
     Returns:
-        The experiment, its configuration, and a function from images, uint8 [B, H, W, 3] RGB, to predictions: task →
-        float32 [B, H, W, channels]. It is compiled for each new shape of its input.
+        The experiment, its configuration, and the state.
 
     Raises:
         UserError: no run there, or none of its checkpoints can be read.
@@ -61,6 +58,22 @@ def load(
         raise UserError(f"{workdir} has no checkpoint: train it first")
     sharding = parallel.replicated(parallel.make_mesh(1))
     state = checkpoints.restore(step, jax.jit(experiment.init, out_shardings=sharding)())
+    return experiment, config, state
+
+
+def load(
+    workdir: str | Path,
+) -> tuple[Experiment, ConfigDict, Callable[[Any], dict[str, jax.Array]]]:
+    """Loads a run's network, as `restore` does.
+
+    Returns:
+        The experiment, its configuration, and a function from images, uint8 [B, H, W, 3] RGB, to predictions: task →
+        float32 [B, H, W, channels]. It is compiled for each new shape of its input.
+
+    Raises:
+        UserError: no run there, or none of its checkpoints can be read.
+    """
+    experiment, config, state = restore(workdir)
     variables = {"params": state.params, "batch_stats": state.batch_stats}
 
     @jax.jit

@@ -15,6 +15,7 @@ import optax
 
 from mtlflax import backward, trunk, weighting
 from mtlflax.method import Method, init_method
+from mtlflax.models import pretrained
 from mtlflax.parallel import AXIS
 from mtlflax.tasks import Task
 
@@ -48,17 +49,30 @@ def normalise(images: jax.Array) -> jax.Array:
 
 
 def init_state(
-    model: nn.Module,
+    model: Any,
     optimizer: optax.GradientTransformation,
     method: Method,
     *,
     num_tasks: int,
     size: tuple[int, int],
     seed: int,
+    encoder: Any = None,
 ) -> TrainState:
-    """The state at step 0; a pure function of the seed, to be jitted with the shardings wanted."""
+    """The state at step 0; a pure function of the seed and the encoder, to be jitted with the shardings wanted.
+
+    Args:
+        model: the network.
+        optimizer: of the parameters.
+        method: the weighting.
+        num_tasks: K.
+        size: (H, W) of the images.
+        seed: of the parameters.
+        encoder: pretrained variables, which replace those at the paths `model.encoders`; None = from scratch.
+    """
     images = jnp.zeros((1, *size, 3))
     variables = model.init(jax.random.key(seed), images, train=False)
+    if encoder is not None:
+        variables = pretrained.put(variables, encoder, model.encoders)
     weighting_state = init_method(method, model, variables, images, num_tasks)
     if "losses_after" in method.needs:
         weighting_state = {"method": weighting_state, "losses_after": jnp.zeros(num_tasks)}

@@ -47,7 +47,7 @@ def evaluate_checkpoint(config: ConfigDict, workdir: str | Path) -> dict[str, fl
     """
     workdir = Path(workdir)
     configuration.load(workdir)  # a clear error where there is no run
-    setup = _set_up(config)
+    setup = _set_up(config, begun=True)
     configuration.compare(setup.config, workdir, free=("batch_size",), **setup.facts)
     checkpoints = Checkpoints(workdir, read_only=True)
     step = checkpoints.best_step or checkpoints.latest_step
@@ -69,15 +69,17 @@ class _Setup(NamedTuple):
     validation: Any
     augment: Augment
     experiment: Experiment
+    encoder: tuple[Any, str]  # pretrained variables or None, and where they are from
     facts: dict[str, Any]
 
 
-def _set_up(config: ConfigDict) -> _Setup:
+def _set_up(config: ConfigDict, *, begun: bool) -> _Setup:
     asked_for = config.data.name == "streets"
     config = configuration.resolve(config)
     mesh = parallel.make_mesh()
     build(config, num_frames=2**31)  # names what is wrong before any data is read or rendered
     augment = configuration.augmentation(config)
+    encoder = (None, "from a checkpoint") if begun else configuration.open_encoder(config)
     _say(configuration.describe_data(config, asked_for=asked_for))
     training = configuration.open_data(config, "train")
     validation = configuration.open_data(config, "val")
@@ -90,12 +92,13 @@ def _set_up(config: ConfigDict) -> _Setup:
     }
     kind = mesh.devices.flat[0].device_kind
     _say(f"{len(training)} training and {len(validation)} validation frames; {mesh.size} × {kind}")
-    return _Setup(config, mesh, training, validation, augment, experiment, facts)
+    _say(f"encoder: {config.model.backbone}, {encoder[1]}")
+    return _Setup(config, mesh, training, validation, augment, experiment, encoder, facts)
 
 
 def _init(setup: _Setup) -> Any:
     # Made where it is used, not copied there.
-    return jax.jit(setup.experiment.init, out_shardings=parallel.replicated(setup.mesh))()
+    return jax.jit(setup.experiment.init, out_shardings=parallel.replicated(setup.mesh))(setup.encoder[0])
 
 
 def _train(config: ConfigDict, workdir: Path, stack: ExitStack) -> dict[str, float]:
@@ -104,10 +107,10 @@ def _train(config: ConfigDict, workdir: Path, stack: ExitStack) -> dict[str, flo
     # ---------------------------------------------------------------- data, network, steps
     if jax.process_index() == 0:
         stack.enter_context(configuration.only_run(workdir))
-    setup = _set_up(config)
-    config, mesh, training, validation, augment, experiment, facts = setup
+    setup = _set_up(config, begun=configuration.begun(workdir))
+    config, mesh, training, validation, augment, experiment, encoder, facts = setup
     configuration.check_batch_size(config, mesh.size)
-    configuration.record(config, workdir, **facts)
+    configuration.record(config, workdir, encoder=encoder[1], **facts)
     total = experiment.total_steps
     evaluate_every = experiment.steps(config.evaluate_every)
     checkpoint_every = experiment.steps(config.checkpoint.every)

@@ -10,6 +10,7 @@ from typing import Any
 
 from flax import linen as nn
 
+from mtlflax.models import pretrained
 from mtlflax.models.cross_stitch import CrossStitchNetwork
 from mtlflax.models.deeplab import DeepLabV3Plus
 from mtlflax.models.encoders import ENCODERS, encoder
@@ -18,7 +19,7 @@ from mtlflax.models.nddr import NDDRCNN
 from mtlflax.models.sluice import SluiceNetwork
 from mtlflax.models.unet import UNet
 
-__all__ = ["ENCODERS", "MODELS", "encoder", "get"]
+__all__ = ["ENCODERS", "MODELS", "encoder", "get", "pretrained"]
 
 MODELS: dict[str, type[nn.Module]] = {
     "unet": UNet,

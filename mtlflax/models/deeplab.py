@@ -170,6 +170,11 @@ class DeepLabV3Plus(nn.Module):
         size = (images.shape[1], images.shape[2])
         return {task: self.decode(features, task, train, size=size) for task in self.heads}
 
+    @property
+    def encoders(self) -> tuple[str, ...]:
+        """Where the encoders are among the variables: what pretrained weights replace."""
+        return ("encoder",)
+
     def encode(self, images: jax.Array, train: bool = False) -> tuple[jax.Array, ...]:
         """The shared part: images to the maps that the heads take."""
         return self._taken(self.encoder(images, train))

@@ -142,6 +142,11 @@ class MTAN(nn.Module):
         size = (images.shape[1], images.shape[2])
         return {task: self.decode(features, task, train, size=size) for task in self.heads}
 
+    @property
+    def encoders(self) -> tuple[str, ...]:
+        """Where the encoders are among the variables: what pretrained weights replace."""
+        return ("encoder",)
+
     def encode(self, images: jax.Array, train: bool = False) -> dict[str, jax.Array]:
         """The trunk: images to each task's attended map of the encoder's last stage."""
         x, stages = self.encoder.stem(images, train), []

@@ -109,6 +109,11 @@ class SoftSharing(nn.Module):
             outputs[task] = getattr(self, f"decoder_{task}")(tuple(features), size, train)
         return outputs
 
+    @property
+    def encoders(self) -> tuple[str, ...]:
+        """Where the encoders are among the variables: what pretrained weights replace."""
+        return tuple(f"encoder_{task}" for task in self.heads)
+
     @nn.nowrap
     def unit(self, index: int) -> nn.Module:
         """A new unit for the task of that index, called with (all tasks' maps [B, H, W, C], train) → [B, H, W, C]."""

@@ -72,6 +72,11 @@ class UNet(nn.Module):
         self.decoder_channels = tuple(self.decoder_channels)
         super().__post_init__()
 
+    @property
+    def encoders(self) -> tuple[str, ...]:
+        """Where the encoders are among the variables: what pretrained weights replace."""
+        return ("encoder",)
+
     def setup(self) -> None:
         """Builds the encoder and the decoders."""
         self.encoder = encoder(self.backbone, remat=self.remat, axis_name=self.axis_name, dtype=self.dtype)
