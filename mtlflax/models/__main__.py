@@ -1,0 +1,110 @@
+"""How large the encoders and the networks are, and what a forward pass costs.
+
+python -m mtlflax.models [--backbone=resnet50] [--size=128x256] [--classes=19]
+
+Encoders are counted with the ImageNet classifier that they lack here, to be compared with the published counts;
+networks with heads for segmentation and depth. A multiply-add is one of a convolution's or a matrix product's.
+"""
+
+import argparse
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from flax.core import unfreeze
+
+from mtlflax.models import ENCODERS, MODELS, encoder, get
+
+# Parameters and 10⁹ multiply-adds at 224×224, from the metadata of torchvision 0.28's weights.
+PUBLISHED = {
+    "resnet18": (11_689_512, 1.814),
+    "resnet34": (21_797_672, 3.664),
+    "resnet50": (25_557_032, 4.089),
+    "resnet101": (44_549_160, 7.801),
+    "densenet121": (7_978_856, 2.834),
+    "densenet169": (14_149_480, 3.36),
+}
+CLASSES = 1000
+
+
+def count(model: nn.Module, size: tuple[int, int]) -> tuple[int, int]:
+    """A network's parameters, and the multiply-adds of its forward pass on one image of that size [H, W]."""
+    images = jax.ShapeDtypeStruct((1, *size, 3), jnp.float32)
+    variables = unfreeze(jax.eval_shape(model.init, jax.random.key(0), images))
+    parameters = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(variables["params"]))
+    return parameters, multiply_adds(jax.make_jaxpr(model.apply)(variables, images).jaxpr)
+
+
+def count_classifier(backbone: str, size: tuple[int, int]) -> tuple[int, int]:
+    """The same of an encoder with the classifier of ImageNet's 1000 classes behind it."""
+    model = encoder(backbone)
+    parameters, operations = count(model, size)
+    images = jax.ShapeDtypeStruct((1, *size, 3), jnp.float32)
+    features, _ = jax.eval_shape(model.init_with_output, jax.random.key(0), images)
+    width = features[-1].shape[-1]
+    return parameters + (width + 1) * CLASSES, operations + width * CLASSES
+
+
+def multiply_adds(jaxpr: Any) -> int:
+    """Of the convolutions and matrix products of a traced function, those of functions within it included."""
+    total = 0
+    for equation in jaxpr.eqns:
+        for parameter in jax.tree.leaves(list(equation.params.values()), is_leaf=lambda x: hasattr(x, "eqns")):
+            inner = getattr(parameter, "jaxpr", parameter)
+            total += multiply_adds(inner) if hasattr(inner, "eqns") else 0
+        outputs = math.prod(equation.outvars[0].aval.shape)
+        if equation.primitive.name == "conv_general_dilated":
+            kernel = equation.invars[1].aval.shape
+            features = kernel[equation.params["dimension_numbers"].rhs_spec[0]]
+            total += outputs * math.prod(kernel) // features
+        elif equation.primitive.name == "dot_general":
+            (contracted, _), _ = equation.params["dimension_numbers"]
+            total += outputs * math.prod(equation.invars[0].aval.shape[axis] for axis in contracted)
+    return total
+
+
+def encoder_table() -> str:
+    """The encoders with classifiers, beside what is published."""
+    lines = ["| encoder, with classifier | parameters | published | 10⁹ multiply-adds at 224×224 | published |"]
+    lines.append("|---|---|---|---|---|")
+    for name in ENCODERS:
+        parameters, operations = count_classifier(name, (224, 224))
+        known, cost = PUBLISHED[name]
+        lines.append(f"| `{name}` | {parameters:,} | {known:,} | {operations / 1e9:.3f} | {cost:.3f} |")
+    return "\n".join(lines)
+
+
+def network_table(backbone: str, size: tuple[int, int], classes: int) -> str:
+    """The topologies with their default options and heads for segmentation and depth."""
+    heads = {"segmentation": classes, "depth": 1}
+    lines = [f"| network, {backbone} | 10⁶ parameters | 10⁹ multiply-adds at {size[0]}×{size[1]} |", "|---|---|---|"]
+    single = get("unet", backbone=backbone, heads={"segmentation": classes}, attention="none")
+    networks = {"`unet`, segmentation alone, without attention": single}
+    networks |= {f"`{name}`": get(name, backbone=backbone, heads=heads) for name in MODELS}
+    for name, model in networks.items():
+        parameters, operations = count(model, size)
+        lines.append(f"| {name} | {parameters / 1e6:.2f} | {operations / 1e9:.2f} |")
+    return "\n".join(lines)
+
+
+def _size(text: str) -> tuple[int, int]:
+    height, _, width = text.partition("x")
+    return int(height), int(width)
+
+
+def main() -> None:
+    """Prints both tables."""
+    parser = argparse.ArgumentParser(prog="python -m mtlflax.models", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--backbone", choices=ENCODERS, default="resnet50")
+    parser.add_argument("--size", type=_size, default=(128, 256), help="HEIGHTxWIDTH of the networks' images")
+    parser.add_argument("--classes", type=int, default=19)
+    options = parser.parse_args()
+    print(encoder_table())
+    print()
+    print(network_table(options.backbone, options.size, options.classes))
+
+
+if __name__ == "__main__":
+    main()

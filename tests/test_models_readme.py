@@ -1,0 +1,24 @@
+"""The page beside the networks: its code runs, it names every network and every kind of attention."""
+
+import re
+from pathlib import Path
+
+from mtlflax import models
+from mtlflax.models.attention import KINDS
+
+PAGE = (Path(models.__file__).parent / "README.md").read_text()
+
+
+def test_its_code_runs():
+    (block,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+    names = {}
+    exec(block, names)
+    assert names["outputs"]["segmentation"].shape == (1, 64, 96, 19)
+
+
+def test_it_names_every_network_and_attention():
+    for name in models.MODELS:
+        assert f"| `{name}` | a" in PAGE, name  # in the list
+        assert re.search(rf"\| `{name}` \| \d", PAGE), name  # in the table of sizes
+    for name in KINDS:
+        assert f"| `{name}` |" in PAGE, name

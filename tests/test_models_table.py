@@ -1,0 +1,31 @@
+"""The table of `python -m mtlflax.models`: counts against the published ones."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from mtlflax.models import __main__ as table
+
+
+@pytest.mark.parametrize("backbone", ["resnet18", "resnet50", "densenet121"])
+def test_counts_are_the_published_ones(backbone):
+    parameters, operations = table.count_classifier(backbone, (224, 224))
+    known, cost = table.PUBLISHED[backbone]
+    assert parameters == known
+    assert round(operations / 1e9, 3) == cost
+
+
+def test_multiply_adds_are_counted_wherever_they_are():
+    def product(a, b):
+        return jax.jit(lambda a: a @ b)(a) + jax.checkpoint(lambda a: a @ b)(a)
+
+    jaxpr = jax.make_jaxpr(product)(jnp.ones((3, 5)), jnp.ones((5, 7)))
+    assert table.multiply_adds(jaxpr.jaxpr) == 2 * 3 * 5 * 7
+
+
+def test_the_command_prints_every_network(monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["models", "--backbone=resnet18", "--size=64x96"])
+    monkeypatch.setattr(table, "encoder_table", lambda: "")
+    table.main()
+    printed = capsys.readouterr().out
+    assert all(f"| `{name}` |" in printed for name in table.MODELS)
