@@ -10,20 +10,20 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict, unflatten_dict
-from test_backward import TASKS, check_step, make_method, make_state, make_step, task_gradients
+from test_backward import OPTIMIZER, TASKS, check_step, make_method, make_step, task_gradients
 from test_step import assert_close, make_batch
 
 from configs import single_task
 from mtlflax import models, parallel, weighting
-from mtlflax.method import balance_gradients
+from mtlflax.method import Method, balance_gradients, init_method
 from mtlflax.models import unet
 from mtlflax.models.attention import KINDS
 from mtlflax.models.decoder import Decoder
 from mtlflax.models.layers import Conv
+from mtlflax.step import TrainState
 from mtlflax.trunk import has_trunk
 
 HEADS = {"segmentation": 19, "depth": 1, "normals": 3}
-SIZES = [(64, 96), (45, 71)]
 
 
 class TinyEncoder(nn.Module):
@@ -46,8 +46,9 @@ class TinyEncoder(nn.Module):
 
 @pytest.fixture(autouse=True)
 def tiny(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """What takes time here is compiling: a tiny encoder, and few optimisations."""
+    """What takes time here is compiling: a tiny encoder, small decoders, few optimisations."""
     monkeypatch.setattr(unet, "encoder", TinyEncoder)
+    monkeypatch.setattr(unet, "HEAD_STRIDES", (1, 8))  # 8: two stages, one before another, are all there is to test
     jax.config.update("jax_disable_most_optimizations", True)
     yield
     jax.config.update("jax_disable_most_optimizations", False)
@@ -55,7 +56,7 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 def network(kind: str, num_tasks: int = 2, **options: Any) -> Any:
     heads = dict(list(HEADS.items())[:num_tasks])
-    options = {"decoder_channels": (16, 16, 16, 8, 8), "head_stride": 4, **options}
+    options = {"decoder_channels": (16, 16, 16, 8, 8), "head_stride": 8, **options}
     return models.get("unet", backbone="resnet18", heads=heads, attention=kind, **options)
 
 
@@ -198,27 +199,23 @@ def test_a_stage_is_the_formula_in_numpy(kind: str, size: tuple[int, int], train
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_bfloat16_is_near_float32(kind: str) -> None:
-    results = []
-    for dtype in (jnp.float32, jnp.bfloat16):
-        decoder, variables, given = parts_of_a_stage(kind, (6, 8), dtype)
-        ours = jax.jit(partial(decoder.apply, train=False, method=our_stage))(variables, *given)
-        assert ours.dtype == dtype
-        results.append(np.float32(ours))
-    full, half = results
-    assert 1e-4 < np.linalg.norm(half - full) / np.linalg.norm(full) < 0.03
+def test_bfloat16_is_near_the_formula(kind: str) -> None:
+    decoder, variables, given = parts_of_a_stage(kind, (6, 8), jnp.bfloat16)
+    ours = jax.jit(partial(decoder.apply, train=False, method=our_stage))(variables, *given)
+    expected = stage(kind, *jax.tree.map(np.float64, (variables, *given)), train=False)
+    assert ours.dtype == jnp.bfloat16
+    assert 1e-4 < np.linalg.norm(np.float64(ours) - expected) / np.linalg.norm(expected) < 0.03
 
 
 # --------------------------------------------------------------------------------------- the network
 
 
-@pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("kind", KINDS)
-def test_shapes_and_names(kind: str, size: tuple[int, int]) -> None:
+def test_shapes_and_names(kind: str) -> None:
     model = network(kind, head_stride=1)
-    outputs, variables = jax.eval_shape(model.init_with_output, jax.random.key(0), jnp.zeros((2, *size, 3)))
+    outputs, variables = jax.eval_shape(model.init_with_output, jax.random.key(0), jnp.zeros((2, 45, 72, 3)))
     assert {k: (v.shape, v.dtype) for k, v in outputs.items()} == {
-        task: ((2, *size, channels), jnp.float32) for task, channels in model.heads.items()
+        task: ((2, 45, 72, channels), jnp.float32) for task, channels in model.heads.items()
     }
     # Attention adds its parameters and leaves the others': on skips, of which there is none at stride 1, or behind.
     paths = [set(flatten_dict(v["params"], sep="/")) for v in (variables, plain_shapes())]
@@ -232,25 +229,25 @@ def plain_shapes() -> Any:
     return jax.eval_shape(network("none", head_stride=1).init, jax.random.key(0), jnp.zeros((2, 64, 64, 3)))
 
 
-@pytest.mark.parametrize("num_tasks", [2, 3])
-@pytest.mark.parametrize("kind", KINDS)
+# With three tasks, all that decoders without coupling could get wrong they get wrong with two.
+SHARING = [(kind, 2) for kind in KINDS] + [("cross_task", 3)]
+SHARING += [pytest.param(kind, 3, marks=pytest.mark.slow) for kind in KINDS if kind != "cross_task"]
+
+
+@pytest.mark.parametrize(("kind", "num_tasks"), SHARING)
 def test_a_parameter_is_shared_if_and_only_if_several_losses_depend_on_it(kind: str, num_tasks: int) -> None:
     model = network(kind, num_tasks)
     variables = initialised(model)
 
     @jax.jit
     def gradients(params: Any, images: jax.Array) -> Any:
-        def losses(params: Any) -> Any:
-            outputs, updated = model.apply({**variables, "params": params}, images, True, mutable=["batch_stats"])
-            return jnp.stack([jnp.mean(jnp.square(outputs[task] - 0.3)) for task in model.heads]), updated
+        def losses(params: Any) -> jax.Array:
+            outputs = model.apply({**variables, "params": params}, images)
+            return jnp.stack([jnp.mean(jnp.square(outputs[task] - 0.3)) for task in model.heads])
 
-        _, pullback, updated = jax.vjp(losses, params, has_aux=True)
-        return jax.vmap(pullback)(jnp.eye(num_tasks))[0], updated["batch_stats"]
+        return jax.jacrev(losses)(params)
 
-    grads, stats = jax.device_get(gradients(variables["params"], pictures(2, 64, 64)))
-    moved = jax.tree.map(lambda a, b: not np.array_equal(a, b), stats, variables["batch_stats"])
-    assert all(jax.tree.leaves(moved))
-    flat = flatten_dict(grads, sep="/")
+    flat = flatten_dict(jax.device_get(gradients(variables["params"], pictures(2, 32, 64))), sep="/")
     assert all(np.all(np.isfinite(of_tasks)) for of_tasks in flat.values())
     depending = {path: sum(bool(np.any(g)) for g in of_tasks) for path, of_tasks in flat.items()}
     assert depending == {path: num_tasks if model.shared(path) else 1 for path in flat}
@@ -286,10 +283,21 @@ def test_coupled_decoders_have_no_branch_for_each_task() -> None:
         balance_gradients("mgda", model, num_tasks=2, level="representation")
 
 
+def start(method: Method, model: Any) -> TrainState:
+    """The state at step 0, of variables drawn on the host, which saves compiling `init`."""
+    variables = initialised(model)
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        optimizer=OPTIMIZER.init(variables["params"]),
+        weighting=init_method(method, model, variables, pictures(1, 32, 64), 2),
+        **variables,
+    )
+
+
 def test_a_weighted_step_of_coupled_decoders_is_that_of_the_weighted_gradients() -> None:
     model, batch = network("cross_task", axis_name=parallel.AXIS), make_batch(0)
     method = make_method("constant", model, weights=(0.5, 2.0))
-    state = make_state(method, model)
+    state = start(method, model)
     losses, gradients = task_gradients(state.params, state.batch_stats, batch, model)
     mesh, step = make_step(method, model=model)
     after, metrics = step(state, parallel.shard_batch(batch, mesh))
@@ -303,7 +311,7 @@ def test_a_weighted_step_of_coupled_decoders_is_that_of_the_weighted_gradients()
 def test_a_balanced_step_of_coupled_decoders_is_the_method_on_gradients_taken_one_by_one() -> None:
     model, batch = network("cross_task", axis_name=parallel.AXIS), make_batch(0)
     method = make_method("pcgrad", model)
-    state = make_state(method, model)
+    state = start(method, model)
     losses, gradients = task_gradients(state.params, state.batch_stats, batch, model)
     transform = weighting.get("pcgrad", num_tasks=2, shared=model.shared)
     check_step(method, transform, {"losses": losses}, gradients, batch, losses, state, model, TASKS)

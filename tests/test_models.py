@@ -14,7 +14,6 @@ from jax.sharding import AxisType, PartitionSpec
 
 from mtlflax import models
 from mtlflax.models import densenet, resnet
-from mtlflax.models.attention import AttentionGate
 from mtlflax.models.layers import BatchNorm, Conv, max_pool, resize, scaled_normal
 
 HEADS = {"segmentation": 19, "depth": 1}
@@ -45,9 +44,8 @@ def shapes(**options: Any) -> Any:
     return jax.eval_shape(network(**options).init, jax.random.key(0), images)
 
 
-@cache
-def initialised(backbone: str = "resnet18", **options: Any) -> Any:
-    """Variables drawn on the host, which saves compiling `init`; once per network, for tests with `shallow` alone."""
+def initialised_anew(backbone: str = "resnet18", **options: Any) -> Any:
+    """Variables drawn on the host, which saves compiling `init`."""
     rng = np.random.default_rng(0)
 
     def draw(path: tuple[str, ...], leaf: jax.ShapeDtypeStruct) -> np.ndarray:
@@ -58,6 +56,9 @@ def initialised(backbone: str = "resnet18", **options: Any) -> Any:
 
     flat = flatten_dict(shapes(backbone=backbone, **options))
     return unflatten_dict({path: draw(path, leaf) for path, leaf in flat.items()})
+
+
+initialised = cache(initialised_anew)  # once per network, for tests with `shallow` alone
 
 
 def sizes(variables: Any) -> dict[str, int]:
@@ -112,6 +113,29 @@ def test_densenet_refuses_tiny_images() -> None:
     module = models.encoder("densenet121")
     with pytest.raises(ValueError, match="at least 32×32 pixels, got 31×64"):
         jax.eval_shape(module.init, jax.random.key(0), jnp.zeros((1, 31, 64, 3)))
+
+
+@pytest.mark.parametrize("output_stride", [16, 8])
+@pytest.mark.usefixtures("shallow")
+def test_a_dilated_resnet_is_the_strided_one_in_between_too(output_stride: int, monkeypatch: Any) -> None:
+    """Holes for strides (à trous): at every second or fourth pixel its maps are those of the strided encoder."""
+    monkeypatch.setitem(resnet.VARIANTS, "resnet18", ((1, 1, 2, 2), False))
+    variables = {collection: tree["encoder"] for collection, tree in initialised_anew("resnet18").items()}
+    images = pictures(1, 75, 97)
+    strided, dilated = (
+        jax.jit(models.encoder("resnet18", output_stride=stride).apply)(variables, images)
+        for stride in (32, output_stride)
+    )
+    for stride, there, here in zip((2, 4, 8, 16, 32), strided, dilated, strict=True):
+        step = max(1, stride // output_stride)
+        assert here.shape[1:3] == tuple(-(-n // min(stride, output_stride)) for n in (75, 97))
+        np.testing.assert_allclose(here[:, ::step, ::step], there, rtol=1e-4, atol=1e-5)
+
+
+def test_output_strides_are_checked() -> None:
+    for name in ("resnet18", "densenet121"):
+        with pytest.raises(ValueError, match="output_stride is 4: choose 8, 16 or 32"):
+            jax.eval_shape(models.encoder(name, output_stride=4).init, jax.random.key(0), jnp.zeros((1, 64, 64, 3)))
 
 
 # -------------------------------------------------------------------------------------------- U-Net
@@ -283,11 +307,34 @@ def test_bfloat16_is_near_float32(backbone: str) -> None:
         assert 1e-4 < error < 0.1  # bfloat16 has 8 bits: another computation, and not far away
 
 
+# XLA's CPU backend takes out what keeps recomputation behind the forward pass before it orders a program's operations:
+# left in, as compilers for accelerators leave it, the memory needed shows what remat is worth.
+KEEP_BARRIERS = {"xla_disable_hlo_passes": "cse_barrier_expander"}
+
+
+@pytest.mark.parametrize("backbone", ["resnet18", pytest.param("densenet121", marks=pytest.mark.slow)])
 @pytest.mark.usefixtures("shallow")
-def test_attention_changes_only_the_attention() -> None:
-    plain, gated = sizes(shapes(attention="none")), sizes(shapes())
-    assert set(plain) < set(gated)
-    assert all("_attention/" in path for path in set(gated) - set(plain))
+def test_remat_changes_the_memory_and_not_the_gradients(backbone: str) -> None:
+    variables, images = initialised(backbone, attention="none"), pictures(6, 128, 128)
+    both = [shapes(backbone=backbone, attention="none", remat=remat) for remat in (False, True)]
+    assert both[0] == both[1]
+
+    def gradients(remat: bool) -> tuple[int, Any]:
+        model = models.get("unet", backbone=backbone, heads={"depth": 1}, attention="none", remat=remat, **SMALL)
+
+        def loss(params: Any, images: jax.Array) -> Any:
+            outputs, updated = model.apply({**variables, "params": params}, images, True, mutable=["batch_stats"])
+            return jnp.mean(jnp.square(outputs["depth"] - 0.3)), updated
+
+        params = {name: tree for name, tree in variables["params"].items() if name != "decoder_segmentation"}
+        compiled = jax.jit(jax.grad(loss, has_aux=True)).lower(params, images).compile(compiler_options=KEEP_BARRIERS)
+        return compiled.memory_analysis().temp_size_in_bytes, jax.device_get(compiled(params, images))
+
+    (memory, expected), (memory_of_remat, ours) = gradients(remat=False), gradients(remat=True)
+    assert memory_of_remat < 0.7 * memory  # the encoder or the decoder alone would not do
+    assert jax.tree.structure(ours) == jax.tree.structure(expected)
+    for our, leaf in zip(jax.tree.leaves(ours), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(our, leaf, rtol=0, atol=1e-5 * np.abs(leaf).max())
 
 
 def test_names_are_checked() -> None:
@@ -399,18 +446,3 @@ def test_resize_equals_jax_image(size: tuple[int, int]) -> None:
     x = jax.random.normal(jax.random.key(0), (2, 5, 7, 3))
     expected = jax.image.resize(x, (2, *size, 3), "bilinear", antialias=False)
     np.testing.assert_allclose(resize(x, size), expected, rtol=1e-5, atol=1e-6)
-
-
-def test_attention_gate_against_numpy() -> None:
-    rng = np.random.default_rng(0)
-    skip, gating = rng.normal(size=(1, 4, 6, 8)), rng.normal(size=(1, 2, 3, 5))
-    gate = AttentionGate()
-    variables = gate.init(jax.random.key(0), jnp.float32(skip), jnp.float32(gating))
-    p = jax.tree.map(np.float64, variables["params"])
-    coarse = skip.reshape(1, 2, 2, 3, 2, 8).mean((2, 4))
-    hidden = coarse @ p["skip"]["kernel"][0, 0] + gating @ p["gating"]["kernel"][0, 0]
-    q = np.maximum(hidden + p["gating"]["bias"], 0) @ p["psi"]["kernel"][0, 0] + p["psi"]["bias"]
-    alpha = jax.image.resize(1 / (1 + np.exp(-q)), (1, 4, 6, 1), "bilinear")
-    ours = jax.jit(gate.apply)(variables, jnp.float32(skip), jnp.float32(gating))
-    np.testing.assert_allclose(ours, skip * alpha, atol=1e-5)
-    assert 0.05 < alpha.min() < alpha.max() < 0.95

@@ -1,6 +1,6 @@
 """The encoders against torchvision's own, with random weights and random running statistics."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -10,6 +10,7 @@ import pytest
 
 from mtlflax import models
 from mtlflax.errors import UserError
+from mtlflax.models import densenet, resnet
 from mtlflax.models.layers import Conv, average_pool, max_pool, resize
 from mtlflax.models.pretrained import convert
 
@@ -50,10 +51,10 @@ def hurry() -> Iterator[None]:
     jax.config.update("jax_disable_most_optimizations", False)
 
 
-def random_network(backbone: str) -> Any:
-    """torchvision's network with every tensor random, running statistics included."""
+def random_network(backbone: str, make: Callable[..., Any] | None = None) -> Any:
+    """torchvision's network, or what `make` makes, with every tensor random, running statistics included."""
     torch.manual_seed(0)
-    network = getattr(torchvision.models, backbone)(weights=None)
+    network = (make or getattr(torchvision.models, backbone))()
     for module in network.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             torch.nn.init.uniform_(module.weight, 0.5, 1.5)
@@ -90,9 +91,11 @@ def assert_close(ours: Any, theirs: np.ndarray, tolerance: float = 1e-5) -> None
     assert error <= tolerance, error
 
 
-def our_features(backbone: str, variables: Mapping[str, Any], images: np.ndarray, train: bool) -> tuple[Any, Any]:
+def our_features(
+    backbone: str, variables: Mapping[str, Any], images: np.ndarray, train: bool, **options: Any
+) -> tuple[Any, Any]:
     """The five maps and the updated running statistics, in the precision of `images`."""
-    module = models.encoder(backbone, dtype=images.dtype)
+    module = models.encoder(backbone, dtype=images.dtype, **options)
     apply = jax.jit(partial(module.apply, train=train, mutable=["batch_stats"]))
     with jax.default_matmul_precision("highest"):
         features, updated = apply(variables, images)
@@ -136,6 +139,46 @@ def test_training_features_equal_torchvision(backbone: str, size: tuple[int, int
     jax.tree.map(lambda our, their: assert_close(our, their, 1e-6), running, moved)
     still = jax.tree.map(np.array_equal, moved, variables["batch_stats"])
     assert not any(jax.tree.leaves(still))
+
+
+# Blocks a stage of networks that have every part, quickly; the real ones are as deep as they are.
+SHALLOW = {"resnet50": (1, 2, 2, 3), "densenet121": (1, 2, 2, 3)}
+
+
+def dilated_network(backbone: str, depths: tuple[int, ...], output_stride: int) -> Any:
+    """torchvision's of that output stride. It has none for DenseNet: there its modules are edited."""
+    if backbone == "resnet50":
+        replaced = [False, output_stride == 8, True]
+        block = torchvision.models.resnet.Bottleneck
+        return torchvision.models.ResNet(block, list(depths), replace_stride_with_dilation=replaced)
+    network = torchvision.models.DenseNet(32, depths, 64)
+    dilation = 1
+    for stage in range(2, 5):
+        if 2 ** (stage + 1) > output_stride:
+            network.features.get_submodule(f"transition{stage - 1}").pool = torch.nn.Identity()
+            dilation *= 2
+        for layer in network.features.get_submodule(f"denseblock{stage}").children():
+            layer.conv2.dilation = layer.conv2.padding = (dilation, dilation)
+    return network
+
+
+@pytest.mark.parametrize("deep", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("output_stride", [16, 8])
+@pytest.mark.parametrize("backbone", ["resnet50", "densenet121"])
+def test_dilated_features_equal_torchvision(
+    backbone: str, output_stride: int, deep: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = resnet if backbone == "resnet50" else densenet
+    depths = {"resnet50": (3, 4, 6, 3), "densenet121": (6, 12, 24, 16)}[backbone] if deep else SHALLOW[backbone]
+    monkeypatch.setitem(module.VARIANTS, backbone, (depths, True) if backbone == "resnet50" else depths)
+    network = random_network(backbone, lambda: dilated_network(backbone, depths, output_stride))
+    images = np.random.default_rng(0).normal(size=(2, *ODD, 3)).astype(np.float32)
+    variables = convert(backbone, state_of(network))
+    ours, _ = our_features(backbone, variables, images, train=False, output_stride=output_stride)
+    theirs = torch_features(network, backbone, images, train=False)
+    for our, their in zip(ours, theirs, strict=True):
+        assert_close(our, their)
+    assert ours[-1].shape[1:3] == ours[{16: 3, 8: 2}[output_stride]].shape[1:3]
 
 
 @pytest.mark.parametrize(

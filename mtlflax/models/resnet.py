@@ -25,12 +25,16 @@ VARIANTS: dict[str, tuple[tuple[int, int, int, int], bool]] = {
 
 
 class Block(nn.Module):
-    """A residual block: 3×3 and 3×3, or a bottleneck of 1×1, 3×3 and 4 times wider 1×1."""
+    """A residual block: 3×3 and 3×3, or a bottleneck of 1×1, 3×3 and 4 times wider 1×1.
+
+    Attributes:
+        dilations: of the first 3×3 convolution, where the stride is, and of the second, if there is one.
+    """
 
     features: int
     stride: int
     bottleneck: bool
-    dilation: int = 1
+    dilations: tuple[int, int] = (1, 1)
     axis_name: str | None = None
     dtype: DTypeLike = jnp.float32
 
@@ -40,17 +44,18 @@ class Block(nn.Module):
         conv = partial(Conv, dtype=self.dtype)
         norm = partial(BatchNorm, axis_name=self.axis_name, dtype=self.dtype)
         width = self.features * (4 if self.bottleneck else 1)
+        first, second = self.dilations
 
         if self.bottleneck:
             y = conv(self.features, name="conv1")(x)
             y = nn.relu(norm(name="bn1")(y, train))
-            y = conv(self.features, 3, self.stride, self.dilation, self.dilation, name="conv2")(y)
+            y = conv(self.features, 3, self.stride, first, first, name="conv2")(y)
             y = nn.relu(norm(name="bn2")(y, train))
             y = norm(name="bn3")(conv(width, name="conv3")(y), train)
         else:
-            y = conv(width, 3, self.stride, self.dilation, self.dilation, name="conv1")(x)
+            y = conv(width, 3, self.stride, first, first, name="conv1")(x)
             y = nn.relu(norm(name="bn1")(y, train))
-            y = norm(name="bn2")(conv(width, 3, 1, 1, name="conv2")(y), train)
+            y = norm(name="bn2")(conv(width, 3, 1, second, second, name="conv2")(y), train)
 
         if self.stride != 1 or x.shape[-1] != width:
             x = conv(width, 1, self.stride, name="downsample_conv")(x)
@@ -68,7 +73,8 @@ class ResNet(nn.Module):
     Attributes:
         variant: a key of `VARIANTS`.
         output_stride: 32, or 16 or 8: where strides would go beyond it, convolutions are dilated
-            instead, as torchvision's `replace_stride_with_dilation` does, and the weights stay the same.
+            instead, as torchvision's `replace_stride_with_dilation` does for bottlenecks, and the weights stay the
+            same.
         remat: whether the backward pass computes each block anew instead of keeping what is in it.
         axis_name: mapped axis for synchronised batch statistics.
         dtype: of the computation and of the features.
@@ -100,7 +106,7 @@ class ResNet(nn.Module):
                     features=64 * 2**stage,
                     stride=2 if stage > 0 and index == 0 and dilated == before else 1,
                     bottleneck=bottleneck,
-                    dilation=before if index == 0 else dilated,
+                    dilations=(before if index == 0 else dilated, dilated),
                     axis_name=self.axis_name,
                     dtype=self.dtype,
                 )

@@ -33,8 +33,9 @@ class UNet(nn.Module):
         decoder_channels: widths of the decoders' stages, to strides 16, 8, 4, 2 and 1.
         head_stride: 1, 2 or 4: where the heads are. No convolution of a decoder runs at a finer
             stride; the logits are enlarged bilinearly from there.
-        remat: whether the backward pass computes what is in the encoder's blocks and the decoders
-            anew: less memory, more time, the same results.
+        remat: whether the backward pass computes what is in the encoder's blocks and the decoders'
+            stages anew: less memory, more time, the same results. On a CPU only the time changes, as
+            XLA is free there to compute it early.
         axis_name: mapped axis for synchronised batch statistics.
         dtype: of the computation, e.g. "bfloat16"; parameters, batch statistics, heads and logits
             are float32.
