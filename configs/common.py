@@ -93,6 +93,7 @@ def _quick(config: ConfigDict, *, keep_backbone: bool) -> None:
     config.data.num_threads = 1
     if not keep_backbone:
         config.model.backbone = "resnet18"
+    config.model.pretrained = ""
     config.model.decoder_channels = (128, 64, 48, 32, 32)
     config.model.head_stride = 4
     # In 400 steps there is no time for rare classes to be found by cross-entropy, or for augmentation to pay.
