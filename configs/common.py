@@ -49,8 +49,8 @@ def get_config(weighting: dict, args: tuple[str, ...] = (), *, model: str = "une
         }
     )
 
-    # Pretrained: a file (.pth, .safetensors, .npz), a name on the Hugging Face hub (timm/resnet50.tv_in1k), or '' = from
-    # scratch; auto = the hub's ImageNet weights of the backbone on Cityscapes, from scratch on streets.
+    # Pretrained: a file (.pth, .safetensors, .npz), a name on the Hugging Face hub (timm/resnet50.tv_in1k), or '' =
+    # from scratch; auto = the hub's ImageNet weights of the backbone on Cityscapes, from scratch on streets.
     config.model = ConfigDict({"name": model, "backbone": "resnet50", "pretrained": "auto"})
     config.model.update(options(model))
 
@@ -101,6 +101,7 @@ def _quick(config: ConfigDict, *, keep_backbone: bool) -> None:
     config.data.num_threads = 1
     if not keep_backbone:
         config.model.backbone = "resnet18"
+    config.model.pretrained = ""
     if "decoder_channels" in config.model:  # the U-Net's decoder
         config.model.decoder_channels = (128, 64, 48, 32, 32)
         config.model.head_stride = 4

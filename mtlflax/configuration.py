@@ -179,7 +179,7 @@ def begun(workdir: Path) -> bool:
     return any(entry.name.isdigit() for entry in (workdir / "checkpoints").glob("*"))
 
 
-def record(config: ConfigDict, workdir: Path, *, encoder: str, **facts: Any) -> None:
+def record(config: ConfigDict, workdir: Path, *, encoder: str = "from scratch", **facts: Any) -> None:
     """Writes `config.json`; where the workdir has a checkpoint already, compares with the one that is there.
 
     Args:

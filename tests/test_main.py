@@ -47,6 +47,7 @@ def command(tree, workdir, *flags, config="dwa"):
         f"--workdir={workdir}",
         f"--config.data.root={tree}",
         "--config.model.name=tiny",
+        "--config.model.pretrained=",
         "--config.batch_size=4",
         "--config.epochs=10",  # of 3 steps
         "--config.best.from_epoch=2",

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -9,8 +10,7 @@ import numpy as np
 import pytest
 
 from mtlflax import models
-from mtlflax.errors import UserError
-from mtlflax.models import densenet, resnet
+from mtlflax.models import densenet, pretrained, resnet
 from mtlflax.models.layers import Conv, average_pool, max_pool, resize
 from mtlflax.models.pretrained import convert
 
@@ -194,33 +194,22 @@ def test_the_other_encoders_take_torchvisions_weights(backbone: str, count: int)
     )
 
 
-def test_old_densenet_keys() -> None:
-    state = state_of(random_network("densenet121"))
-    old = {}
-    for key, value in state.items():
-        if key.endswith("num_batches_tracked"):
-            continue
-        for part in ("norm1", "norm2", "conv1", "conv2"):
-            if "denselayer" in key:
-                key = key.replace(f".{part}.", f".{part[:-1]}.{part[-1]}.")
-        old[key] = value
-    assert "features.denseblock1.denselayer1.norm.1.weight" in old
-    new = convert("densenet121", state)
-    for a, b in zip(jax.tree.leaves(new), jax.tree.leaves(convert("densenet121", old)), strict=True):
-        np.testing.assert_array_equal(a, b)
+@pytest.mark.parametrize("suffix", [".npz", ".safetensors"])
+@pytest.mark.parametrize(("backbone", "classifier"), [("resnet18", "fc"), ("densenet121", "classifier")])
+def test_torchvision_takes_what_is_exported(backbone: str, classifier: str, suffix: str, tmp_path: Path) -> None:
+    network = random_network(backbone)
+    path = tmp_path / f"weights{suffix}"
+    pretrained.write(path, pretrained.export(backbone, convert(backbone, state_of(network))))
+    exported = {name: torch.from_numpy(value.copy()) for name, value in pretrained.read(path).tensors.items()}
 
-
-def test_wrong_weights_are_named() -> None:
-    state = state_of(random_network("resnet18"))
-    missing = {key: value for key, value in state.items() if key != "layer1.0.conv1.weight"}
-    with pytest.raises(UserError, match=r"1 missing \(layer1\.0\.conv1\.weight\)"):
-        convert("resnet18", missing)
-    with pytest.raises(UserError, match=r"surplus \(layer9\.weight\)"):
-        convert("resnet18", {**state, "layer9.weight": np.zeros(3)})
-    with pytest.raises(UserError, match=r"conv1\.weight is \(5, 5, 3, 64\), not \(7, 7, 3, 64\)"):
-        convert("resnet18", {**state, "conv1.weight": np.zeros((64, 3, 5, 5))})
-    with pytest.raises(UserError, match=r"not a resnet50's: .* missing .* misshapen"):
-        convert("resnet50", state)
+    fresh = getattr(torchvision.models, backbone)(weights=None)
+    result = fresh.load_state_dict(exported, strict=False)
+    assert result.missing_keys == [f"{classifier}.weight", f"{classifier}.bias"]
+    assert result.unexpected_keys == []
+    loaded = state_of(fresh)
+    for name, value in state_of(network).items():
+        if not name.startswith(classifier):
+            np.testing.assert_array_equal(loaded[name], value, err_msg=name)
 
 
 @pytest.mark.parametrize("shape", [(2, 8, 6, 3), (2, 9, 7, 3), (1, 1, 2, 4)])

@@ -2,9 +2,9 @@
 
     python -m tests.goldens.make_encoder_goldens
 
-The weights are not kept: they are made from the tensors' names and shapes, by NumPy and the same everywhere, here and in
-`tests/test_encoder_goldens.py`. Kept is what torchvision makes of them in float64: of each map some values and the norm,
-in evaluation and in training, and in training of the running statistics it leaves behind, too.
+The weights are not kept: they are made from the tensors' names and shapes, by NumPy and the same everywhere, here and
+in `tests/test_encoder_goldens.py`. Kept is what torchvision makes of them in float64: of each map some values and the
+norm, in evaluation and in training, and in training of the running statistics it leaves behind, too.
 """
 
 import zlib
@@ -27,7 +27,7 @@ def uniform(name: str, shape: tuple[int, ...], low: float, high: float) -> np.nd
 
 
 def state_dict(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
-    """Weights float32 by torchvision's names: kernels of a variance that keeps maps in range, statistics near 0 and 1."""
+    """Weights float32 by torchvision's names: kernels whose variance keeps maps in range, statistics near 0 and 1."""
     tensors = {}
     for name, shape in shapes.items():
         if len(shape) > 1:
