@@ -6,15 +6,21 @@ paper leaves open is our reading: 128×256, 19 classes, depth as 16-bit disparit
 pretrained weights can be loaded, training is from scratch.
 """
 
+import dataclasses
+from typing import Any
+
 from ml_collections import ConfigDict
 
+from mtlflax import models
 from mtlflax.errors import UserError
 
 BACKBONES = ("resnet18", "resnet50", "densenet121")
+# Of a topology's attributes, what the loop knows better than a command line, and what changes no number.
+NOT_OPTIONS = ("backbone", "heads", "axis_name", "remat", "parent", "name")
 
 
-def get_config(weighting: dict, args: tuple[str, ...] = ()) -> ConfigDict:
-    """The recipe with a weighting and the arguments of `parse`."""
+def get_config(weighting: dict, args: tuple[str, ...] = (), *, model: str = "unet") -> ConfigDict:
+    """The recipe with a weighting, the arguments of `parse` and a topology of `models.MODELS`."""
     config = ConfigDict()
     config.seed = 0
     config.tasks = ("segmentation", "depth")
@@ -43,14 +49,8 @@ def get_config(weighting: dict, args: tuple[str, ...] = ()) -> ConfigDict:
         }
     )
 
-    config.model = ConfigDict()
-    config.model.name = "unet"
-    config.model.backbone = "resnet50"
-    config.model.pretrained = ""  # '' = from scratch
-    config.model.attention = "gate"
-    config.model.decoder_channels = (256, 128, 64, 32, 16)
-    config.model.head_stride = 1
-    config.model.dtype = "float32"  # or bfloat16: what is computed in; parameters are float32
+    config.model = ConfigDict({"name": model, "backbone": "resnet50", "pretrained": ""})  # '' = from scratch
+    config.model.update(options(model))
 
     # Auxiliary: the weight of the losses of auxiliary predictions, in networks that have some.
     config.losses = ConfigDict({"segmentation": "cross_entropy", "depth": "l1", "auxiliary": 1.0})
@@ -80,6 +80,13 @@ def get_config(weighting: dict, args: tuple[str, ...] = ()) -> ConfigDict:
     return config
 
 
+def options(model: str) -> dict[str, Any]:
+    """A topology's options and their defaults, as `config.model` has them."""
+    fields = {field.name: field.default for field in dataclasses.fields(models.MODELS[model])}
+    chosen = {name: default for name, default in fields.items() if name not in NOT_OPTIONS}
+    return chosen | {"dtype": "float32"}  # or bfloat16: what is computed in; parameters are float32
+
+
 def _quick(config: ConfigDict, *, keep_backbone: bool) -> None:
     """Minutes on two CPU cores, nothing to download: a small network on a small part of the embedded data set."""
     config.data.name = "streets"
@@ -92,8 +99,13 @@ def _quick(config: ConfigDict, *, keep_backbone: bool) -> None:
     config.data.num_threads = 1
     if not keep_backbone:
         config.model.backbone = "resnet18"
-    config.model.decoder_channels = (128, 64, 48, 32, 32)
-    config.model.head_stride = 4
+    if "decoder_channels" in config.model:  # the U-Net's decoder
+        config.model.decoder_channels = (128, 64, 48, 32, 32)
+        config.model.head_stride = 4
+    if "aspp_channels" in config.model:  # on a map of 6×12 pixels
+        config.model.output_stride = 16
+        config.model.atrous_rates = (1, 2, 4)
+        config.model.aspp_channels = 128
     # In 400 steps there is no time for rare classes to be found by cross-entropy, or for augmentation to pay.
     config.losses.segmentation = "dice"
     config.data.augment.update(scales=(1.0,), brightness=0.0, contrast=0.0, saturation=0.0, hue=0.0)

@@ -24,9 +24,13 @@ def has_trunk(model: nn.Module) -> bool:
 
 
 def partition(model: Any, params: Any) -> tuple[Flat, Flat]:
-    """The trunk's parameters and the branches'."""
+    """The trunk's parameters and the branches'.
+
+    The trunk's are those that `model.in_trunk` names, by default those that all tasks share.
+    """
     flat = flatten_dict(params, sep="/")
-    trunk = {path: x for path, x in flat.items() if not has_trunk(model) or model.shared(path)}
+    in_trunk = getattr(model, "in_trunk", model.shared)
+    trunk = {path: x for path, x in flat.items() if not has_trunk(model) or in_trunk(path)}
     return trunk, {path: x for path, x in flat.items() if path not in trunk}
 
 

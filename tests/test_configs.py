@@ -1,5 +1,6 @@
 """Every config file, with every argument: it parses, builds, and its network runs."""
 
+import dataclasses
 import re
 import shutil
 import subprocess
@@ -14,11 +15,30 @@ import pytest
 import trees
 from ml_collections.config_flags.config_path import get_value
 
-from configs import common, dwa, equal, ewdw, gwgl, single_task
+from configs import (
+    common,
+    cross_stitch,
+    deeplabv3plus,
+    dwa,
+    equal,
+    ewdw,
+    gwgl,
+    mtan,
+    nddr_cnn,
+    single_task,
+    sluice,
+)
 from configs import weighting as any_weighting
-from mtlflax import configuration, data, experiment, weighting
+from mtlflax import configuration, data, experiment, models, weighting
 from mtlflax.errors import UserError
 
+TOPOLOGIES = {
+    "cross_stitch": cross_stitch,
+    "deeplabv3plus": deeplabv3plus,
+    "mtan": mtan,
+    "nddr_cnn": nddr_cnn,
+    "sluice": sluice,
+}
 FILES = {
     "dwa": dwa,
     "equal": equal,
@@ -26,11 +46,13 @@ FILES = {
     "gwgl": gwgl,
     "single_task": single_task,
     "weighting": any_weighting,
+    **TOPOLOGIES,
 }
 # Every argument of every file, and for one file every combination: the others share its code.
 ARGUMENTS = [("dwa", argument) for argument in ("", "quick", *common.BACKBONES, "densenet121,quick")]
 ARGUMENTS += [("equal", ""), ("equal", "quick")]
 ARGUMENTS += [("ewdw", "quick"), ("gwgl", "quick")]
+ARGUMENTS += [(name, "quick") for name in TOPOLOGIES]
 ARGUMENTS += [("weighting", f"{name},quick") for name in weighting.names()]
 ARGUMENTS += [("single_task", f"{task}{rest}") for task in single_task.TASKS for rest in ("", ",quick")]
 
@@ -82,6 +104,33 @@ def test_options_without_a_default_value_can_be_set():
     config.weighting.window = 25
     with pytest.raises(TypeError):
         config.weighting.window = "many"
+
+
+@pytest.mark.parametrize("name", [*TOPOLOGIES, "equal"])
+def test_a_topologys_options_are_keys(name):
+    """No more and no fewer: the U-Net's are not everybody's."""
+    config = FILES[name].get_config()
+    topology = models.MODELS[config.model.name]
+    assert config.model.name == ("unet" if name == "equal" else name)
+    of_loop = {"name", "parent", "heads", "axis_name", "remat"}
+    attributes = {field.name for field in dataclasses.fields(topology)} - of_loop
+    assert set(config.model) == attributes | {"name", "pretrained"}
+    built = experiment.build(config, 2975).model
+    assert isinstance(built, topology)
+    given = config.model.to_dict()
+    assert {key: getattr(built, key) for key in attributes} == {key: given[key] for key in attributes}
+
+
+def test_the_unets_keys_are_what_recorded_runs_have():
+    assert dwa.get_config().model.to_dict() == {
+        "name": "unet",
+        "backbone": "resnet50",
+        "pretrained": "",
+        "attention": "gate",
+        "decoder_channels": (256, 128, 64, 32, 16),
+        "head_stride": 1,
+        "dtype": "float32",
+    }
 
 
 def test_the_recipe_is_the_papers():

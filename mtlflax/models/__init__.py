@@ -5,17 +5,29 @@
 (True, False)
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from flax import linen as nn
 
+from mtlflax.models.cross_stitch import CrossStitchNetwork
+from mtlflax.models.deeplab import DeepLabV3Plus
 from mtlflax.models.encoders import ENCODERS, encoder
+from mtlflax.models.mtan import MTAN
+from mtlflax.models.nddr import NDDRCNN
+from mtlflax.models.sluice import SluiceNetwork
 from mtlflax.models.unet import UNet
 
 __all__ = ["ENCODERS", "MODELS", "encoder", "get"]
 
-MODELS: dict[str, Callable[..., nn.Module]] = {"unet": UNet}
+MODELS: dict[str, type[nn.Module]] = {
+    "unet": UNet,
+    "deeplabv3plus": DeepLabV3Plus,
+    "mtan": MTAN,
+    "cross_stitch": CrossStitchNetwork,
+    "sluice": SluiceNetwork,
+    "nddr_cnn": NDDRCNN,
+}
 
 
 def get(name: str, *, backbone: str, heads: Mapping[str, int], **options: Any) -> nn.Module:

@@ -11,7 +11,15 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax.typing import DTypeLike
 
-from mtlflax.models.layers import BatchNorm, Conv, average_pool, max_pool, scaled_normal
+from mtlflax.models.layers import (
+    BatchNorm,
+    Conv,
+    average_pool,
+    check_output_stride,
+    dilation,
+    max_pool,
+    scaled_normal,
+)
 
 # name: layers a block. All have growth rate 32, bottlenecks 4 × 32 wide and a stem of 64 channels.
 VARIANTS: dict[str, tuple[int, int, int, int]] = {
@@ -27,6 +35,7 @@ _init = scaled_normal(2.0, "in")
 class DenseLayer(nn.Module):
     """Norm, ReLU, 1×1, norm, ReLU, 3×3: [B, H, W, C] -> the 32 new channels [B, H, W, 32]."""
 
+    dilation: int = 1
     axis_name: str | None = None
     dtype: DTypeLike = jnp.float32
 
@@ -36,38 +45,45 @@ class DenseLayer(nn.Module):
         conv = partial(Conv, dtype=self.dtype, kernel_init=_init)
         norm = partial(BatchNorm, axis_name=self.axis_name, dtype=self.dtype)
         x = conv(4 * GROWTH, name="conv1")(nn.relu(norm(name="norm1")(x, train)))
-        return conv(GROWTH, 3, 1, 1, name="conv2")(nn.relu(norm(name="norm2")(x, train)))
+        x = nn.relu(norm(name="norm2")(x, train))
+        return conv(GROWTH, 3, 1, self.dilation, self.dilation, name="conv2")(x)
 
 
 class DenseBlock(nn.Module):
     """Layers that each see what all before them gave: [B, H, W, C] -> [B, H, W, C + 32 × depth]."""
 
     depth: int
+    dilation: int = 1
+    remat: bool = False
     axis_name: str | None = None
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        """Returns the input's channels and all new ones."""
-        for layer in range(1, self.depth + 1):
-            new = DenseLayer(self.axis_name, self.dtype, name=f"denselayer{layer}")(x, train)
+    def __call__(self, x: jax.Array, train: bool) -> list[jax.Array]:
+        """Returns, behind each layer, the input's channels and all new ones."""
+        layer = nn.remat(DenseLayer, static_argnums=(2,)) if self.remat else DenseLayer
+        given = []
+        for index in range(1, self.depth + 1):
+            new = layer(self.dilation, self.axis_name, self.dtype, name=f"denselayer{index}")(x, train)
             x = jnp.concatenate([x, new], axis=-1)
-        return x
+            given.append(x)
+        return given
 
 
 class Transition(nn.Module):
-    """Norm, ReLU, 1×1, 2×2 average: [B, H, W, C] -> [B, H // 2, W // 2, C // 2]."""
+    """Norm, ReLU, 1×1, 2×2 average: [B, H, W, C] -> [B, H // 2, W // 2, C // 2]; the average only if `pool`."""
 
+    pool: bool = True
     axis_name: str | None = None
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        """Returns half the channels on half the grid."""
+        """Returns half the channels, on half the grid."""
         features = x.shape[-1] // 2
         x = BatchNorm(axis_name=self.axis_name, dtype=self.dtype, name="norm")(x, train)
-        conv = Conv(features, dtype=self.dtype, kernel_init=_init, name="conv")
-        return average_pool(conv(nn.relu(x)))
+        x = Conv(features, dtype=self.dtype, kernel_init=_init, name="conv")(nn.relu(x))
+        return average_pool(x) if self.pool else x
 
 
 class DenseNet(nn.Module):
@@ -81,6 +97,9 @@ class DenseNet(nn.Module):
 
     Attributes:
         variant: a key of `VARIANTS`.
+        output_stride: 32, or 16 or 8: where strides would go beyond it, transitions do not pool and
+            the convolutions behind them are dilated instead; the weights stay the same.
+        remat: whether the backward pass computes each layer anew instead of keeping what is in it.
         axis_name: mapped axis for synchronised batch statistics.
         dtype: of the computation and of the features.
 
@@ -89,6 +108,8 @@ class DenseNet(nn.Module):
     """
 
     variant: str
+    output_stride: int = 32
+    remat: bool = False
     axis_name: str | None = None
     dtype: DTypeLike = jnp.float32
 
@@ -97,23 +118,41 @@ class DenseNet(nn.Module):
         """Which of the five maps come out of a ReLU, behind a normalisation: the first alone."""
         return (True, False, False, False, False)
 
-    @nn.compact
+    def setup(self) -> None:
+        """Builds the stem, the blocks and the transitions."""
+        check_output_stride(self.output_stride)
+        norm = partial(BatchNorm, axis_name=self.axis_name, dtype=self.dtype)
+        self.conv0 = Conv(64, 7, 2, 3, dtype=self.dtype, kernel_init=_init)
+        self.norm0, self.norm5 = norm(), norm()
+        dilated = [dilation(stage, self.output_stride) for stage in range(4)]
+        for stage, depth in enumerate(VARIANTS[self.variant]):
+            block = DenseBlock(depth, dilated[stage], self.remat, self.axis_name, self.dtype)
+            setattr(self, f"denseblock{stage + 1}", block)
+            if stage < 3:
+                transition = Transition(dilated[stage] == dilated[stage + 1], self.axis_name, self.dtype)
+                setattr(self, f"transition{stage + 1}", transition)
+
     def __call__(self, images: jax.Array, train: bool = False) -> tuple[jax.Array, ...]:
         """Returns the five maps, finest first."""
+        features = [self.stem(images, train)]
+        for stage in range(4):
+            features.append(self.stage(stage, features[-1], train)[-1])
+        return tuple(features)
+
+    def stem(self, images: jax.Array, train: bool) -> jax.Array:
+        """Images to the first map, of stride 2."""
         if min(images.shape[1:3]) < MIN_SIZE:
             raise ValueError(
                 f"{self.variant} needs images of at least {MIN_SIZE}×{MIN_SIZE} pixels, "
                 f"got {images.shape[1]}×{images.shape[2]}"
             )
-        norm = partial(BatchNorm, axis_name=self.axis_name, dtype=self.dtype)
-        conv = Conv(64, 7, 2, 3, dtype=self.dtype, kernel_init=_init, name="conv0")
-        x = nn.relu(norm(name="norm0")(conv(images), train))
-        features = [x]
-        x = max_pool(x)
-        for block, depth in enumerate(VARIANTS[self.variant], start=1):
-            x = DenseBlock(depth, self.axis_name, self.dtype, name=f"denseblock{block}")(x, train)
-            if block < 4:
-                features.append(x)
-                x = Transition(self.axis_name, self.dtype, name=f"transition{block}")(x, train)
-        features.append(norm(name="norm5")(x, train))
-        return tuple(features)
+        return nn.relu(self.norm0(self.conv0(images), train))
+
+    def stage(self, stage: int, x: jax.Array, train: bool) -> list[jax.Array]:
+        """One of the four stages: the map before it to what its layers give, the last of which is the next map.
+
+        Each has the channels of those before it too; the last stage's end is `norm5`'s.
+        """
+        x = max_pool(x) if stage == 0 else getattr(self, f"transition{stage}")(x, train)
+        given = getattr(self, f"denseblock{stage + 1}")(x, train)
+        return [*given, self.norm5(given[-1], train)] if stage == 3 else given

@@ -43,7 +43,7 @@ def scaled_normal(gain: float, fan: Literal["in", "out"]) -> Initializer:
 class Conv(nn.Module):
     """A square convolution padded as in PyTorch: [B, H, W, C] -> [B, H', W', features].
 
-    H' = floor((H + 2 padding - kernel_size) / stride) + 1. Parameters are named and laid out as
+    H' = floor((H + 2 padding - dilation (kernel_size - 1) - 1) / stride) + 1. Parameters are named and laid out as
     those of `flax.linen.Conv`: `kernel` [k, k, C, features] and, if `use_bias`, `bias` [features].
 
     Attributes:
@@ -55,6 +55,7 @@ class Conv(nn.Module):
     kernel_size: int = 1
     stride: int = 1
     padding: int = 0
+    dilation: int = 1
     use_bias: bool = False
     dtype: DTypeLike = jnp.float32
     kernel_init: Initializer = scaled_normal(2.0, "out")
@@ -70,7 +71,12 @@ class Conv(nn.Module):
             y = x[:, ::s, ::s] @ kernel[0, 0]
         else:
             y = lax.conv_general_dilated(
-                x, kernel, (s, s), ((p, p), (p, p)), dimension_numbers=("NHWC", "HWIO", "NHWC")
+                x,
+                kernel,
+                (s, s),
+                ((p, p), (p, p)),
+                rhs_dilation=(self.dilation, self.dilation),
+                dimension_numbers=("NHWC", "HWIO", "NHWC"),
             )
         if self.use_bias:
             bias = self.param("bias", nn.initializers.zeros, (self.features,))
@@ -137,6 +143,41 @@ class BatchNorm(nn.Module):
             count *= lax.axis_size(self.axis_name)
         shift, square = moments
         return origin + shift, jnp.maximum(square - jnp.square(shift), 0.0), count
+
+
+class ConvBlock(nn.Module):
+    """A convolution, BatchNorm and ReLU: [B, H, W, C] -> [B, H', W', features], as `Conv`.
+
+    Attributes:
+        axis_name: as BatchNorm's.
+        dtype: of the computation and of the result.
+    """
+
+    features: int
+    kernel_size: int = 1
+    padding: int = 0
+    dilation: int = 1
+    axis_name: str | None = None
+    dtype: DTypeLike = jnp.float32
+    kernel_init: Initializer = scaled_normal(2.0, "out")
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        """Returns the rectified map."""
+        k, p, d = self.kernel_size, self.padding, self.dilation
+        conv = Conv(self.features, k, 1, p, d, dtype=self.dtype, kernel_init=self.kernel_init, name="conv")
+        return nn.relu(BatchNorm(axis_name=self.axis_name, dtype=self.dtype, name="bn")(conv(x), train))
+
+
+def check_output_stride(output_stride: int) -> None:
+    """Raises ValueError for one that encoders do not have."""
+    if output_stride not in (8, 16, 32):
+        raise ValueError(f"output_stride is {output_stride}: choose 8, 16 or 32")
+
+
+def dilation(stage: int, output_stride: int) -> int:
+    """Of an encoder's stage, 0 to 3, which would give stride 4 to 32 if its strides did not stop at `output_stride`."""
+    return max(1, 4 * 2**stage // output_stride)
 
 
 def max_pool(x: jax.Array) -> jax.Array:

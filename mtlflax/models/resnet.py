@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax.typing import DTypeLike
 
-from mtlflax.models.layers import BatchNorm, Conv, max_pool
+from mtlflax.models.layers import BatchNorm, Conv, check_output_stride, dilation, max_pool
 
 # name: (blocks a stage, whether blocks are bottlenecks)
 VARIANTS: dict[str, tuple[tuple[int, int, int, int], bool]] = {
@@ -30,6 +30,7 @@ class Block(nn.Module):
     features: int
     stride: int
     bottleneck: bool
+    dilation: int = 1
     axis_name: str | None = None
     dtype: DTypeLike = jnp.float32
 
@@ -43,11 +44,11 @@ class Block(nn.Module):
         if self.bottleneck:
             y = conv(self.features, name="conv1")(x)
             y = nn.relu(norm(name="bn1")(y, train))
-            y = conv(self.features, 3, self.stride, 1, name="conv2")(y)
+            y = conv(self.features, 3, self.stride, self.dilation, self.dilation, name="conv2")(y)
             y = nn.relu(norm(name="bn2")(y, train))
             y = norm(name="bn3")(conv(width, name="conv3")(y), train)
         else:
-            y = conv(width, 3, self.stride, 1, name="conv1")(x)
+            y = conv(width, 3, self.stride, self.dilation, self.dilation, name="conv1")(x)
             y = nn.relu(norm(name="bn1")(y, train))
             y = norm(name="bn2")(conv(width, 3, 1, 1, name="conv2")(y), train)
 
@@ -66,11 +67,16 @@ class ResNet(nn.Module):
 
     Attributes:
         variant: a key of `VARIANTS`.
+        output_stride: 32, or 16 or 8: where strides would go beyond it, convolutions are dilated
+            instead, as torchvision's `replace_stride_with_dilation` does, and the weights stay the same.
+        remat: whether the backward pass computes each block anew instead of keeping what is in it.
         axis_name: mapped axis for synchronised batch statistics.
         dtype: of the computation and of the features.
     """
 
     variant: str
+    output_stride: int = 32
+    remat: bool = False
     axis_name: str | None = None
     dtype: DTypeLike = jnp.float32
 
@@ -79,24 +85,43 @@ class ResNet(nn.Module):
         """Which of the five maps come out of a ReLU, behind a normalisation: all of them."""
         return (True,) * 5
 
-    @nn.compact
-    def __call__(self, images: jax.Array, train: bool = False) -> tuple[jax.Array, ...]:
-        """Returns the five maps, finest first."""
+    def setup(self) -> None:
+        """Builds the stem and the blocks."""
+        check_output_stride(self.output_stride)
         depths, bottleneck = VARIANTS[self.variant]
-        x = Conv(64, 7, 2, 3, dtype=self.dtype, name="conv1")(images)
-        x = BatchNorm(axis_name=self.axis_name, dtype=self.dtype, name="bn1")(x, train)
-        x = nn.relu(x)
-        features = [x]
-        x = max_pool(x)
+        block = nn.remat(Block, static_argnums=(2,)) if self.remat else Block
+        self.conv1 = Conv(64, 7, 2, 3, dtype=self.dtype)
+        self.bn1 = BatchNorm(axis_name=self.axis_name, dtype=self.dtype)
         for stage, depth in enumerate(depths):
-            for block in range(depth):
-                x = Block(
+            dilated = dilation(stage, self.output_stride)
+            before = dilation(max(stage - 1, 0), self.output_stride)
+            for index in range(depth):
+                made = block(
                     features=64 * 2**stage,
-                    stride=2 if stage > 0 and block == 0 else 1,
+                    stride=2 if stage > 0 and index == 0 and dilated == before else 1,
                     bottleneck=bottleneck,
+                    dilation=before if index == 0 else dilated,
                     axis_name=self.axis_name,
                     dtype=self.dtype,
-                    name=f"layer{stage + 1}_{block}",
-                )(x, train)
-            features.append(x)
+                )
+                setattr(self, f"layer{stage + 1}_{index}", made)
+
+    def __call__(self, images: jax.Array, train: bool = False) -> tuple[jax.Array, ...]:
+        """Returns the five maps, finest first."""
+        features = [self.stem(images, train)]
+        for stage in range(4):
+            features.append(self.stage(stage, features[-1], train)[-1])
         return tuple(features)
+
+    def stem(self, images: jax.Array, train: bool) -> jax.Array:
+        """Images to the first map, of stride 2."""
+        return nn.relu(self.bn1(self.conv1(images), train))
+
+    def stage(self, stage: int, x: jax.Array, train: bool) -> list[jax.Array]:
+        """One of the four stages: the map before it to what its blocks give, the last of which is the next map."""
+        x = max_pool(x) if stage == 0 else x
+        given = []
+        for index in range(VARIANTS[self.variant][0][stage]):
+            x = getattr(self, f"layer{stage + 1}_{index}")(x, train)
+            given.append(x)
+        return given

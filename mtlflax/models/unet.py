@@ -86,6 +86,8 @@ class UNet(nn.Module):
         decoder_channels: widths of the decoders' stages, to strides 16, 8, 4, 2 and 1.
         head_stride: 1, 2 or 4: where the heads are. No convolution of a decoder runs at a finer
             stride; the logits are enlarged bilinearly from there.
+        remat: whether the backward pass computes what is in the encoder's blocks and the decoders
+            anew: less memory, more time, the same results.
         axis_name: mapped axis for synchronised batch statistics.
         dtype: of the computation, e.g. "bfloat16"; parameters, batch statistics, heads and logits
             are float32.
@@ -99,6 +101,7 @@ class UNet(nn.Module):
     attention: str = "gate"
     decoder_channels: tuple[int, ...] = (256, 128, 64, 32, 16)
     head_stride: int = 1
+    remat: bool = False
     axis_name: str | None = None
     dtype: DTypeLike = jnp.float32
 
@@ -120,9 +123,10 @@ class UNet(nn.Module):
 
     def setup(self) -> None:
         """Builds the encoder and the decoders."""
-        self.encoder = encoder(self.backbone, axis_name=self.axis_name, dtype=self.dtype)
+        self.encoder = encoder(self.backbone, remat=self.remat, axis_name=self.axis_name, dtype=self.dtype)
+        decoder_class = nn.remat(Decoder, static_argnums=(2, 3)) if self.remat else Decoder
         for task, channels in self.heads.items():
-            decoder = Decoder(
+            decoder = decoder_class(
                 channels=channels,
                 widths=self.decoder_channels,
                 head_stride=self.head_stride,

@@ -1,0 +1,13 @@
+"""A cross-stitch network (Misra et al. 2016): two stitched U-Nets, the two losses simply added: equal weights.
+
+python -m mtlflax.main --config=configs/cross_stitch.py [:resnet18|:resnet50|:densenet121] [,quick]
+"""
+
+from ml_collections import ConfigDict
+
+from configs import common
+
+
+def get_config(arg: str | None = None) -> ConfigDict:
+    """Called by `--config=configs/cross_stitch.py:ARG`."""
+    return common.get_config({"name": "equal"}, common.parse(arg), model="cross_stitch")

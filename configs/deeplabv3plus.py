@@ -1,0 +1,16 @@
+"""DeepLabV3+, the network of LibMTL's Cityscapes benchmark, the two losses simply added: equal weights.
+
+python -m mtlflax.main --config=configs/deeplabv3plus.py [:resnet18|:resnet50|:densenet121] [,quick]
+
+Published results for it, at 7 classes and batch 64: --config.data.classes=7 --config.batch_size=64. LibMTL calls it
+DeepLabV3+; with the decoder of Chen et al. 2018, --config.model.low_channels=48, it is one.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import common
+
+
+def get_config(arg: str | None = None) -> ConfigDict:
+    """Called by `--config=configs/deeplabv3plus.py:ARG`."""
+    return common.get_config({"name": "equal"}, common.parse(arg), model="deeplabv3plus")

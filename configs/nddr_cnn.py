@@ -1,0 +1,13 @@
+"""NDDR-CNN (Gao et al. 2019): two U-Nets, fused stage by stage, the two losses simply added: equal weights.
+
+python -m mtlflax.main --config=configs/nddr_cnn.py [:resnet18|:resnet50|:densenet121] [,quick]
+"""
+
+from ml_collections import ConfigDict
+
+from configs import common
+
+
+def get_config(arg: str | None = None) -> ConfigDict:
+    """Called by `--config=configs/nddr_cnn.py:ARG`."""
+    return common.get_config({"name": "equal"}, common.parse(arg), model="nddr_cnn")

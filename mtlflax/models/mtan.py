@@ -1,0 +1,195 @@
+"""MTAN, the multi-task attention network (Liu et al. 2019, arXiv:1803.10704, section 3)."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from flax.core import FrozenDict
+from jax.typing import DTypeLike
+
+from mtlflax.models.deeplab import DeepLabHead, check_head
+from mtlflax.models.encoders import encoder
+from mtlflax.models.layers import BatchNorm, Conv, ConvBlock, max_pool
+from mtlflax.models.resnet import Block
+from mtlflax.models.unet import LAST_STAGES
+
+STAGES = 4
+
+
+class Attention(nn.Module):
+    """One task's attention at one stage of the encoder: what of the stage's map the task takes.
+
+    The mask is σ(h(g([u; f]))) with g and h 1×1 convolutions with BatchNorm, and a ReLU behind g: a number for each
+    pixel and channel. u is the map inside the stage, f what comes from the task's attention at the stage before.
+    """
+
+    axis_name: str | None = None
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, inner: jax.Array, outer: jax.Array, before: jax.Array | None, train: bool) -> jax.Array:
+        """Returns the attended map.
+
+        Args:
+            inner: u [B, H, W, C'].
+            outer: the stage's last map [B, H, W, C].
+            before: f [B, H, W, C]; None at the first stage.
+            train: whether BatchNorm takes and updates batch statistics.
+        """
+        channels = outer.shape[-1]
+        x = inner if before is None else jnp.concatenate([inner, before], axis=-1)
+        x = ConvBlock(channels // 4, axis_name=self.axis_name, dtype=self.dtype, name="g")(x, train)
+        x = Conv(channels, dtype=self.dtype, name="h_conv")(x)
+        mask = nn.sigmoid(BatchNorm(axis_name=self.axis_name, dtype=self.dtype, name="h_bn")(x, train))
+        return mask * outer
+
+
+class Extractor(nn.Module):
+    """f, which all tasks share: an attended map to what attention at the next stage sees of it.
+
+    A bottleneck block, as in the authors' ResNet variant, and max pooling where the next stage's grid is coarser.
+    """
+
+    axis_name: str | None = None
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, following: jax.Array, train: bool) -> jax.Array:
+        """Returns a map of the shape of the next stage's, `following`."""
+        _, h, w, channels = following.shape
+        block = Block(channels // 4, 1, bottleneck=True, axis_name=self.axis_name, dtype=self.dtype, name="block")
+        x = block(x, train)
+        # ResNet rounds half an odd side up, as this pooling does; DenseNet rounds it down.
+        return x if x.shape[1:3] == (h, w) else max_pool(x)[:, :h, :w]
+
+
+class MTAN(nn.Module):
+    """A shared encoder, for each task attention at each of its four stages, and for each a head.
+
+    Parameters are `encoder/...` and `extractor<stage>/...` (shared), `attention<stage>_<task>/...` and
+    `decoder_<task>/...`. Encoder and attention are the trunk: the extractors stand between the tasks' attentions and
+    serve all tasks, so the network splits where the heads begin.
+
+    The paper applies this to SegNet; for ResNet we follow the authors' code: u is the map before a stage's last block,
+    the attended map of the last stage goes into a `DeepLabHead`, and the encoder is dilated to output stride 8. g
+    narrows to a quarter of the stage's channels, as there. DenseNet, which they have not: u is the map before a stage's
+    last layer, in the last stage before its last norm. Pooling is 3×3 where theirs is 2×2, so that any size will do.
+
+    Attributes:
+        backbone: a name that `models.encoder` knows.
+        heads: task → channels, in the order of the outputs.
+        output_stride: 8, 16 or 32: that of the encoder's last map.
+        atrous_rates: of the heads' ASPP, in pixels of that map.
+        aspp_channels: width of the heads.
+        remat: whether the backward pass computes what is in the encoder's blocks, the attentions, the extractors and
+            the heads anew: less memory, more time, the same results.
+        axis_name: mapped axis for synchronised batch statistics.
+        dtype: of the computation, e.g. "bfloat16"; parameters, batch statistics, heads and logits are float32.
+
+    Raises:
+        ValueError: an attribute's value makes no sense; the message names it.
+    """
+
+    backbone: str
+    heads: Mapping[str, int]
+    output_stride: int = 8
+    atrous_rates: tuple[int, ...] = (12, 24, 36)
+    aspp_channels: int = 256
+    remat: bool = False
+    axis_name: str | None = None
+    dtype: DTypeLike = jnp.float32
+
+    def __post_init__(self) -> None:
+        """Checks the attributes and makes them hashable, so that models can be static arguments."""
+        if not self.heads:
+            raise ValueError("heads is empty: give at least one task → channels")
+        check_head(self.output_stride, self.atrous_rates, self.aspp_channels)
+        self.heads = FrozenDict(self.heads)
+        self.atrous_rates = tuple(self.atrous_rates)
+        super().__post_init__()
+
+    def setup(self) -> None:
+        """Builds the encoder, the attentions, the extractors and the heads."""
+        common: dict[str, Any] = {"axis_name": self.axis_name, "dtype": self.dtype}
+        attention, extractor, head = Attention, Extractor, DeepLabHead
+        if self.remat:  # the numbers are those of `train`, and of the head's `size`
+            attention = nn.remat(Attention, static_argnums=(4,))
+            extractor = nn.remat(Extractor, static_argnums=(3,))
+            head = nn.remat(DeepLabHead, static_argnums=(2, 3))
+
+        self.encoder = encoder(self.backbone, output_stride=self.output_stride, remat=self.remat, **common)
+        for stage in range(1, STAGES + 1):
+            for task in self.heads:
+                setattr(self, f"attention{stage}_{task}", attention(**common))
+            if stage < STAGES:
+                setattr(self, f"extractor{stage}", extractor(**common))
+        for task, channels in self.heads.items():
+            decoder = head(
+                channels=channels,
+                width=self.aspp_channels,
+                rates=self.atrous_rates,
+                low_channels=0,
+                activated=self.encoder.activated[-1:],
+                **common,
+            )
+            setattr(self, f"decoder_{task}", decoder)
+
+    def __call__(self, images: jax.Array, train: bool = False) -> dict[str, jax.Array]:
+        """Images [B, H, W, 3], normalised, to logits: task → float32 [B, H, W, channels]."""
+        features = self.encode(images, train)
+        size = (images.shape[1], images.shape[2])
+        return {task: self.decode(features, task, train, size=size) for task in self.heads}
+
+    def encode(self, images: jax.Array, train: bool = False) -> dict[str, jax.Array]:
+        """The trunk: images to each task's attended map of the encoder's last stage."""
+        x, stages = self.encoder.stem(images, train), []
+        for stage in range(STAGES):
+            *_, inner, x = self.encoder.stage(stage, x, train)
+            stages.append((inner, x))
+
+        attended: dict[str, jax.Array] = {}
+        for stage, (inner, outer) in enumerate(stages, start=1):
+            for task in self.heads:
+                before = None
+                if stage > 1:
+                    before = getattr(self, f"extractor{stage - 1}")(attended[task], outer, train)
+                attended[task] = getattr(self, f"attention{stage}_{task}")(inner, outer, before, train)
+        return attended
+
+    def decode(
+        self,
+        features: Mapping[str, jax.Array],
+        task: str,
+        train: bool = False,
+        *,
+        size: tuple[int, int] | None = None,
+    ) -> jax.Array:
+        """One task's head: its attended map to float32 [B, H, W, channels].
+
+        Args:
+            features: as `encode` gives them.
+            task: a key of `heads`.
+            train: whether BatchNorm takes and updates batch statistics.
+            size: the images' (H, W). By default the map's times `output_stride`: right if that divides it.
+        """
+        x = features[task]
+        if size is None:
+            size = (self.output_stride * x.shape[1], self.output_stride * x.shape[2])
+        return getattr(self, f"decoder_{task}")((x,), size, train)
+
+    @nn.nowrap
+    def shared(self, path: str) -> bool:
+        """Whether the parameter at that path ("encoder/conv1/kernel") serves all tasks."""
+        return path.startswith(("encoder/", "extractor"))
+
+    @nn.nowrap
+    def in_trunk(self, path: str) -> bool:
+        """Whether it is `encode`'s: shared, or of a task's attention."""
+        return not path.startswith("decoder_")
+
+    @nn.nowrap
+    def last_shared(self, path: str) -> bool:
+        """Whether it belongs to the last shared layers: the encoder's last stage."""
+        return path.startswith(LAST_STAGES)

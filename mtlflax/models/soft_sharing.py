@@ -1,0 +1,133 @@
+"""Soft parameter sharing: an encoder for each task, run in lockstep, their maps mixed behind each stage."""
+
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from flax.core import FrozenDict
+from jax.typing import DTypeLike
+
+from mtlflax.models.encoders import encoder
+from mtlflax.models.unet import HEAD_STRIDES, Decoder
+
+STAGES = 4
+ATTENTION = ("none", "gate")
+
+
+class SoftSharing(nn.Module):
+    """What cross-stitch networks, sluice networks and NDDR-CNN have in common.
+
+    Each task has a column: an encoder and the U-Net's decoder. Behind each of the four stages the columns' maps are
+    mixed, for each task by a unit of its own, and what comes out is what the next stages and the decoders see. The
+    stems' maps, of stride 2, are not mixed.
+
+    Parameters are `encoder_<task>/...`, `mix<stage>_<task>/...` and `decoder_<task>/...`. All tasks' losses depend on
+    all encoders, and on the units of the stages 1 to 3; a unit of stage 4 serves its task alone, as a decoder does.
+
+    The papers start from columns trained one by one, and train the units at a learning rate of their own (NDDR-CNN's
+    code: 100 times the columns'), with SGD. Neither is done here: columns start as any encoder does, and all is left to
+    Adam, whose steps do not depend on a gradient's scale.
+
+    Attributes:
+        backbone: a name that `models.encoder` knows.
+        heads: task → channels, in the order of the outputs; at least two.
+        attention: on the decoders' skip connections, "none" or "gate".
+        decoder_channels: widths of the decoders' stages, to strides 16, 8, 4, 2 and 1.
+        head_stride: 1, 2 or 4: where the heads are; the logits are enlarged from there.
+        remat: whether the backward pass computes what is in the encoders' blocks and the decoders anew: less memory,
+            more time, the same results.
+        axis_name: mapped axis for synchronised batch statistics.
+        dtype: of the computation, e.g. "bfloat16"; parameters, batch statistics, heads and logits are float32.
+
+    Raises:
+        ValueError: an attribute's value makes no sense; the message names it.
+    """
+
+    backbone: str
+    heads: Mapping[str, int]
+    attention: str = "none"
+    decoder_channels: tuple[int, ...] = (256, 128, 64, 32, 16)
+    head_stride: int = 1
+    remat: bool = False
+    axis_name: str | None = None
+    dtype: DTypeLike = jnp.float32
+
+    # Whether what comes out of a unit is normalised and rectified; else it is as much as the encoder's map.
+    rectified: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        """Checks the attributes and makes them hashable, so that models can be static arguments."""
+        if len(self.heads) < 2:
+            raise ValueError(f"heads is {dict(self.heads)}: {type(self).__name__} shares between two tasks or more")
+        if self.attention not in ATTENTION:
+            raise ValueError(f"attention is {self.attention!r}: choose one of {', '.join(ATTENTION)}")
+        if self.head_stride not in HEAD_STRIDES:
+            raise ValueError(f"head_stride is {self.head_stride}: choose one of {HEAD_STRIDES}")
+        if len(self.decoder_channels) != 5 or not all(width >= 1 for width in self.decoder_channels):
+            raise ValueError(
+                f"decoder_channels is {self.decoder_channels}: give five numbers from 1 on, for strides 16, 8, 4, 2, 1"
+            )
+        self.heads = FrozenDict(self.heads)
+        self.decoder_channels = tuple(self.decoder_channels)
+        super().__post_init__()
+
+    def setup(self) -> None:
+        """Builds the columns and the units between them."""
+        decoder_class = nn.remat(Decoder, static_argnums=(2, 3)) if self.remat else Decoder
+        for index, (task, channels) in enumerate(self.heads.items()):
+            column = encoder(self.backbone, remat=self.remat, axis_name=self.axis_name, dtype=self.dtype)
+            decoder = decoder_class(
+                channels=channels,
+                widths=self.decoder_channels,
+                head_stride=self.head_stride,
+                attention=self.attention,
+                activated=(True,) * 5 if self.rectified else column.activated,
+                axis_name=self.axis_name,
+                dtype=self.dtype,
+            )
+            setattr(self, f"encoder_{task}", column)
+            setattr(self, f"decoder_{task}", decoder)
+            for stage in range(1, STAGES + 1):
+                setattr(self, f"mix{stage}_{task}", self.unit(index))
+
+    def __call__(self, images: jax.Array, train: bool = False) -> dict[str, jax.Array]:
+        """Images [B, H, W, 3], normalised, to logits: task → float32 [B, H, W, channels]."""
+        maps = {task: [getattr(self, f"encoder_{task}").stem(images, train)] for task in self.heads}
+        for stage in range(STAGES):
+            given = [getattr(self, f"encoder_{task}").stage(stage, maps[task][-1], train)[-1] for task in self.heads]
+            for task in self.heads:
+                maps[task].append(getattr(self, f"mix{stage + 1}_{task}")(given, train))
+
+        size = (images.shape[1], images.shape[2])
+        outputs = {}
+        for task in self.heads:
+            features = self.finish(task, maps[task], train)
+            outputs[task] = getattr(self, f"decoder_{task}")(tuple(features), size, train)
+        return outputs
+
+    @nn.nowrap
+    def unit(self, index: int) -> nn.Module:
+        """A new unit for the task of that index, called with (all tasks' maps [B, H, W, C], train) → [B, H, W, C]."""
+        raise NotImplementedError
+
+    def finish(self, task: str, maps: Sequence[jax.Array], train: bool) -> Sequence[jax.Array]:
+        """A task's five maps as its decoder takes them."""
+        return maps
+
+    @nn.nowrap
+    def shared(self, path: str) -> bool:
+        """Whether more than one task's loss depends on the parameter at that path ("mix1_depth/alpha")."""
+        return path.startswith(("encoder_", *(f"mix{stage}_" for stage in range(1, STAGES))))
+
+
+def shrink(x: jax.Array, size: tuple[int, int]) -> jax.Array:
+    """A map brought to a coarser grid [B, *size, C], bilinearly and antialiased: every pixel has a part in it."""
+    return jax.image.resize(x, (x.shape[0], *size, x.shape[3]), "linear", antialias=True)
+
+
+def check_own(own: float) -> None:
+    """Raises ValueError if a task's maps cannot have that share of a mixture."""
+    if not 0 < own <= 1:
+        raise ValueError(f"own is {own}: give a share above 0, at most 1")
