@@ -109,6 +109,8 @@ def _quick(config: ConfigDict, *, keep_backbone: bool) -> None:
         config.model.output_stride = 16
         config.model.atrous_rates = (1, 2, 4)
         config.model.aspp_channels = 128
+    if "width" in config.model:
+        config.model.width = 64
     # In 400 steps there is no time for rare classes to be found by cross-entropy, or for augmentation to pay.
     config.losses.segmentation = "dice"
     config.data.augment.update(scales=(1.0,), brightness=0.0, contrast=0.0, saturation=0.0, hue=0.0)

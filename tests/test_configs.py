@@ -16,6 +16,7 @@ import trees
 from ml_collections.config_flags.config_path import get_value
 
 from configs import (
+    adamt_net,
     common,
     cross_stitch,
     deeplabv3plus,
@@ -25,6 +26,9 @@ from configs import (
     gwgl,
     mtan,
     nddr_cnn,
+    pad_net,
+    pap_net,
+    refinenet_lw,
     single_task,
     sluice,
 )
@@ -33,10 +37,14 @@ from mtlflax import configuration, data, experiment, models, weighting
 from mtlflax.errors import UserError
 
 TOPOLOGIES = {
+    "adamt_net": adamt_net,
     "cross_stitch": cross_stitch,
     "deeplabv3plus": deeplabv3plus,
     "mtan": mtan,
     "nddr_cnn": nddr_cnn,
+    "pad_net": pad_net,
+    "pap_net": pap_net,
+    "refinenet_lw": refinenet_lw,
     "sluice": sluice,
 }
 FILES = {

@@ -11,11 +11,15 @@ from typing import Any
 from flax import linen as nn
 
 from mtlflax.models import pretrained
+from mtlflax.models.adamt_net import AdaMTNet
 from mtlflax.models.cross_stitch import CrossStitchNetwork
 from mtlflax.models.deeplab import DeepLabV3Plus
 from mtlflax.models.encoders import ENCODERS, encoder
 from mtlflax.models.mtan import MTAN
 from mtlflax.models.nddr import NDDRCNN
+from mtlflax.models.pad_net import PADNet
+from mtlflax.models.pap_net import PAPNet
+from mtlflax.models.refinenet_lw import LightWeightRefineNet
 from mtlflax.models.sluice import SluiceNetwork
 from mtlflax.models.unet import UNet
 
@@ -28,6 +32,10 @@ MODELS: dict[str, type[nn.Module]] = {
     "cross_stitch": CrossStitchNetwork,
     "sluice": SluiceNetwork,
     "nddr_cnn": NDDRCNN,
+    "pad_net": PADNet,
+    "pap_net": PAPNet,
+    "adamt_net": AdaMTNet,
+    "refinenet_lw": LightWeightRefineNet,
 }
 
 

@@ -1,0 +1,13 @@
+"""AdaMT-Net (Jha et al. 2020): decoders with soft attention, and its weighting by the norms of the tasks' gradients.
+
+python -m mtlflax.main --config=configs/adamt_net.py [:resnet18|:resnet50|:densenet121] [,quick]
+"""
+
+from ml_collections import ConfigDict
+
+from configs import common
+
+
+def get_config(arg: str | None = None) -> ConfigDict:
+    """Called by `--config=configs/adamt_net.py:ARG`."""
+    return common.get_config({"name": "adamt"}, common.parse(arg), model="adamt_net")

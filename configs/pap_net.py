@@ -1,0 +1,13 @@
+"""PAP-Net (Zhang et al. 2019): tasks propagate by each other's affinities, the two losses simply added: equal weights.
+
+python -m mtlflax.main --config=configs/pap_net.py [:resnet18|:resnet50|:densenet121] [,quick]
+"""
+
+from ml_collections import ConfigDict
+
+from configs import common
+
+
+def get_config(arg: str | None = None) -> ConfigDict:
+    """Called by `--config=configs/pap_net.py:ARG`."""
+    return common.get_config({"name": "equal"}, common.parse(arg), model="pap_net")

@@ -1,0 +1,13 @@
+"""Light-weight RefineNet (Nekrasov et al. 2019): one decoder for both tasks, the losses simply added: equal weights.
+
+python -m mtlflax.main --config=configs/refinenet_lw.py [:resnet18|:resnet50|:densenet121] [,quick]
+"""
+
+from ml_collections import ConfigDict
+
+from configs import common
+
+
+def get_config(arg: str | None = None) -> ConfigDict:
+    """Called by `--config=configs/refinenet_lw.py:ARG`."""
+    return common.get_config({"name": "equal"}, common.parse(arg), model="refinenet_lw")
