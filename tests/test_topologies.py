@@ -31,6 +31,10 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "cross_stitch": {**DECODER, "attention": "gate"},
     "sluice": DECODER,
     "nddr_cnn": {**DECODER, "shortcut": True},
+    "pad_net": {"stride": 8, "width": 12},
+    "pap_net": {"stride": 8, "width": 12},
+    "adamt_net": DECODER,
+    "refinenet_lw": {"width": 12, "links": 2},
 }
 HEADS = {"segmentation": 5, "depth": 1, "normals": 3}
 CASES = [(name, "resnet18", 2) for name in models.MODELS]
