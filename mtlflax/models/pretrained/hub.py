@@ -61,7 +61,7 @@ def download(name: str) -> Path:
     except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError, errors.HFValidationError) as error:
         raise UserError(f"the Hugging Face hub has no {name} (or it is private)") from error
     except Exception as error:  # whatever the package, its HTTP client and its storage raise
-        # The hub was reached, or it was not and the file is not in the cache either.
+        # "Local" where the hub was not reached: then the file is only known not to be in the cache.
         if isinstance(error, errors.EntryNotFoundError) and not isinstance(error, errors.LocalEntryNotFoundError):
             raise UserError(f"{name} on the Hugging Face hub has no {_FILE}") from error
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
