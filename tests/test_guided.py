@@ -340,7 +340,7 @@ def test_chained_residual_pooling(depthwise: bool) -> None:
 
 
 def test_a_branch_is_depthwise_then_dense() -> None:
-    x = 8 * three_maps()[0]  # beyond where ReLU6 ends
+    x = 40 * three_maps()[0]  # beyond where ReLU6 ends
     module = Branch(2)
     params, p = drawn(module, x, (3, 5))
     hidden = np.clip(x * p["depthwise"]["kernel"], 0, 6)
@@ -353,7 +353,7 @@ def test_soft_attention() -> None:
     x = three_maps()[0]
     module = SoftAttention(6)
     params, p = drawn(module, x, False)
-    stats = jax.eval_shape(module.init, jax.random.key(0), x, False)["batch_stats"]
+    stats = jax.eval_shape(lambda: module.init(jax.random.key(0), x, False))["batch_stats"]
     stats = unflatten_dict(
         {path: np.full(leaf.shape, path[-1] == "var", np.float32) for path, leaf in flatten_dict(stats).items()}
     )
