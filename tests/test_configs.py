@@ -31,6 +31,7 @@ from configs import (
     refinenet_lw,
     single_task,
     sluice,
+    three_tasks,
 )
 from configs import weighting as any_weighting
 from mtlflax import configuration, data, experiment, models, weighting
@@ -53,13 +54,14 @@ FILES = {
     "ewdw": ewdw,
     "gwgl": gwgl,
     "single_task": single_task,
+    "three_tasks": three_tasks,
     "weighting": any_weighting,
     **TOPOLOGIES,
 }
 # Every argument of every file, and for one file every combination: the others share its code.
 ARGUMENTS = [("dwa", argument) for argument in ("", "quick", *common.BACKBONES, "densenet121,quick")]
 ARGUMENTS += [("equal", ""), ("equal", "quick")]
-ARGUMENTS += [("ewdw", "quick"), ("gwgl", "quick")]
+ARGUMENTS += [("ewdw", "quick"), ("gwgl", "quick"), ("three_tasks", "quick")]
 ARGUMENTS += [(name, "quick") for name in TOPOLOGIES]
 ARGUMENTS += [("weighting", f"{name},quick") for name in weighting.names()]
 ARGUMENTS += [("single_task", f"{task}{rest}") for task in single_task.TASKS for rest in ("", ",quick")]

@@ -14,7 +14,7 @@ from jax.typing import DTypeLike
 from mtlflax.models.encoders import encoder
 from mtlflax.models.layers import BatchNorm, Conv, resize, scaled_normal
 
-# PyTorch's default variance, with which the authors start. There is no normalisation in this decoder: from a larger
+# PyTorch's default variance. There is no normalisation in this decoder: from a larger
 # one, maps would grow with each pooling of the chain and leave the range of ReLU6.
 _init = scaled_normal(1 / 3, "in")
 
@@ -128,8 +128,8 @@ class LightWeightRefineNet(nn.Module):
     Parameters are `encoder/...` and `refinement/...` (shared), and `decoder_<task>/...`.
 
     The paper's encoder is MobileNet-v2, whose eight maps are paired into these four strides; ours have one map a
-    stride. The decoder is as in the authors' code, but that maps are enlarged with half-pixel centres, and that
-    DenseNet's raw maps are normalised first.
+    stride. The decoder follows a public port of the authors' code, but that maps are enlarged with half-pixel
+    centres, and that DenseNet's raw maps are normalised first.
 
     Attributes:
         backbone: a name that `models.encoder` knows.
