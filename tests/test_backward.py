@@ -212,7 +212,7 @@ def colour_task(channel):
         mean = jnp.mean(error) * 3.0**channel
         return mean if axis_name is None else jax.lax.pmean(mean, axis_name)
 
-    fields = dict.fromkeys(("sums", "metrics", "picture", "colours"), lambda *_: {})
+    fields = dict.fromkeys(("sums", "metrics", "picture", "truth", "colours"), lambda *_: {})
     return tasks.Task(f"colour{channel}", 1, lambda x: x, loss, **fields)
 
 
