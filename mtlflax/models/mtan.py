@@ -70,7 +70,8 @@ class MTAN(nn.Module):
 
     Parameters are `encoder/...` and `extractor<stage>/...` (shared), `attention<stage>_<task>/...` and
     `decoder_<task>/...`. Encoder and attention are the trunk: the extractors stand between the tasks' attentions and
-    serve all tasks, so the network splits where the heads begin.
+    serve all tasks, so the network splits where the heads begin. A weighting at level "representation" therefore sees
+    each task's gradient on a map of its own, and no conflicts.
 
     The paper applies this to SegNet; for ResNet we follow the authors' code: u is the map before a stage's last block,
     the attended map of the last stage goes into a `DeepLabHead`, and the encoder is dilated to output stride 8. g
