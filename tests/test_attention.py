@@ -16,7 +16,7 @@ from test_step import assert_close, make_batch
 from configs import single_task
 from mtlflax import models, parallel, weighting
 from mtlflax.method import Method, balance_gradients, init_method
-from mtlflax.models import unet
+from mtlflax.models import decoder, unet
 from mtlflax.models.attention import KINDS
 from mtlflax.models.decoder import Decoder
 from mtlflax.models.layers import Conv
@@ -48,7 +48,7 @@ class TinyEncoder(nn.Module):
 def tiny(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """What takes time here is compiling: a tiny encoder, small decoders, few optimisations."""
     monkeypatch.setattr(unet, "encoder", TinyEncoder)
-    monkeypatch.setattr(unet, "HEAD_STRIDES", (1, 8))  # 8: two stages, one before another, are all there is to test
+    monkeypatch.setattr(decoder, "HEAD_STRIDES", (1, 8))  # 8: two stages, one before another, are all there is to test
     jax.config.update("jax_disable_most_optimizations", True)
     yield
     jax.config.update("jax_disable_most_optimizations", False)

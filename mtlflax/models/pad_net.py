@@ -66,7 +66,7 @@ class Initial(nn.Module):
 
 
 class Distillation(nn.Module):
-    """What one task k takes of the others: attention-guided message passing, the paper's module C (section 3.3).
+    """What one task k takes of the others: attention-guided message passing, the paper's module C.
 
     F_k + Σ_{t≠k} σ(W_g * F_k) ⊙ (W_t * F_t): the attention, of the task's own map, says for each pixel and channel how
     much of the other tasks' messages passes. Here each W is a 3×3 convolution, and W_t is k's own.

@@ -10,9 +10,8 @@ from flax.core import FrozenDict
 from jax.typing import DTypeLike
 
 from mtlflax.models.attention import KINDS
-from mtlflax.models.decoder import Decoder
+from mtlflax.models.decoder import Decoder, check_decoder
 from mtlflax.models.encoders import encoder
-from mtlflax.models.unet import HEAD_STRIDES
 
 STAGES = 4
 ATTENTION = tuple(name for name, kind in KINDS.items() if kind.place != "tasks")  # tasks meet in the mixing units
@@ -65,12 +64,7 @@ class SoftSharing(nn.Module):
             raise ValueError(f"heads is {dict(self.heads)}: {type(self).__name__} shares between two tasks or more")
         if self.attention not in ATTENTION:
             raise ValueError(f"attention is {self.attention!r}: choose one of {', '.join(ATTENTION)}")
-        if self.head_stride not in HEAD_STRIDES:
-            raise ValueError(f"head_stride is {self.head_stride}: choose one of {HEAD_STRIDES}")
-        if len(self.decoder_channels) != 5 or not all(width >= 1 for width in self.decoder_channels):
-            raise ValueError(
-                f"decoder_channels is {self.decoder_channels}: give five numbers from 1 on, for strides 16, 8, 4, 2, 1"
-            )
+        check_decoder(self.head_stride, self.decoder_channels)
         self.heads = FrozenDict(self.heads)
         self.decoder_channels = tuple(self.decoder_channels)
         super().__post_init__()
@@ -116,7 +110,10 @@ class SoftSharing(nn.Module):
 
     @nn.nowrap
     def unit(self, index: int) -> nn.Module:
-        """A new unit for the task of that index, called with (all tasks' maps [B, H, W, C], train) → [B, H, W, C]."""
+        """A new unit for the task of that index, called with (all tasks' maps [B, H, W, C], train) → [B, H, W, C].
+
+        It is what each network of this kind has of its own.
+        """
         raise NotImplementedError
 
     def finish(self, task: str, maps: Sequence[jax.Array], train: bool) -> Sequence[jax.Array]:

@@ -9,10 +9,9 @@ from flax.core import FrozenDict
 from jax.typing import DTypeLike
 
 from mtlflax.models.attention import KINDS
-from mtlflax.models.decoder import Decoder, run
+from mtlflax.models.decoder import Decoder, check_decoder, run
 from mtlflax.models.encoders import encoder
 
-HEAD_STRIDES = (1, 2, 4)
 LAST_STAGES = ("encoder/layer4_", "encoder/denseblock4/")  # of ResNet and of DenseNet
 
 
@@ -63,12 +62,7 @@ class UNet(nn.Module):
             raise ValueError(
                 f"attention {self.attention!r} is to other tasks: choose another for one, {next(iter(self.heads))}"
             )
-        if self.head_stride not in HEAD_STRIDES:
-            raise ValueError(f"head_stride is {self.head_stride}: choose one of {HEAD_STRIDES}")
-        if len(self.decoder_channels) != 5 or not all(width >= 1 for width in self.decoder_channels):
-            raise ValueError(
-                f"decoder_channels is {self.decoder_channels}: give five numbers from 1 on, for strides 16, 8, 4, 2, 1"
-            )
+        check_decoder(self.head_stride, self.decoder_channels)
         self.heads = FrozenDict(self.heads)
         self.decoder_channels = tuple(self.decoder_channels)
         super().__post_init__()
