@@ -48,7 +48,8 @@ def assert_gone(numbers):
 
 
 def test_one_that_does_not_end_when_another_has_failed_is_killed(tmp_path):
-    launched = start(tmp_path, STUBBORN, then="[ $JAX_PROCESS_ID = 0 ] || exit 3")
+    once_both_are_there = f"until [ -s {tmp_path}/0 ]; do sleep 0.05; done"
+    launched = start(tmp_path, STUBBORN, then=f"[ $JAX_PROCESS_ID = 0 ] || {{ {once_both_are_there}; exit 3; }}")
     _, error = launched.communicate(timeout=60)
     assert launched.returncode == 3
     assert "failed with exit code 3" in error

@@ -53,10 +53,11 @@ class CrossStitchNetwork(SoftSharing):
     own: float = 0.9
     per_channel: bool = True
 
-    def __post_init__(self) -> None:
-        """Checks the attributes."""
+    @nn.nowrap
+    def check(self) -> None:
+        """Raises ValueError, naming the attribute, for a network that there cannot be."""
         check_own(self.own)
-        super().__post_init__()
+        super().check()
 
     @nn.nowrap
     def unit(self, index: int) -> nn.Module:

@@ -3,19 +3,17 @@
 LibMTL's network for Cityscapes and NYUv2, on which most published comparisons of weighting methods are made.
 """
 
-from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from flax.core import FrozenDict
 from jax.typing import DTypeLike
 
 from mtlflax.models.encoders import encoder
 from mtlflax.models.layers import BatchNorm, Conv, ConvBlock, check_output_stride, resize, scaled_normal
-from mtlflax.models.unet import LAST_STAGES
+from mtlflax.models.network import BranchedNetwork
 
 
 class ASPP(nn.Module):
@@ -94,7 +92,7 @@ class DeepLabHead(nn.Module):
         return resize(logits, size)
 
 
-class DeepLabV3Plus(nn.Module):
+class DeepLabV3Plus(BranchedNetwork):
     """A shared dilated encoder and a `DeepLabHead` for each task.
 
     Parameters are `encoder/...` (shared) and `decoder_<task>/...`.
@@ -105,42 +103,24 @@ class DeepLabV3Plus(nn.Module):
     half-pixel centres (there with aligned corners).
 
     Attributes:
-        backbone: a name that `models.encoder` knows.
-        heads: task → channels, in the order of the outputs.
         output_stride: 8, 16 or 32: that of the encoder's last map.
         atrous_rates: of the ASPP, in pixels of that map. Chen et al.'s, (12, 24, 36), are for output stride 8; they
             halve them at 16.
         aspp_channels: width of the ASPP and the convolutions behind it.
         low_channels: channels of the decoder's map of stride 4, 48 in DeepLabv3+; 0: without it.
-        remat: whether the backward pass computes what is in the encoder's blocks and the heads anew: less memory, more
-            time, the same results.
-        axis_name: mapped axis for synchronised batch statistics.
-        dtype: of the computation, e.g. "bfloat16"; parameters, batch statistics, heads and logits are float32.
-
-    Raises:
-        ValueError: an attribute's value makes no sense; the message names it.
     """
 
-    backbone: str
-    heads: Mapping[str, int]
     output_stride: int = 8
     atrous_rates: tuple[int, ...] = (12, 24, 36)
     aspp_channels: int = 256
     low_channels: int = 0
-    remat: bool = False
-    axis_name: str | None = None
-    dtype: DTypeLike = jnp.float32
 
-    def __post_init__(self) -> None:
-        """Checks the attributes and makes them hashable, so that models can be static arguments."""
-        if not self.heads:
-            raise ValueError("heads is empty: give at least one task → channels")
+    @nn.nowrap
+    def check(self) -> None:
+        """Raises ValueError, naming the attribute, for a network that there cannot be."""
         if self.low_channels < 0:
             raise ValueError(f"low_channels is {self.low_channels}: give a number from 0 on")
         check_head(self.output_stride, self.atrous_rates, self.aspp_channels)
-        self.heads = FrozenDict(self.heads)
-        self.atrous_rates = tuple(self.atrous_rates)
-        super().__post_init__()
 
     def setup(self) -> None:
         """Builds the encoder and the heads."""
@@ -148,8 +128,7 @@ class DeepLabV3Plus(nn.Module):
             self.backbone,
             output_stride=self.output_stride,
             remat=self.remat,
-            axis_name=self.axis_name,
-            dtype=self.dtype,
+            **self.common,
         )
         head = nn.remat(DeepLabHead, static_argnums=(2, 3)) if self.remat else DeepLabHead
         for task, channels in self.heads.items():
@@ -159,61 +138,23 @@ class DeepLabV3Plus(nn.Module):
                 rates=self.atrous_rates,
                 low_channels=self.low_channels,
                 activated=self._taken(self.encoder.activated),
-                axis_name=self.axis_name,
-                dtype=self.dtype,
+                **self.common,
             )
             setattr(self, f"decoder_{task}", decoder)
-
-    def __call__(self, images: jax.Array, train: bool = False) -> dict[str, jax.Array]:
-        """Images [B, H, W, 3], normalised, to logits: task → float32 [B, H, W, channels]."""
-        features = self.encode(images, train)
-        size = (images.shape[1], images.shape[2])
-        return {task: self.decode(features, task, train, size=size) for task in self.heads}
-
-    @property
-    def encoders(self) -> tuple[str, ...]:
-        """Where the encoders are among the variables: what pretrained weights replace."""
-        return ("encoder",)
 
     def encode(self, images: jax.Array, train: bool = False) -> tuple[jax.Array, ...]:
         """The shared part: images to the maps that the heads take."""
         return self._taken(self.encoder(images, train))
 
-    def decode(
-        self,
-        features: tuple[jax.Array, ...],
-        task: str,
-        train: bool = False,
-        *,
-        size: tuple[int, int] | None = None,
-    ) -> jax.Array:
-        """One task's part: maps as `encode` gives them to float32 [B, H, W, channels].
-
-        Args:
-            features: as `encode` gives them.
-            task: a key of `heads`.
-            train: whether BatchNorm takes and updates batch statistics.
-            size: the images' (H, W). By default the last map's times `output_stride`: right if that divides it.
-        """
-        if size is None:
-            _, h, w, _ = features[-1].shape
-            size = (self.output_stride * h, self.output_stride * w)
-        return getattr(self, f"decoder_{task}")(features, size, train)
+    @nn.nowrap
+    def size_of(self, features: tuple[jax.Array, ...], task: str) -> tuple[int, int]:
+        """The last map's times `output_stride`."""
+        return (self.output_stride * features[-1].shape[1], self.output_stride * features[-1].shape[2])
 
     @nn.nowrap
     def _taken(self, of_maps: tuple[Any, ...]) -> tuple[Any, ...]:
         """Of five things, one a map, those of the maps that the heads take."""
         return (of_maps[1], of_maps[4]) if self.low_channels else (of_maps[4],)
-
-    @nn.nowrap
-    def shared(self, path: str) -> bool:
-        """Whether the parameter at that path ("encoder/conv1/kernel") serves all tasks."""
-        return path.split("/", 1)[0] == "encoder"
-
-    @nn.nowrap
-    def last_shared(self, path: str) -> bool:
-        """Whether it belongs to the last shared layers: the encoder's last stage."""
-        return path.startswith(LAST_STAGES)
 
 
 def check_head(output_stride: int, atrous_rates: tuple[int, ...], aspp_channels: int) -> None:

@@ -1,19 +1,17 @@
 """MTAN, the multi-task attention network (Liu et al. 2019, arXiv:1803.10704, section 3)."""
 
 from collections.abc import Mapping
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from flax.core import FrozenDict
 from jax.typing import DTypeLike
 
 from mtlflax.models.deeplab import DeepLabHead, check_head
 from mtlflax.models.encoders import encoder
 from mtlflax.models.layers import BatchNorm, Conv, ConvBlock, max_pool
+from mtlflax.models.network import BranchedNetwork
 from mtlflax.models.resnet import Block
-from mtlflax.models.unet import LAST_STAGES
 
 STAGES = 4
 
@@ -65,7 +63,7 @@ class Extractor(nn.Module):
         return x if x.shape[1:3] == (h, w) else max_pool(x)[:, :h, :w]
 
 
-class MTAN(nn.Module):
+class MTAN(BranchedNetwork):
     """A shared encoder, for each task attention at each of its four stages, and for each a head.
 
     Parameters are `encoder/...` and `extractor<stage>/...` (shared), `attention<stage>_<task>/...` and
@@ -79,53 +77,34 @@ class MTAN(nn.Module):
     last layer, in the last stage before its last norm. Pooling is 3×3 where theirs is 2×2, so that any size will do.
 
     Attributes:
-        backbone: a name that `models.encoder` knows.
-        heads: task → channels, in the order of the outputs.
         output_stride: 8, 16 or 32: that of the encoder's last map.
         atrous_rates: of the heads' ASPP, in pixels of that map.
         aspp_channels: width of the heads.
-        remat: whether the backward pass computes what is in the encoder's blocks, the attentions, the extractors and
-            the heads anew: less memory, more time, the same results.
-        axis_name: mapped axis for synchronised batch statistics.
-        dtype: of the computation, e.g. "bfloat16"; parameters, batch statistics, heads and logits are float32.
-
-    Raises:
-        ValueError: an attribute's value makes no sense; the message names it.
     """
 
-    backbone: str
-    heads: Mapping[str, int]
     output_stride: int = 8
     atrous_rates: tuple[int, ...] = (12, 24, 36)
     aspp_channels: int = 256
-    remat: bool = False
-    axis_name: str | None = None
-    dtype: DTypeLike = jnp.float32
 
-    def __post_init__(self) -> None:
-        """Checks the attributes and makes them hashable, so that models can be static arguments."""
-        if not self.heads:
-            raise ValueError("heads is empty: give at least one task → channels")
+    @nn.nowrap
+    def check(self) -> None:
+        """Raises ValueError, naming the attribute, for a network that there cannot be."""
         check_head(self.output_stride, self.atrous_rates, self.aspp_channels)
-        self.heads = FrozenDict(self.heads)
-        self.atrous_rates = tuple(self.atrous_rates)
-        super().__post_init__()
 
     def setup(self) -> None:
         """Builds the encoder, the attentions, the extractors and the heads."""
-        common: dict[str, Any] = {"axis_name": self.axis_name, "dtype": self.dtype}
         attention, extractor, head = Attention, Extractor, DeepLabHead
         if self.remat:  # the numbers are those of `train`, and of the head's `size`
             attention = nn.remat(Attention, static_argnums=(4,))
             extractor = nn.remat(Extractor, static_argnums=(3,))
             head = nn.remat(DeepLabHead, static_argnums=(2, 3))
 
-        self.encoder = encoder(self.backbone, output_stride=self.output_stride, remat=self.remat, **common)
+        self.encoder = encoder(self.backbone, output_stride=self.output_stride, remat=self.remat, **self.common)
         for stage in range(1, STAGES + 1):
             for task in self.heads:
-                setattr(self, f"attention{stage}_{task}", attention(**common))
+                setattr(self, f"attention{stage}_{task}", attention(**self.common))
             if stage < STAGES:
-                setattr(self, f"extractor{stage}", extractor(**common))
+                setattr(self, f"extractor{stage}", extractor(**self.common))
         for task, channels in self.heads.items():
             decoder = head(
                 channels=channels,
@@ -133,20 +112,9 @@ class MTAN(nn.Module):
                 rates=self.atrous_rates,
                 low_channels=0,
                 activated=self.encoder.activated[-1:],
-                **common,
+                **self.common,
             )
             setattr(self, f"decoder_{task}", decoder)
-
-    def __call__(self, images: jax.Array, train: bool = False) -> dict[str, jax.Array]:
-        """Images [B, H, W, 3], normalised, to logits: task → float32 [B, H, W, channels]."""
-        features = self.encode(images, train)
-        size = (images.shape[1], images.shape[2])
-        return {task: self.decode(features, task, train, size=size) for task in self.heads}
-
-    @property
-    def encoders(self) -> tuple[str, ...]:
-        """Where the encoders are among the variables: what pretrained weights replace."""
-        return ("encoder",)
 
     def encode(self, images: jax.Array, train: bool = False) -> dict[str, jax.Array]:
         """The trunk: images to each task's attended map of the encoder's last stage."""
@@ -172,18 +140,13 @@ class MTAN(nn.Module):
         *,
         size: tuple[int, int] | None = None,
     ) -> jax.Array:
-        """One task's head: its attended map to float32 [B, H, W, channels].
+        """One task's head, see `BranchedNetwork`."""
+        return super().decode((features[task],), task, train, size=size)
 
-        Args:
-            features: as `encode` gives them.
-            task: a key of `heads`.
-            train: whether BatchNorm takes and updates batch statistics.
-            size: the images' (H, W). By default the map's times `output_stride`: right if that divides it.
-        """
-        x = features[task]
-        if size is None:
-            size = (self.output_stride * x.shape[1], self.output_stride * x.shape[2])
-        return getattr(self, f"decoder_{task}")((x,), size, train)
+    @nn.nowrap
+    def size_of(self, features: tuple[jax.Array], task: str) -> tuple[int, int]:
+        """The map's times `output_stride`."""
+        return (self.output_stride * features[0].shape[1], self.output_stride * features[0].shape[2])
 
     @nn.nowrap
     def shared(self, path: str) -> bool:
@@ -194,8 +157,3 @@ class MTAN(nn.Module):
     def in_trunk(self, path: str) -> bool:
         """Whether it is `encode`'s: shared, or of a task's attention."""
         return not path.startswith("decoder_")
-
-    @nn.nowrap
-    def last_shared(self, path: str) -> bool:
-        """Whether it belongs to the last shared layers: the encoder's last stage."""
-        return path.startswith(LAST_STAGES)

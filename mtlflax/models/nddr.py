@@ -88,10 +88,11 @@ class NDDRCNN(SoftSharing):
 
     rectified: ClassVar[bool] = True
 
-    def __post_init__(self) -> None:
-        """Checks the attributes."""
+    @nn.nowrap
+    def check(self) -> None:
+        """Raises ValueError, naming the attribute, for a network that there cannot be."""
         check_own(self.own)
-        super().__post_init__()
+        super().check()
 
     def setup(self) -> None:
         """Builds the columns, the NDDR layers and, if asked for, the shortcuts."""

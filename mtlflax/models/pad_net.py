@@ -2,16 +2,16 @@
 
 from collections.abc import Mapping
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from flax.core import FrozenDict
 from jax.typing import DTypeLike
 
 from mtlflax.models.encoders import encoder
 from mtlflax.models.layers import BatchNorm, Conv, ConvBlock, resize, scaled_normal
+from mtlflax.models.network import Network
 
 STRIDES = (4, 8, 16)
 
@@ -118,7 +118,7 @@ def _head(channels: int, dtype: DTypeLike) -> Conv:
     return Conv(channels, use_bias=True, dtype=wide, kernel_init=init, name="head")
 
 
-class PADNet(nn.Module):
+class PADNet(Network):
     """A shared encoder, an initial prediction for each task, and final ones from what the initial ones tell each other.
 
     Parameters are `encoder/...`, `aggregation/...`, `initial_<task>/...` and `features_<task>/...`, on which all
@@ -131,49 +131,30 @@ class PADNet(nn.Module):
     bilinear enlargement with a convolution behind it for the paper's deconvolutions.
 
     Attributes:
-        backbone: a name that `models.encoder` knows.
-        heads: task → channels, in the order of the outputs; at least two.
         stride: 4, 8 or 16: that of the initial predictions and of the distillation.
         width: channels of the maps there.
-        remat: whether the backward pass computes what is in the encoder's blocks and the final predictions anew: less
-            memory, more time, the same results.
-        axis_name: mapped axis for synchronised batch statistics.
-        dtype: of the computation, e.g. "bfloat16"; parameters, batch statistics, heads and logits are float32.
-
-    Raises:
-        ValueError: an attribute's value makes no sense; the message names it.
     """
 
-    backbone: str
-    heads: Mapping[str, int]
     stride: int = 8
     width: int = 256
-    remat: bool = False
-    axis_name: str | None = None
-    dtype: DTypeLike = jnp.float32
 
-    def __post_init__(self) -> None:
-        """Checks the attributes and makes them hashable, so that models can be static arguments."""
+    fewest: ClassVar[int] = 2
+
+    @nn.nowrap
+    def check(self) -> None:
+        """Raises ValueError, naming the attribute, for a network that there cannot be."""
         check_guided(self)
-        self.heads = FrozenDict(self.heads)
-        super().__post_init__()
-
-    @property
-    def encoders(self) -> tuple[str, ...]:
-        """Where the encoders are among the variables: what pretrained weights replace."""
-        return ("encoder",)
 
     def setup(self) -> None:
         """Builds the encoder and what stands behind it."""
-        common: dict[str, Any] = {"axis_name": self.axis_name, "dtype": self.dtype}
         decoder = nn.remat(Reconstruction, static_argnums=(2, 3)) if self.remat else Reconstruction
-        self.encoder = encoder(self.backbone, remat=self.remat, **common)
-        self.aggregation = Aggregation(self.width, coarse(self.encoder.activated, self.stride), **common)
+        self.encoder = encoder(self.backbone, remat=self.remat, **self.common)
+        self.aggregation = Aggregation(self.width, coarse(self.encoder.activated, self.stride), **self.common)
         for task, channels in self.heads.items():
-            setattr(self, f"initial_{task}", Initial(channels, self.width, **common))
-            setattr(self, f"features_{task}", ConvBlock(self.width, 3, 1, **common))
+            setattr(self, f"initial_{task}", Initial(channels, self.width, **self.common))
+            setattr(self, f"features_{task}", ConvBlock(self.width, 3, 1, **self.common))
             setattr(self, f"distillation_{task}", Distillation(task, self.dtype))
-            setattr(self, f"decoder_{task}", decoder(channels, **common))
+            setattr(self, f"decoder_{task}", decoder(channels, **self.common))
 
     def __call__(self, images: jax.Array, train: bool = False) -> dict[str, jax.Array]:
         """Images [B, H, W, 3], normalised, to logits: task → float32 [B, H, W, channels], and in training the initial.
@@ -205,8 +186,6 @@ def coarse(of_maps: tuple[Any, ...], stride: int) -> tuple[Any, ...]:
 
 def check_guided(model: Any) -> None:
     """Raises ValueError, naming the option, for what a network in which tasks guide each other cannot have."""
-    if len(model.heads) < 2:
-        raise ValueError(f"heads is {dict(model.heads)}: in {type(model).__name__} two tasks or more guide each other")
     if model.stride not in STRIDES:
         raise ValueError(f"stride is {model.stride}: choose one of {STRIDES}")
     if model.width < 1:

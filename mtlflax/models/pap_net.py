@@ -1,17 +1,17 @@
 """PAP-Net, pattern-affinitive propagation (Zhang et al. 2019, arXiv:1906.03525)."""
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from flax.core import FrozenDict
 from jax.typing import DTypeLike
 
 from mtlflax.models.encoders import encoder
 from mtlflax.models.layers import Conv, resize, scaled_normal
+from mtlflax.models.network import Network
 from mtlflax.models.pad_net import Aggregation, Initial, Reconstruction, check_guided, coarse
 
 
@@ -67,7 +67,7 @@ def _pixels(x: jax.Array) -> jax.Array:
     return x.reshape(x.shape[0], -1, x.shape[-1])
 
 
-class PAPNet(nn.Module):
+class PAPNet(Network):
     """A shared encoder, for each task a network with an initial prediction, and propagation by all tasks' affinities.
 
     Parameters are `encoder/...`, `aggregation/...`, `initial_<task>/block/...` and `affinity_<task>/...`, on which all
@@ -82,62 +82,42 @@ class PAPNet(nn.Module):
     pixels, and propagates at several scales: neither is done here. Where maps are brought together is ours too.
 
     Attributes:
-        backbone: a name that `models.encoder` knows.
-        heads: task → channels, in the order of the outputs; at least two.
         stride: 4, 8 or 16: that of the initial predictions and of the affinities.
         width: channels of the maps there.
         affinity_channels: of the maps between whose pixels affinities are.
         iterations: of the diffusion.
         beta: the share of the diffused map, above 0, at most 1. Its default and that of `iterations` are a public
             reimplementation's.
-        remat: whether the backward pass computes what is in the encoder's blocks and the final predictions anew: less
-            memory, more time, the same results.
-        axis_name: mapped axis for synchronised batch statistics.
-        dtype: of the computation, e.g. "bfloat16"; parameters, batch statistics, affinities, heads and logits are
-            float32.
-
-    Raises:
-        ValueError: an attribute's value makes no sense; the message names it.
     """
 
-    backbone: str
-    heads: Mapping[str, int]
     stride: int = 8
     width: int = 256
     affinity_channels: int = 64
     iterations: int = 6
     beta: float = 0.05
-    remat: bool = False
-    axis_name: str | None = None
-    dtype: DTypeLike = jnp.float32
 
-    def __post_init__(self) -> None:
-        """Checks the attributes and makes them hashable, so that models can be static arguments."""
+    fewest: ClassVar[int] = 2
+
+    @nn.nowrap
+    def check(self) -> None:
+        """Raises ValueError, naming the attribute, for a network that there cannot be."""
         check_guided(self)
         for name in ("affinity_channels", "iterations"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}: give a number from 1 on")
         if not 0 < self.beta <= 1:
             raise ValueError(f"beta is {self.beta}: give a share above 0, at most 1")
-        self.heads = FrozenDict(self.heads)
-        super().__post_init__()
-
-    @property
-    def encoders(self) -> tuple[str, ...]:
-        """Where the encoders are among the variables: what pretrained weights replace."""
-        return ("encoder",)
 
     def setup(self) -> None:
         """Builds the encoder and what stands behind it."""
-        common: dict[str, Any] = {"axis_name": self.axis_name, "dtype": self.dtype}
         decoder = nn.remat(Reconstruction, static_argnums=(2, 3)) if self.remat else Reconstruction
-        self.encoder = encoder(self.backbone, remat=self.remat, **common)
-        self.aggregation = Aggregation(self.width, coarse(self.encoder.activated, self.stride), **common)
+        self.encoder = encoder(self.backbone, remat=self.remat, **self.common)
+        self.aggregation = Aggregation(self.width, coarse(self.encoder.activated, self.stride), **self.common)
         for task, channels in self.heads.items():
-            setattr(self, f"initial_{task}", Initial(channels, self.width, **common))
+            setattr(self, f"initial_{task}", Initial(channels, self.width, **self.common))
             setattr(self, f"affinity_{task}", Affinity(self.affinity_channels, self.dtype))
             setattr(self, f"propagation_{task}", Propagation(self.iterations, self.beta, self.dtype))
-            setattr(self, f"decoder_{task}", decoder(channels, **common))
+            setattr(self, f"decoder_{task}", decoder(channels, **self.common))
 
     def __call__(self, images: jax.Array, train: bool = False) -> dict[str, jax.Array]:
         """Images [B, H, W, 3], normalised, to logits: task → float32 [B, H, W, channels], and in training the initial.

@@ -1,18 +1,16 @@
 """The multi-task light-weight RefineNet (Nekrasov et al. 2019, arXiv:1809.04766)."""
 
-from collections.abc import Mapping
 from functools import partial, reduce
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from flax.core import FrozenDict
 from jax import lax
 from jax.typing import DTypeLike
 
 from mtlflax.models.encoders import encoder
 from mtlflax.models.layers import BatchNorm, Conv, resize, scaled_normal
+from mtlflax.models.network import BranchedNetwork
 
 # PyTorch's default variance. There is no normalisation in this decoder: from a larger
 # one, maps would grow with each pooling of the chain and leave the range of ReLU6.
@@ -113,8 +111,8 @@ class Branch(nn.Module):
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(self, x: jax.Array, size: tuple[int, int]) -> jax.Array:
-        """Maps [B, H, W, C] to logits float32 [B, *size, channels]."""
+    def __call__(self, x: jax.Array, size: tuple[int, int], train: bool) -> jax.Array:
+        """Maps [B, H, W, C] to logits float32 [B, *size, channels]; `train` changes nothing."""
         x = nn.relu6(Depthwise(self.dtype, name="depthwise")(x))
         # Nearly zero at first, so that the losses start at those of a guess, whatever the task.
         init, dtype = scaled_normal(1e-3, "in"), jnp.promote_types(self.dtype, jnp.float32)
@@ -122,7 +120,7 @@ class Branch(nn.Module):
         return resize(head(x), size)
 
 
-class LightWeightRefineNet(nn.Module):
+class LightWeightRefineNet(BranchedNetwork):
     """A shared encoder, a shared decoder of 1×1 convolutions, and a branch of two convolutions for each task.
 
     Parameters are `encoder/...` and `refinement/...` (shared), and `decoder_<task>/...`.
@@ -132,83 +130,39 @@ class LightWeightRefineNet(nn.Module):
     centres, and that DenseNet's raw maps are normalised first.
 
     Attributes:
-        backbone: a name that `models.encoder` knows.
-        heads: task → channels, in the order of the outputs.
         width: channels of the decoder.
         links: of its chains of residual pooling, from 1 on.
-        remat: whether the backward pass computes what is in the encoder's blocks, the decoder and the branches anew:
-            less memory, more time, the same results.
-        axis_name: mapped axis for synchronised batch statistics.
-        dtype: of the computation, e.g. "bfloat16"; parameters, batch statistics, heads and logits are float32.
-
-    Raises:
-        ValueError: an attribute's value makes no sense; the message names it.
     """
 
-    backbone: str
-    heads: Mapping[str, int]
     width: int = 256
     links: int = 4
-    remat: bool = False
-    axis_name: str | None = None
-    dtype: DTypeLike = jnp.float32
 
-    def __post_init__(self) -> None:
-        """Checks the attributes and makes them hashable, so that models can be static arguments."""
-        if not self.heads:
-            raise ValueError("heads is empty: give at least one task → channels")
+    @nn.nowrap
+    def check(self) -> None:
+        """Raises ValueError, naming the attribute, for a network that there cannot be."""
         for name in ("width", "links"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}: give a number from 1 on")
-        self.heads = FrozenDict(self.heads)
-        super().__post_init__()
-
-    @property
-    def encoders(self) -> tuple[str, ...]:
-        """Where the encoders are among the variables: what pretrained weights replace."""
-        return ("encoder",)
 
     def setup(self) -> None:
         """Builds the encoder, the decoder and the branches."""
-        common: dict[str, Any] = {"axis_name": self.axis_name, "dtype": self.dtype}
         refinement, branch = Refinement, Branch
         if self.remat:  # the numbers are those of `train` and `size`
             refinement = nn.remat(Refinement, static_argnums=(2,))
-            branch = nn.remat(Branch, static_argnums=(2,))
-        self.encoder = encoder(self.backbone, remat=self.remat, **common)
-        self.refinement = refinement(self.width, self.links, self.encoder.activated[1:], **common)
+            branch = nn.remat(Branch, static_argnums=(2, 3))
+        self.encoder = encoder(self.backbone, remat=self.remat, **self.common)
+        self.refinement = refinement(self.width, self.links, self.encoder.activated[1:], **self.common)
         for task, channels in self.heads.items():
             setattr(self, f"decoder_{task}", branch(channels, self.dtype))
-
-    def __call__(self, images: jax.Array, train: bool = False) -> dict[str, jax.Array]:
-        """Images [B, H, W, 3], normalised, to logits: task → float32 [B, H, W, channels]."""
-        features = self.encode(images, train)
-        size = (images.shape[1], images.shape[2])
-        return {task: self.decode(features, task, train, size=size) for task in self.heads}
 
     def encode(self, images: jax.Array, train: bool = False) -> jax.Array:
         """The shared part: images to the decoder's map, of stride 4."""
         return self.refinement(self.encoder(images, train)[1:], train)
 
-    def decode(
-        self,
-        features: jax.Array,
-        task: str,
-        train: bool = False,
-        *,
-        size: tuple[int, int] | None = None,
-    ) -> jax.Array:
-        """One task's part: the decoder's map to float32 [B, H, W, channels].
-
-        Args:
-            features: as `encode` gives them.
-            task: a key of `heads`.
-            train: changes nothing here: there are no batch statistics in a branch.
-            size: the images' (H, W). By default four times the map's: right if four divides it.
-        """
-        if size is None:
-            size = (4 * features.shape[1], 4 * features.shape[2])
-        return getattr(self, f"decoder_{task}")(features, size)
+    @nn.nowrap
+    def size_of(self, features: jax.Array, task: str) -> tuple[int, int]:
+        """Four times the map's."""
+        return (4 * features.shape[1], 4 * features.shape[2])
 
     @nn.nowrap
     def shared(self, path: str) -> bool:

@@ -98,14 +98,15 @@ class SluiceNetwork(SoftSharing):
     own: float = 0.9
     last: float = 0.9
 
-    def __post_init__(self) -> None:
-        """Checks the attributes."""
+    @nn.nowrap
+    def check(self) -> None:
+        """Raises ValueError, naming the attribute, for a network that there cannot be."""
         if self.subspaces < 1:
             raise ValueError(f"subspaces is {self.subspaces}: give a number from 1 on")
         check_own(self.own)
         if not 0 < self.last <= 1:
             raise ValueError(f"last is {self.last}: give a share above 0, at most 1")
-        super().__post_init__()
+        super().check()
 
     def setup(self) -> None:
         """Builds the columns, the α and the β."""

@@ -1,23 +1,21 @@
 """Soft parameter sharing: an encoder for each task, run in lockstep, their maps mixed behind each stage."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import ClassVar
 
 import jax
-import jax.numpy as jnp
 from flax import linen as nn
-from flax.core import FrozenDict
-from jax.typing import DTypeLike
 
 from mtlflax.models.attention import KINDS
 from mtlflax.models.decoder import Decoder, check_decoder
 from mtlflax.models.encoders import encoder
+from mtlflax.models.network import Network
 
 STAGES = 4
 ATTENTION = tuple(name for name, kind in KINDS.items() if kind.place != "tasks")  # tasks meet in the mixing units
 
 
-class SoftSharing(nn.Module):
+class SoftSharing(Network):
     """What cross-stitch networks, sluice networks and NDDR-CNN have in common.
 
     Each task has a column: an encoder and the U-Net's decoder. Behind each of the four stages the columns' maps are
@@ -32,56 +30,38 @@ class SoftSharing(nn.Module):
     Adam, whose steps do not depend on a gradient's scale.
 
     Attributes:
-        backbone: a name that `models.encoder` knows.
-        heads: task → channels, in the order of the outputs; at least two.
         attention: in the decoders, a key of `attention.KINDS` but "cross_task".
         decoder_channels: widths of the decoders' stages, to strides 16, 8, 4, 2 and 1.
         head_stride: 1, 2 or 4: where the heads are; the logits are enlarged from there.
-        remat: whether the backward pass computes what is in the encoders' blocks and the decoders anew: less memory,
-            more time, the same results.
-        axis_name: mapped axis for synchronised batch statistics.
-        dtype: of the computation, e.g. "bfloat16"; parameters, batch statistics, heads and logits are float32.
-
-    Raises:
-        ValueError: an attribute's value makes no sense; the message names it.
     """
 
-    backbone: str
-    heads: Mapping[str, int]
     attention: str = "none"
     decoder_channels: tuple[int, ...] = (256, 128, 64, 32, 16)
     head_stride: int = 1
-    remat: bool = False
-    axis_name: str | None = None
-    dtype: DTypeLike = jnp.float32
 
     # Whether what comes out of a unit is normalised and rectified; else it is as much as the encoder's map.
     rectified: ClassVar[bool] = False
+    fewest: ClassVar[int] = 2
 
-    def __post_init__(self) -> None:
-        """Checks the attributes and makes them hashable, so that models can be static arguments."""
-        if len(self.heads) < 2:
-            raise ValueError(f"heads is {dict(self.heads)}: {type(self).__name__} shares between two tasks or more")
+    @nn.nowrap
+    def check(self) -> None:
+        """Raises ValueError, naming the attribute, for a network that there cannot be."""
         if self.attention not in ATTENTION:
             raise ValueError(f"attention is {self.attention!r}: choose one of {', '.join(ATTENTION)}")
         check_decoder(self.head_stride, self.decoder_channels)
-        self.heads = FrozenDict(self.heads)
-        self.decoder_channels = tuple(self.decoder_channels)
-        super().__post_init__()
 
     def setup(self) -> None:
         """Builds the columns and the units between them."""
         decoder_class = nn.remat(Decoder, static_argnums=(3, 4, 5), methods=["stage"]) if self.remat else Decoder
         for index, (task, channels) in enumerate(self.heads.items()):
-            column = encoder(self.backbone, remat=self.remat, axis_name=self.axis_name, dtype=self.dtype)
+            column = encoder(self.backbone, remat=self.remat, **self.common)
             decoder = decoder_class(
                 channels=channels,
                 widths=self.decoder_channels,
                 head_stride=self.head_stride,
                 attention=self.attention,
                 activated=(True,) * 5 if self.rectified else column.activated,
-                axis_name=self.axis_name,
-                dtype=self.dtype,
+                **self.common,
             )
             setattr(self, f"encoder_{task}", column)
             setattr(self, f"decoder_{task}", decoder)

@@ -1,21 +1,15 @@
 """The U-Net of the paper: one encoder for all tasks, and for each a decoder with attention."""
 
-from collections.abc import Mapping
-
 import jax
-import jax.numpy as jnp
 from flax import linen as nn
-from flax.core import FrozenDict
-from jax.typing import DTypeLike
 
 from mtlflax.models.attention import KINDS
 from mtlflax.models.decoder import Decoder, check_decoder, run
 from mtlflax.models.encoders import encoder
+from mtlflax.models.network import BranchedNetwork
 
-LAST_STAGES = ("encoder/layer4_", "encoder/denseblock4/")  # of ResNet and of DenseNet
 
-
-class UNet(nn.Module):
+class UNet(BranchedNetwork):
     """A shared encoder and a `Decoder` for each task.
 
     Parameters are `encoder/...` (shared) and `decoder_<task>/...`. With one head it is the
@@ -26,36 +20,19 @@ class UNet(nn.Module):
     alone, and all that comes before the last exchange serves every task: `splits` says so.
 
     Attributes:
-        backbone: a name that `models.encoder` knows.
-        heads: task → channels, in the order of the outputs.
         attention: in the decoders, a key of `attention.KINDS`.
         decoder_channels: widths of the decoders' stages, to strides 16, 8, 4, 2 and 1.
         head_stride: 1, 2 or 4: where the heads are. No convolution of a decoder runs at a finer
             stride; the logits are enlarged bilinearly from there.
-        remat: whether the backward pass computes what is in the encoder's blocks and the decoders'
-            stages anew: less memory, more time, the same results. On a CPU only the time changes, as
-            XLA is free there to compute it early.
-        axis_name: mapped axis for synchronised batch statistics.
-        dtype: of the computation, e.g. "bfloat16"; parameters, batch statistics, heads and logits
-            are float32.
-
-    Raises:
-        ValueError: an attribute's value makes no sense; the message names it.
     """
 
-    backbone: str
-    heads: Mapping[str, int]
     attention: str = "gate"
     decoder_channels: tuple[int, ...] = (256, 128, 64, 32, 16)
     head_stride: int = 1
-    remat: bool = False
-    axis_name: str | None = None
-    dtype: DTypeLike = jnp.float32
 
-    def __post_init__(self) -> None:
-        """Checks the attributes and makes them hashable, so that models can be static arguments."""
-        if not self.heads:
-            raise ValueError("heads is empty: give at least one task → channels")
+    @nn.nowrap
+    def check(self) -> None:
+        """Raises ValueError, naming the attribute, for a network that there cannot be."""
         if self.attention not in KINDS:
             raise ValueError(f"unknown attention {self.attention!r}: choose one of {', '.join(KINDS)}")
         if not self.splits and len(self.heads) < 2:
@@ -63,18 +40,10 @@ class UNet(nn.Module):
                 f"attention {self.attention!r} is to other tasks: choose another for one, {next(iter(self.heads))}"
             )
         check_decoder(self.head_stride, self.decoder_channels)
-        self.heads = FrozenDict(self.heads)
-        self.decoder_channels = tuple(self.decoder_channels)
-        super().__post_init__()
-
-    @property
-    def encoders(self) -> tuple[str, ...]:
-        """Where the encoders are among the variables: what pretrained weights replace."""
-        return ("encoder",)
 
     def setup(self) -> None:
         """Builds the encoder and the decoders."""
-        self.encoder = encoder(self.backbone, remat=self.remat, axis_name=self.axis_name, dtype=self.dtype)
+        self.encoder = encoder(self.backbone, remat=self.remat, **self.common)
         decoder_class = nn.remat(Decoder, static_argnums=(3, 4, 5), methods=["stage"]) if self.remat else Decoder
         for task, channels in self.heads.items():
             decoder = decoder_class(
@@ -83,17 +52,16 @@ class UNet(nn.Module):
                 head_stride=self.head_stride,
                 attention=self.attention,
                 activated=self.encoder.activated,
-                axis_name=self.axis_name,
-                dtype=self.dtype,
+                **self.common,
             )
             setattr(self, f"decoder_{task}", decoder)
 
     def __call__(self, images: jax.Array, train: bool = False) -> dict[str, jax.Array]:
         """Images [B, H, W, 3], normalised, to logits: task → float32 [B, H, W, channels]."""
+        if self.splits:
+            return super().__call__(images, train)
         features = self.encode(images, train)
         size = (images.shape[1], images.shape[2])
-        if self.splits:
-            return {task: self.decode(features, task, train, size=size) for task in self.heads}
         return run({task: getattr(self, f"decoder_{task}") for task in self.heads}, features, size, train)
 
     @property
@@ -113,22 +81,19 @@ class UNet(nn.Module):
         *,
         size: tuple[int, int] | None = None,
     ) -> jax.Array:
-        """One task's part: the encoder's five maps to float32 [B, H, W, channels].
-
-        Args:
-            features: as `encode` gives them.
-            task: a key of `heads`.
-            train: whether BatchNorm takes and updates batch statistics.
-            size: the images' (H, W). By default twice the first map's: right if even.
+        """One task's part: the encoder's five maps to float32 [B, H, W, channels], see `BranchedNetwork`.
 
         Raises:
             ValueError: there is no branch for each task, see `splits`.
         """
         if not self.splits:
             raise ValueError(f"attention {self.attention!r}: no decoder runs alone, call the whole network")
-        if size is None:
-            size = (2 * features[0].shape[1], 2 * features[0].shape[2])
-        return getattr(self, f"decoder_{task}")(features, size, train)
+        return super().decode(features, task, train, size=size)
+
+    @nn.nowrap
+    def size_of(self, features: tuple[jax.Array, ...], task: str) -> tuple[int, int]:
+        """Twice the first map's."""
+        return (2 * features[0].shape[1], 2 * features[0].shape[2])
 
     @nn.nowrap
     def shared(self, path: str) -> bool:
@@ -140,8 +105,3 @@ class UNet(nn.Module):
         if self.splits or not module.startswith("decoder_"):
             return module == "encoder"
         return not rest.startswith(("head/", f"stride{self.head_stride}_attention/"))
-
-    @nn.nowrap
-    def last_shared(self, path: str) -> bool:
-        """Whether it belongs to the last shared layers: the encoder's last stage, whose map has stride 32."""
-        return path.startswith(LAST_STAGES)
