@@ -1,6 +1,6 @@
-"""The paper's multi-task U-Net with any weighting method, named by the first argument.
+"""Any weighting method, named by an argument, with the paper's multi-task U-Net or any other network, if one is named.
 
-python -m mtlflax.main --config=configs/weighting.py:cagrad [,resnet18|resnet50|densenet121] [,quick]
+python -m mtlflax.main --config=configs/weighting.py:cagrad [,mtan] [,resnet18|resnet50|densenet121] [,quick]
 
 The method's options are keys: --config.weighting.alpha=0.4. `mtlflax/weighting/README.md` lists methods and options.
 """
@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
 from configs import common
-from mtlflax import weighting
+from mtlflax import models, weighting
 from mtlflax.errors import UserError
 from mtlflax.method import SAMPLED
 
@@ -24,12 +24,15 @@ LEARNING_RATES = {"famo": 0.025, "gradnorm": 0.025, "gwgl": 0.025, "imtl_l": 1e-
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
-    """Called by `--config=configs/weighting.py:ARG`; ARG names the method."""
-    args = common.parse(arg, *weighting.names())
+    """Called by `--config=configs/weighting.py:ARG`; ARG names the method, and may name a network."""
+    args = common.parse(arg, *weighting.names(), *models.MODELS)
     chosen = [name for name in weighting.names() if name in args]
     if len(chosen) != 1:
         raise UserError(f"configs/weighting.py: give one method, one of {', '.join(weighting.names())}")
-    return common.get_config(options(chosen[0]), args)
+    networks = [name for name in models.MODELS if name in args]
+    if len(networks) > 1:
+        raise UserError(f"configs/weighting.py: give one network, not {' and '.join(networks)}")
+    return common.get_config(options(chosen[0]), args, model=networks[0] if networks else "unet")
 
 
 def options(name: str) -> dict:

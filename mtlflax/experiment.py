@@ -1,6 +1,7 @@
 """A configuration, built: the tasks, the network, the optimiser and the weighting that it names."""
 
 import dataclasses
+import functools
 import inspect
 from typing import Any
 
@@ -98,6 +99,12 @@ def build(config: ConfigDict, num_frames: int) -> Experiment:
         if config.best.metric not in metrics:
             raise ValueError(f"best.metric is {config.best.metric!r}: choose one of {', '.join(metrics)}")
         jax.eval_shape(experiment.init)  # modules check their options when they are first called
+        if config.batch_size == 1:  # a map of one pixel cannot be normalised: then training says so, here
+            images = jax.ShapeDtypeStruct((1, *experiment.size, 3), np.float32)
+            alone = model.clone(axis_name=None)
+            variables = jax.eval_shape(alone.init, jax.random.key(0), images)
+            train = functools.partial(alone.apply, train=True, mutable=["batch_stats"])
+            jax.eval_shape(train, variables, images)
     except (ValueError, TypeError) as error:
         raise UserError(f"configuration: {error}") from error
     return experiment
@@ -154,6 +161,12 @@ def _metric_names(task: tasks.Task) -> list[str]:
 
 def _model(options: dict[str, Any], chosen: tuple[tasks.Task, ...]) -> Any:
     name, pretrained = options.pop("name"), options.pop("pretrained")
+    known = {field.name for field in dataclasses.fields(models.MODELS[name])} if name in models.MODELS else set(options)
+    if surplus := options.keys() - known:  # only the name was changed
+        raise ValueError(
+            f"model.{min(surplus)} is no option of {name} (another network takes another config: "
+            f"configs/{name}.py, or configs/weighting.py:METHOD,{name})"
+        )
     model = models.get(
         name,
         backbone=options.pop("backbone"),

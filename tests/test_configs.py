@@ -144,6 +144,29 @@ def test_the_unets_keys():
     }
 
 
+def test_a_method_and_a_network_are_chosen_together():
+    config = any_weighting.get_config("cagrad,mtan,quick")
+    assert (config.weighting.name, config.weighting.level, config.model.name) == ("cagrad", "parameters", "mtan")
+    assert "attention" not in config.model
+    experiment.build(config, 8)
+    with pytest.raises(UserError, match="one network, not unet and mtan"):
+        any_weighting.get_config("cagrad,mtan,unet")
+    config = dwa.get_config("quick")
+    config.model.name = "mtan"
+    with pytest.raises(UserError, match=r"model\.attention is no option of mtan .*configs/mtan\.py"):
+        experiment.build(config, 8)
+
+
+def test_one_frame_of_one_pixel_cannot_be_normalised():
+    config = any_weighting.get_config("equal,deeplabv3plus,quick")
+    config.batch_size = 1
+    with pytest.raises(UserError, match="batch normalisation of one value"):
+        experiment.build(config, 8)
+    config = dwa.get_config("quick")
+    config.batch_size = 1
+    experiment.build(config, 8)
+
+
 def test_the_recipe_is_the_papers():
     config = dwa.get_config()
     expected = {

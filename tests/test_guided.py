@@ -40,8 +40,8 @@ def test_output_shapes_and_auxiliary_predictions_in_training_alone(
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("pad_net", {"heads": {"depth": 1}}, r"heads is \{'depth': 1\}: in PADNet two tasks or more"),
-        ("pap_net", {"heads": {"depth": 1}}, "in PAPNet two tasks or more"),
+        ("pad_net", {"heads": {"depth": 1}}, r"heads is \{'depth': 1\}: PADNet is for two tasks or more"),
+        ("pap_net", {"heads": {"depth": 1}}, "PAPNet is for two tasks or more"),
         ("pad_net", {"stride": 32}, r"stride is 32: choose one of \(4, 8, 16\)"),
         ("pap_net", {"width": 0}, "width is 0"),
         ("pap_net", {"affinity_channels": 0}, "affinity_channels is 0"),

@@ -23,6 +23,22 @@ def test_multiply_adds_are_counted_wherever_they_are():
     assert table.multiply_adds(jaxpr.jaxpr) == 2 * 3 * 5 * 7
 
 
+@pytest.mark.parametrize(
+    ("argument", "said"),
+    [
+        ("--classes=0", "from 1 on"),
+        ("--classes=-1", "from 1 on"),
+        ("--size=128", "HEIGHTxWIDTH"),
+        ("--size=0x0", "HEIGHTxWIDTH"),
+    ],
+)
+def test_a_wrong_argument_is_one_message(argument, said, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["models", argument])
+    with pytest.raises(SystemExit):
+        table.main()
+    assert said in capsys.readouterr().err
+
+
 def test_the_command_prints_every_network(monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["models", "--backbone=resnet18", "--size=64x96"])
     monkeypatch.setattr(table, "encoder_table", lambda: "")

@@ -7,6 +7,7 @@ import pickle
 import re
 import struct
 import sys
+import tarfile
 import types
 
 import jax
@@ -18,6 +19,7 @@ from goldens.make_encoder_goldens import state_dict
 from mtlflax import models
 from mtlflax.errors import UserError
 from mtlflax.models import pretrained
+from mtlflax.models.pretrained.hub import PINNED
 
 
 def weights(backbone):
@@ -82,6 +84,13 @@ def npz(**arrays):
     return stream.getvalue()
 
 
+def tar_of(name):
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w:", format=tarfile.PAX_FORMAT) as archive:
+        archive.addfile(tarfile.TarInfo(name))
+    return stream.getvalue()
+
+
 BROKEN = {
     "header longer than the file": (safetensors({}, length=100), "cut short"),
     "numbers missing": (safetensors(entry([4], [0, 16]), b"\0" * 12), "cut short"),
@@ -96,6 +105,7 @@ BROKEN = {
     "a plain pickle": (pickle.dumps({"a": 1}), "neither PyTorch's"),
     "a web page": (b"<!DOCTYPE html>", "begins with b'<!DOCTYPE"),
     "nothing": (b"", "begins with b''"),
+    "tar": (tar_of("storages"), r"tar archive.*PyTorch 0\.1.*save it again"),
     "Git LFS": (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n", "git lfs pull"),
 }
 
@@ -238,12 +248,12 @@ def hub(tmp_path, monkeypatch):
 def test_weights_come_by_name(hub, tmp_path):
     pretrained.write(tmp_path / "model.safetensors", weights("resnet18"))
     digest = pretrained.read(tmp_path / "model.safetensors").sha256
-    variables, origin = pretrained.load("timm/resnet18.tv_in1k", "resnet18")
+    variables, origin = pretrained.load("timm/ours", "resnet18")
     jax.tree.map(np.testing.assert_array_equal, variables, pretrained.convert("resnet18", weights("resnet18")))
-    assert origin == f"timm/resnet18.tv_in1k (SHA-256 {digest})"
+    assert origin == f"timm/ours (SHA-256 {digest})"
     pretrained.load("someone/resnet-18@v1.2", "resnet18")
     assert hub.asked == [
-        ("timm/resnet18.tv_in1k", "model.safetensors", "main"),
+        ("timm/ours", "model.safetensors", "main"),
         ("someone/resnet-18", "model.safetensors", "v1.2"),
     ]
     with pytest.raises(
@@ -259,7 +269,18 @@ def test_a_name_whose_file_is_known_is_held_to_it(hub, tmp_path):
     with pytest.raises(UserError, match=rf"begins with {digest[:12]}, not 5d061a3c593d.*resnet50\.tv_in1k@main takes"):
         pretrained.download("timm/resnet50.tv_in1k")
     assert pretrained.download("timm/resnet50.tv_in1k@main") == path
-    assert pretrained.download("timm/resnet34.tv_in1k") == path
+    commit, _ = PINNED["timm/resnet50.tv_in1k"]
+    assert hub.asked == [("timm/resnet50.tv_in1k", "model.safetensors", revision) for revision in (commit, "main")]
+
+
+def test_a_file_that_exists_is_no_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert pretrained.is_name("weights/encoder")
+    (tmp_path / "weights").mkdir()
+    (tmp_path / "weights" / "encoder").write_bytes(b"")
+    assert not pretrained.is_name("weights/encoder")
+    for meant_as_a_file in ("weights/resnet18.pth.tar", "weights/last.ckpt", "weights/resnet18.PTH"):
+        assert not pretrained.is_name(meant_as_a_file)
 
 
 @pytest.mark.parametrize(

@@ -406,20 +406,21 @@ def test_two_scenes_are_learnt_by_heart(name: str) -> None:
     frames = [source[i] for i in range(2)]
     batch = {key: np.stack([frame[key] for frame in frames]) for key in ("image", "segmentation", "depth")}
     images = normalise(jnp.asarray(batch["image"]))
-    # In 300 steps cross-entropy finds no rare classes.
+    # Cross-entropy finds rare classes late.
     chosen = (tasks.segmentation(classes=7, loss="dice"), tasks.depth())
     stride, options = 4, {"decoder_channels": (64, 48, 32, 32, 32), "head_stride": 4}
     if "aspp_channels" in OPTIONS[name]:
         stride, options = 8, {"atrous_rates": (3, 6, 9), "aspp_channels": 64}
     if "width" in OPTIONS[name]:
         options = {"width": 64}
+    steps = 900 if name in ("pad_net", "pap_net") else 300  # their last class, of a few pixels, takes longer
     # The truth is what heads at that stride can show: every so-manieth pixel's, in squares of two of the heads' pixels.
     side = 2 * stride
     truth = batch["segmentation"][:, stride::side, stride::side]
     batch["segmentation"] = truth.repeat(side, axis=1).repeat(side, axis=2)
     heads = {task.name: task.channels for task in chosen}
     model = models.get(name, backbone="resnet18", heads=heads, **options)
-    optimizer = optax.adam(optax.cosine_decay_schedule(3e-3, 300))
+    optimizer = optax.adam(optax.cosine_decay_schedule(3e-3, steps))
 
     @jax.jit
     def step(variables: Any, state: Any) -> Any:
@@ -436,7 +437,7 @@ def test_two_scenes_are_learnt_by_heart(name: str) -> None:
 
     variables = jax.jit(model.init)(jax.random.key(0), images)
     state = optimizer.init(variables["params"])
-    for _ in range(300):
+    for _ in range(steps):
         variables, state = step(variables, state)
     outputs = jax.jit(model.apply)(variables, images)
     predicted = jnp.argmax(outputs["segmentation"], axis=-1)

@@ -91,7 +91,15 @@ def network_table(backbone: str, size: tuple[int, int], classes: int) -> str:
 
 def _size(text: str) -> tuple[int, int]:
     height, _, width = text.partition("x")
+    if not (height.isdecimal() and width.isdecimal() and int(height) > 0 and int(width) > 0):
+        raise argparse.ArgumentTypeError(f"{text!r}: give HEIGHTxWIDTH, as in 128x256")
     return int(height), int(width)
+
+
+def _positive(text: str) -> int:
+    if not (text.isdecimal() and int(text) > 0):
+        raise argparse.ArgumentTypeError(f"{text!r}: give a number from 1 on")
+    return int(text)
 
 
 def main() -> None:
@@ -99,11 +107,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m mtlflax.models", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--backbone", choices=ENCODERS, default="resnet50")
     parser.add_argument("--size", type=_size, default=(128, 256), help="HEIGHTxWIDTH of the networks' images")
-    parser.add_argument("--classes", type=int, default=19)
+    parser.add_argument("--classes", type=_positive, default=19)
     options = parser.parse_args()
+    try:
+        table = network_table(options.backbone, options.size, options.classes)
+    except ValueError as error:  # an encoder that has no map left at that size
+        parser.error(f"--size: {error}")
     print(encoder_table())
     print()
-    print(network_table(options.backbone, options.size, options.classes))
+    print(table)
 
 
 if __name__ == "__main__":

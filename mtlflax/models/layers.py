@@ -117,7 +117,9 @@ class BatchNorm(nn.Module):
         if train:
             mean, var, count = self._batch_statistics(x, running_mean.value)
             if not self.is_initializing():
-                unbiased = var * (count / max(count - 1, 1))
+                if count == 1:
+                    raise ValueError("batch normalisation of one value: train with more frames or larger ones")
+                unbiased = var * (count / (count - 1))
                 keep = self.momentum
                 running_mean.value = keep * running_mean.value + (1 - keep) * mean
                 running_var.value = keep * running_var.value + (1 - keep) * unbiased

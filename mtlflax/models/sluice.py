@@ -85,7 +85,7 @@ class SluiceNetwork(SoftSharing):
     the decoder's coarsest map.
 
     α starts with a bias to a subspace's own source and β to the last layer, which the paper found best; the sizes of
-    these are ours, after the authors' code. The penalty that keeps subspaces orthogonal is left out: its weight is 0 by
+    these are ours. The penalty that keeps subspaces orthogonal is left out: its weight is 0 by
     default in the authors' code.
 
     Attributes:

@@ -19,7 +19,7 @@ import numpy as np
 from mtlflax.errors import UserError
 from mtlflax.models.pretrained import torch_file
 
-SUFFIXES = (".pth", ".pt", ".bin", ".safetensors", ".npz")
+SUFFIXES = (".pth", ".pt", ".bin", ".ckpt", ".tar", ".safetensors", ".npz")
 _DTYPES = {
     "BF16": np.dtype(jnp.bfloat16),
     "BOOL": np.dtype(bool),
@@ -117,6 +117,11 @@ def _parse(content: bytes) -> tuple[str, dict[str, np.ndarray]]:
         return "PyTorch (before 1.6)", torch_file.read_legacy(content)
     if content[8:9] == b"{":
         return "safetensors", _read_safetensors(content)
+    if content[257:262] == b"ustar" or content.startswith((b"storages\0", b"tensors\0", b"pickle\0", b"sys_info\0")):
+        raise ValueError(
+            "it is a tar archive. If PyTorch 0.1 wrote it, as it did torchvision's first (resnet50-19c8e357.pth), take "
+            "torchvision's newer file (resnet50-0676ba61.pth), or load it with PyTorch and save it again"
+        )
     if content.startswith(b"version https://git-lfs"):
         raise ValueError("it is Git LFS's pointer to one; fetch the file itself with git lfs pull")
     raise ValueError(f"it is neither PyTorch's (.pth) nor .safetensors nor .npz, but begins with {content[:16]!r}")

@@ -1,9 +1,9 @@
 """PyTorch's `.pth` files, read without PyTorch and without running what is in them.
 
 Such a file is a pickle, and a pickle is a program: it may name any Python function and have it called. The reader here
-knows the few names that a dictionary of tensors needs and refuses any other before it is looked up. Both formats of
-`torch.save` are read: the zip archive (since PyTorch 1.6) and the sequence of pickles before it, which torchvision's
-first checkpoints have (`resnet50-19c8e357.pth`, `densenet121-a639ec97.pth`).
+knows the few names that a dictionary of tensors needs and refuses any other before it is looked up. Two formats of
+`torch.save` are read: the zip archive (since PyTorch 1.6) and the sequence of pickles before it. The tar archives of
+PyTorch 0.1, which torchvision's first ResNets are (`resnet50-19c8e357.pth`), are not.
 """
 
 import io
