@@ -395,6 +395,30 @@ def test_attention_lets_through_no_more_than_the_map() -> None:
     assert params["g"]["conv"]["kernel"].shape == (1, 1, 13, 2)
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("shallow")
+@pytest.mark.parametrize("name", models.MODELS)
+def test_remat_changes_no_result(name: str) -> None:
+    images = pictures(*ODD)
+    flat = flatten_dict(jax.eval_shape(network(name).init, jax.random.key(0), images))
+    variables = unflatten_dict({path: draw(path, leaf, np.random.default_rng(0)) for path, leaf in flat.items()})
+
+    def train(remat: bool) -> Any:
+        def loss(params: Any) -> Any:
+            given = {**variables, "params": params}
+            outputs, updated = network(name, remat=remat).apply(given, images, True, mutable=["batch_stats"])
+            return sum(jnp.mean(jnp.square(y - 0.3)) for y in outputs.values()), updated
+
+        return jax.device_get(jax.jit(jax.value_and_grad(loss, has_aux=True))(variables["params"]))
+
+    (value, updated), gradient = train(False)
+    (again, stats), recomputed = train(True)
+    np.testing.assert_allclose(again, value, rtol=1e-6)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), stats, updated)
+    largest = max(np.abs(leaf).max() for leaf in jax.tree.leaves(gradient))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4 * largest), recomputed, gradient)
+
+
 # --------------------------------------------------------------------------------------------- it learns
 
 

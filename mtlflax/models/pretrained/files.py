@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mtlflax.errors import UserError
-from mtlflax.models.pretrained import torch_file
+from mtlflax.models.pretrained import tar_file, torch_file
 
 SUFFIXES = (".pth", ".pt", ".bin", ".ckpt", ".tar", ".safetensors", ".npz")
 _DTYPES = {
@@ -117,11 +117,8 @@ def _parse(content: bytes) -> tuple[str, dict[str, np.ndarray]]:
         return "PyTorch (before 1.6)", torch_file.read_legacy(content)
     if content[8:9] == b"{":
         return "safetensors", _read_safetensors(content)
-    if content[257:262] == b"ustar" or content.startswith((b"storages\0", b"tensors\0", b"pickle\0", b"sys_info\0")):
-        raise ValueError(
-            "it is a tar archive. If PyTorch 0.1 wrote it, as it did torchvision's first (resnet50-19c8e357.pth), take "
-            "torchvision's newer file (resnet50-0676ba61.pth), or load it with PyTorch and save it again"
-        )
+    if content[257:262] == b"ustar" or content.startswith(tuple(f"{name}\0".encode() for name in tar_file.MEMBERS)):
+        return "PyTorch (0.1, tar)", tar_file.read_tar(content)
     if content.startswith(b"version https://git-lfs"):
         raise ValueError("it is Git LFS's pointer to one; fetch the file itself with git lfs pull")
     raise ValueError(f"it is neither PyTorch's (.pth) nor .safetensors nor .npz, but begins with {content[:16]!r}")

@@ -2,8 +2,8 @@
 
 Such a file is a pickle, and a pickle is a program: it may name any Python function and have it called. The reader here
 knows the few names that a dictionary of tensors needs and refuses any other before it is looked up. Two formats of
-`torch.save` are read: the zip archive (since PyTorch 1.6) and the sequence of pickles before it. The tar archives of
-PyTorch 0.1, which torchvision's first ResNets are (`resnet50-19c8e357.pth`), are not.
+`torch.save` are read here: the zip archive (since PyTorch 1.6) and the sequence of pickles before it; `tar_file` reads
+the one before that.
 """
 
 import io
@@ -20,7 +20,7 @@ import numpy as np
 LEGACY_START = pickle.dumps(0x1950A86A20F9469CFC6C, protocol=2)
 _LEGACY_VERSION = 1001
 
-_DTYPES = {
+DTYPES = {
     "BFloat16Storage": np.dtype(jnp.bfloat16),
     "BoolStorage": np.dtype(bool),
     "ByteStorage": np.dtype(np.uint8),
@@ -36,7 +36,7 @@ _DTYPES = {
 _WRAPPERS = ("state_dict", "model_state_dict", "model")
 
 
-class _Storage(NamedTuple):
+class Storage(NamedTuple):
     """A block of numbers of which tensors are views; the numbers lie outside the pickle."""
 
     dtype: np.dtype
@@ -44,15 +44,17 @@ class _Storage(NamedTuple):
     length: int
 
 
-class _Tensor(NamedTuple):
-    storage: _Storage
+class Tensor(NamedTuple):
+    """A view of a storage."""
+
+    storage: Storage
     offset: int  # this and the strides count elements
     shape: tuple[int, ...]
     strides: tuple[int, ...]
 
 
-class _Unpickler(pickle._Unpickler):
-    """Gives `_Tensor` for tensors; knows nothing that could do harm.
+class Unpickler(pickle._Unpickler):
+    """Gives `Tensor` for tensors; knows nothing that could do harm.
 
     Python's own unpickler: the one in C takes gigabytes of memory where a damaged file says so.
 
@@ -62,17 +64,17 @@ class _Unpickler(pickle._Unpickler):
 
     def __init__(self, stream: io.BytesIO) -> None:
         super().__init__(stream)
-        self.storages: dict[str, _Storage] = {}
+        self.storages: dict[str, Storage] = {}
 
     def find_class(self, module: str, name: str) -> Any:
         """What the pickle may name; functions are made anew, so that what it sets on them dies with it."""
         if (module, name) == ("collections", "OrderedDict"):
             return OrderedDict
-        if module == "torch" and name in _DTYPES:
+        if module == "torch" and name in DTYPES:
             return name
         if module == "torch._utils":
             if name in ("_rebuild_tensor", "_rebuild_tensor_v2"):
-                return lambda *arguments: _Tensor(*arguments[:4])
+                return lambda *arguments: Tensor(*arguments[:4])
             if name == "_rebuild_parameter":
                 return lambda tensor, *arguments: tensor
         raise ValueError(
@@ -80,12 +82,12 @@ class _Unpickler(pickle._Unpickler):
             "it with PyTorch and save the tensors alone: torch.save(model.state_dict(), FILE)"
         )
 
-    def persistent_load(self, pid: Any) -> _Storage:
+    def persistent_load(self, pid: Any) -> Storage:
         """What stands for a storage: ("storage", its class, its key, the device, how many numbers)."""
         kind, storage, key, _, length, *view = pid
-        if kind != "storage" or storage not in _DTYPES or any(view):
+        if kind != "storage" or storage not in DTYPES or any(view):
             raise ValueError("it has tensors of a kind that is not known here")
-        self.storages[key] = _Storage(_DTYPES[storage], key, length)
+        self.storages[key] = Storage(DTYPES[storage], key, length)
         return self.storages[key]
 
 
@@ -107,10 +109,10 @@ def read_zip(archive: zipfile.ZipFile) -> dict[str, np.ndarray]:
     folder = main.removesuffix("data.pkl")
     if f"{folder}byteorder" in archive.namelist():
         _check_byte_order(archive.read(f"{folder}byteorder") == b"little")
-    tensors = _state_dict(_Unpickler(io.BytesIO(archive.read(main))).load())
+    tensors = state_dict(Unpickler(io.BytesIO(archive.read(main))).load())
     keys = {tensor.storage.key for tensor in tensors.values()}
     blocks = {key: archive.read(f"{folder}data/{key}") for key in keys}
-    return {name: _array(tensor, blocks[tensor.storage.key]) for name, tensor in tensors.items()}
+    return {name: array(tensor, blocks[tensor.storage.key]) for name, tensor in tensors.items()}
 
 
 def read_legacy(content: bytes) -> dict[str, np.ndarray]:
@@ -126,33 +128,34 @@ def read_legacy(content: bytes) -> dict[str, np.ndarray]:
         ValueError, Exception: as from `read_zip`.
     """
     stream = io.BytesIO(content)
-    _, version, system = (_Unpickler(stream).load() for _ in range(3))
+    _, version, system = (Unpickler(stream).load() for _ in range(3))
     if version != _LEGACY_VERSION:
         raise ValueError(f"it is of the format's version {version}, not {_LEGACY_VERSION}")
     _check_byte_order(system["little_endian"])
-    unpickler = _Unpickler(stream)
-    tensors = _state_dict(unpickler.load())
+    unpickler = Unpickler(stream)
+    tensors = state_dict(unpickler.load())
     blocks = {}
-    for key in _Unpickler(stream).load():
+    for key in Unpickler(stream).load():
         stream.seek(8, io.SEEK_CUR)  # the number of elements, which the pickle gives too
         storage = unpickler.storages[key]
         blocks[key] = stream.read(storage.length * storage.dtype.itemsize)
-    return {name: _array(tensor, blocks[tensor.storage.key]) for name, tensor in tensors.items()}
+    return {name: array(tensor, blocks[tensor.storage.key]) for name, tensor in tensors.items()}
 
 
-def _state_dict(loaded: Any) -> dict[str, _Tensor]:
+def state_dict(loaded: Any) -> dict[str, Tensor]:
     """The tensors by name in what a pickle gave."""
     for wrapper in _WRAPPERS:
         if isinstance(loaded, Mapping) and isinstance(loaded.get(wrapper), Mapping):
             loaded = loaded[wrapper]
-    found = {k: v for k, v in loaded.items() if isinstance(v, _Tensor)} if isinstance(loaded, Mapping) else {}
+    named = loaded.items() if isinstance(loaded, Mapping) else ()
+    found = {k: t for k, v in named if isinstance(t := getattr(v, "tensor", v), Tensor)}  # of parameters, theirs
     if not found or not all(isinstance(name, str) for name in found):
         inside = ", ".join(map(str, loaded)) if isinstance(loaded, Mapping) else f"a {type(loaded).__name__.strip('_')}"
         raise ValueError(f"it holds no tensors by name, but {inside[:100]}: save model.state_dict()")
     return found
 
 
-def _array(tensor: _Tensor, block: bytes) -> np.ndarray:
+def array(tensor: Tensor, block: bytes) -> np.ndarray:
     """The view of its storage that a tensor is; ValueError where it would reach beyond it."""
     storage, offset, shape, strides = tensor
     size = storage.dtype.itemsize
