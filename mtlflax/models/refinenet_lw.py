@@ -111,7 +111,7 @@ class Branch(nn.Module):
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(self, x: jax.Array, size: tuple[int, int], train: bool) -> jax.Array:
+    def __call__(self, x: jax.Array, size: tuple[int, int], train: bool = False) -> jax.Array:
         """Maps [B, H, W, C] to logits float32 [B, *size, channels]; `train` changes nothing."""
         x = nn.relu6(Depthwise(self.dtype, name="depthwise")(x))
         # Nearly zero at first, so that the losses start at those of a guess, whatever the task.
