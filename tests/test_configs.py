@@ -157,6 +157,10 @@ def test_a_method_and_a_network_are_chosen_together():
         experiment.build(config, 8)
 
 
+def test_normals_are_not_derived_from_zoomed_depth():
+    assert three_tasks.get_config().data.augment.scales == (1.0,)
+
+
 def test_one_frame_of_one_pixel_cannot_be_normalised():
     config = any_weighting.get_config("equal,deeplabv3plus,quick")
     config.batch_size = 1

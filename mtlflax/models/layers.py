@@ -106,7 +106,11 @@ class BatchNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        """Returns x, normalised by the batch's statistics in training, else by the running ones."""
+        """Returns x, normalised by the batch's statistics in training, else by the running ones.
+
+        Raises:
+            ValueError: in training, the whole batch has one pixel: it has no variance.
+        """
         channels = (x.shape[-1],)
         scale = self.param("scale", nn.initializers.ones, channels)
         bias = self.param("bias", nn.initializers.zeros, channels)
