@@ -89,6 +89,18 @@ def options(model: str) -> dict[str, Any]:
     return chosen | {"dtype": "float32"}  # or bfloat16: what is computed in; parameters are float32
 
 
+def network(args: tuple[str, ...]) -> str:
+    """The topology that the arguments name; the U-Net where they name none.
+
+    Raises:
+        UserError: they name several.
+    """
+    named = [name for name in models.MODELS if name in args]
+    if len(named) > 1:
+        raise UserError(f"config arguments {', '.join(args)}: give one network, not {' and '.join(named)}")
+    return named[0] if named else "unet"
+
+
 def _quick(config: ConfigDict, *, keep_backbone: bool) -> None:
     """Minutes on two CPU cores, nothing to download: a small network on a small part of the embedded data set."""
     config.data.name = "streets"

@@ -1,6 +1,6 @@
 """Three tasks: segmentation, depth and surface normals, which are derived from the depth. How to add one of your own.
 
-python -m mtlflax.main --config=configs/three_tasks.py [:resnet18|:resnet50|:densenet121] [,quick]
+python -m mtlflax.main --config=configs/three_tasks.py [:mtan] [,resnet18|resnet50|densenet121] [,quick]
 
 `normals` below is the whole task: `config.tasks` names it as "configs.three_tasks:normals", so that evaluation and
 prediction find it too.
@@ -14,7 +14,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from configs import common
-from mtlflax import depth_units, tasks
+from mtlflax import depth_units, models, tasks
 
 FOCAL = 2265 / 2048  # of Cityscapes' cameras, in widths of the image
 FARTHEST, EDGE = 80.0, 0.1  # metres; the relative step of depth from pixel to pixel that is no surface any more
@@ -22,7 +22,8 @@ FARTHEST, EDGE = 80.0, 0.1  # metres; the relative step of depth from pixel to p
 
 def get_config(arg: str | None = None) -> ConfigDict:
     """Called by `--config=configs/three_tasks.py:ARG`."""
-    config = common.get_config({"name": "equal"}, common.parse(arg))
+    args = common.parse(arg, *models.MODELS)
+    config = common.get_config({"name": "equal"}, args, model=common.network(args))
     config.tasks = ("segmentation", "depth", "configs.three_tasks:normals")
     # Zoom repeats pixels of depth, between which there is no slope, and moves the camera's axis off the centre.
     config.data.augment.scales = (1.0,)

@@ -29,10 +29,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     chosen = [name for name in weighting.names() if name in args]
     if len(chosen) != 1:
         raise UserError(f"configs/weighting.py: give one method, one of {', '.join(weighting.names())}")
-    networks = [name for name in models.MODELS if name in args]
-    if len(networks) > 1:
-        raise UserError(f"configs/weighting.py: give one network, not {' and '.join(networks)}")
-    return common.get_config(options(chosen[0]), args, model=networks[0] if networks else "unet")
+    return common.get_config(options(chosen[0]), args, model=common.network(args))
 
 
 def options(name: str) -> dict:

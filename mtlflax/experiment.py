@@ -17,7 +17,7 @@ from mtlflax.errors import UserError
 from mtlflax.method import Method, balance_gradients, balance_losses
 from mtlflax.step import TrainState, init_state
 
-_DTYPES = ("float32", "bfloat16", "float16")
+_DTYPES = ("float32", "bfloat16")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -157,6 +157,13 @@ def test_a_method_and_a_network_are_chosen_together():
         experiment.build(config, 8)
 
 
+def test_three_tasks_take_another_network():
+    config = three_tasks.get_config("pad_net,quick")
+    assert (config.model.name, config.model.width) == ("pad_net", 64)
+    assert experiment.build(config, 8).model.heads.keys() == {"segmentation", "depth", "normals"}
+    assert three_tasks.get_config("quick").model.name == "unet"
+
+
 def test_normals_are_not_derived_from_zoomed_depth():
     assert three_tasks.get_config().data.augment.scales == (1.0,)
 

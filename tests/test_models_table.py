@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import pytest
 
 from mtlflax.models import __main__ as table
+from mtlflax.models.layers import resize
 
 
 @pytest.mark.parametrize("backbone", ["resnet18", "resnet50", "densenet121"])
@@ -21,6 +22,15 @@ def test_multiply_adds_are_counted_wherever_they_are():
 
     jaxpr = jax.make_jaxpr(product)(jnp.ones((3, 5)), jnp.ones((5, 7)))
     assert table.multiply_adds(jaxpr.jaxpr) == 2 * 3 * 5 * 7
+
+
+def test_resizing_costs_nothing_whatever_the_sizes():
+    def enlarged(x):
+        return resize(x, (9, 10)), jnp.ones((3, 5)) @ x[0, :, :, 0]
+
+    jaxpr = jax.make_jaxpr(enlarged)(jnp.ones((1, 5, 7, 2)))
+    assert str(jaxpr).count("dot_general") > 1
+    assert table.multiply_adds(jaxpr.jaxpr) == 3 * 5 * 7
 
 
 @pytest.mark.parametrize(

@@ -104,7 +104,7 @@ BROKEN = {
     "npz of objects": (npz(a=np.array([{}])), "allow_pickle"),
     "a plain pickle": (pickle.dumps({"a": 1}), "neither PyTorch's"),
     "a web page": (b"<!DOCTYPE html>", "begins with b'<!DOCTYPE"),
-    "nothing": (b"", "begins with b''"),
+    "nothing": (b"", "is no file of weights: it is empty"),
     "tar of other things": (tar_of("notes.txt"), r"tar archive of other things \(notes\.txt\)"),
     "tar cut short": (tar_of("storages")[:600], "other things|damaged"),
     "Git LFS": (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n", "git lfs pull"),
@@ -197,6 +197,23 @@ def test_what_does_not_fit_is_named():
         pretrained.convert("resnet18", {**state, "bn1.bias": np.zeros(64, np.int8)})
     with pytest.raises(ValueError, match="unknown encoder 'resnet19'"):
         pretrained.convert("resnet19", state)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("conv1.weight", np.nan, r"conv1\.weight has values that are not finite"),
+        ("bn1.bias", np.inf, r"bn1\.bias has values that are not finite"),
+        ("bn1.running_var", -1e-3, r"bn1\.running_var has negative variances"),
+    ],
+)
+@pytest.mark.parametrize("dtype", [np.float32, jnp.bfloat16])
+def test_numbers_that_no_training_gives_are_named(name, value, said, dtype):
+    state = {key: tensor.astype(dtype) for key, tensor in weights("resnet18").items()}
+    state[name] = state[name].copy()
+    state[name].flat[-1] = value
+    with pytest.raises(UserError, match=rf"not a resnet18's: 1 spoilt \({said}\)"):
+        pretrained.convert("resnet18", state)
 
 
 def test_half_precision_is_widened():

@@ -48,9 +48,14 @@ def count_classifier(backbone: str, size: tuple[int, int]) -> tuple[int, int]:
 
 
 def multiply_adds(jaxpr: Any) -> int:
-    """Of the convolutions and matrix products of a traced function, those of functions within it included."""
+    """Of the convolutions and matrix products of a traced function, those of functions within it included.
+
+    `jax.image.resize` is not counted, whose products with matrices of weights are a way to write a sum of neighbours.
+    """
     total = 0
     for equation in jaxpr.eqns:
+        if equation.params.get("name") == "_resize":
+            continue
         for parameter in jax.tree.leaves(list(equation.params.values()), is_leaf=lambda x: hasattr(x, "eqns")):
             inner = getattr(parameter, "jaxpr", parameter)
             total += multiply_adds(inner) if hasattr(inner, "eqns") else 0

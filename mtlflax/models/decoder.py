@@ -10,6 +10,7 @@ from jax.typing import DTypeLike
 
 from mtlflax.models.attention import KINDS
 from mtlflax.models.layers import BatchNorm, Conv, resize, scaled_normal
+from mtlflax.models.network import check_whole
 
 STRIDES = (16, 8, 4, 2, 1)  # of the stages
 HEAD_STRIDES = (1, 2, 4)
@@ -19,10 +20,9 @@ def check_decoder(head_stride: int, decoder_channels: tuple[int, ...]) -> None:
     """Raises ValueError, naming the option of the network, for a decoder that there cannot be."""
     if head_stride not in HEAD_STRIDES:
         raise ValueError(f"head_stride is {head_stride}: choose one of {HEAD_STRIDES}")
-    if len(decoder_channels) != len(STRIDES) or not all(width >= 1 for width in decoder_channels):
-        raise ValueError(
-            f"decoder_channels is {decoder_channels}: give five numbers from 1 on, for strides 16, 8, 4, 2, 1"
-        )
+    if len(decoder_channels) != len(STRIDES):
+        raise ValueError(f"decoder_channels is {decoder_channels}: give five, for strides 16, 8, 4, 2 and 1")
+    check_whole({"decoder_channels": decoder_channels})
 
 
 class Decoder(nn.Module):

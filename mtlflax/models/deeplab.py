@@ -13,7 +13,7 @@ from jax.typing import DTypeLike
 
 from mtlflax.models.encoders import encoder
 from mtlflax.models.layers import BatchNorm, Conv, ConvBlock, check_output_stride, resize, scaled_normal
-from mtlflax.models.network import BranchedNetwork
+from mtlflax.models.network import BranchedNetwork, check_whole
 
 
 class ASPP(nn.Module):
@@ -118,8 +118,7 @@ class DeepLabV3Plus(BranchedNetwork):
     @nn.nowrap
     def check(self) -> None:
         """Raises ValueError, naming the attribute, for a network that there cannot be."""
-        if self.low_channels < 0:
-            raise ValueError(f"low_channels is {self.low_channels}: give a number from 0 on")
+        check_whole({"low_channels": self.low_channels}, least=0)
         check_head(self.output_stride, self.atrous_rates, self.aspp_channels)
 
     def setup(self) -> None:
@@ -160,7 +159,6 @@ class DeepLabV3Plus(BranchedNetwork):
 def check_head(output_stride: int, atrous_rates: tuple[int, ...], aspp_channels: int) -> None:
     """Raises ValueError, naming the option, for a dilated encoder or an ASPP that there cannot be."""
     check_output_stride(output_stride)
-    if not atrous_rates or not all(rate >= 1 for rate in atrous_rates):
-        raise ValueError(f"atrous_rates is {atrous_rates}: give at least one number, all from 1 on")
-    if aspp_channels < 1:
-        raise ValueError(f"aspp_channels is {aspp_channels}: give a number from 1 on")
+    if not atrous_rates:
+        raise ValueError(f"atrous_rates is {atrous_rates}: give at least one")
+    check_whole({"atrous_rates": atrous_rates, "aspp_channels": aspp_channels})

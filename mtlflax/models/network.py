@@ -1,6 +1,7 @@
 """What all topologies have in common."""
 
 import dataclasses
+import numbers
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -43,8 +44,9 @@ class Network(nn.Module):
         """Checks the attributes and makes them hashable, so that models can be static arguments."""
         if not self.heads:
             raise ValueError("heads is empty: give at least one task → channels")
+        check_whole({f"heads[{task!r}]": channels for task, channels in self.heads.items()})
         if len(self.heads) < self.fewest:
-            raise ValueError(f"heads is {dict(self.heads)}: {type(self).__name__} is for two tasks or more")
+            raise ValueError(f"{type(self).__name__} is for two tasks or more, not for {', '.join(self.heads)} alone")
         self.check()
         self.heads = FrozenDict(self.heads)
         for field in dataclasses.fields(self):
@@ -115,3 +117,12 @@ class BranchedNetwork(Network):
     def last_shared(self, path: str) -> bool:
         """Whether it belongs to the last shared layers: the encoder's last stage."""
         return path.startswith(LAST_STAGES)
+
+
+def check_whole(options: Mapping[str, Any], least: int = 1) -> None:
+    """Raises ValueError, naming the option, for a value, or one in a list of values, that is no such whole number."""
+    for name, value in options.items():
+        numbers_in_it = value if isinstance(value, tuple | list) else [value]
+        if not all(isinstance(number, numbers.Integral) and number >= least for number in numbers_in_it):
+            kind = "whole numbers" if isinstance(value, tuple | list) else "a whole number"
+            raise ValueError(f"{name} is {value}: give {kind} from {least} on")

@@ -11,7 +11,7 @@ from jax.typing import DTypeLike
 
 from mtlflax.models.encoders import encoder
 from mtlflax.models.layers import BatchNorm, Conv, ConvBlock, resize, scaled_normal
-from mtlflax.models.network import Network
+from mtlflax.models.network import Network, check_whole
 
 STRIDES = (4, 8, 16)
 
@@ -188,5 +188,4 @@ def check_guided(model: Any) -> None:
     """Raises ValueError, naming the option, for what a network in which tasks guide each other cannot have."""
     if model.stride not in STRIDES:
         raise ValueError(f"stride is {model.stride}: choose one of {STRIDES}")
-    if model.width < 1:
-        raise ValueError(f"width is {model.width}: give a number from 1 on")
+    check_whole({"width": model.width})

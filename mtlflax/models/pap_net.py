@@ -11,7 +11,7 @@ from jax.typing import DTypeLike
 
 from mtlflax.models.encoders import encoder
 from mtlflax.models.layers import Conv, resize, scaled_normal
-from mtlflax.models.network import Network
+from mtlflax.models.network import Network, check_whole
 from mtlflax.models.pad_net import Aggregation, Initial, Reconstruction, check_guided, coarse
 
 
@@ -102,9 +102,7 @@ class PAPNet(Network):
     def check(self) -> None:
         """Raises ValueError, naming the attribute, for a network that there cannot be."""
         check_guided(self)
-        for name in ("affinity_channels", "iterations"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}: give a number from 1 on")
+        check_whole({"affinity_channels": self.affinity_channels, "iterations": self.iterations})
         if not 0 < self.beta <= 1:
             raise ValueError(f"beta is {self.beta}: give a share above 0, at most 1")
 

@@ -10,7 +10,7 @@ from jax.typing import DTypeLike
 
 from mtlflax.models.encoders import encoder
 from mtlflax.models.layers import BatchNorm, Conv, resize, scaled_normal
-from mtlflax.models.network import BranchedNetwork
+from mtlflax.models.network import BranchedNetwork, check_whole
 
 # PyTorch's default variance. There is no normalisation in this decoder: from a larger
 # one, maps would grow with each pooling of the chain and leave the range of ReLU6.
@@ -140,9 +140,7 @@ class LightWeightRefineNet(BranchedNetwork):
     @nn.nowrap
     def check(self) -> None:
         """Raises ValueError, naming the attribute, for a network that there cannot be."""
-        for name in ("width", "links"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}: give a number from 1 on")
+        check_whole({"width": self.width, "links": self.links})
 
     def setup(self) -> None:
         """Builds the encoder, the decoder and the branches."""

@@ -9,6 +9,7 @@ from flax import linen as nn
 from jax.typing import DTypeLike
 
 from mtlflax.models.layers import ConvBlock
+from mtlflax.models.network import check_whole
 from mtlflax.models.soft_sharing import SoftSharing, check_own, shrink
 
 
@@ -101,8 +102,7 @@ class SluiceNetwork(SoftSharing):
     @nn.nowrap
     def check(self) -> None:
         """Raises ValueError, naming the attribute, for a network that there cannot be."""
-        if self.subspaces < 1:
-            raise ValueError(f"subspaces is {self.subspaces}: give a number from 1 on")
+        check_whole({"subspaces": self.subspaces})
         check_own(self.own)
         if not 0 < self.last <= 1:
             raise ValueError(f"last is {self.last}: give a share above 0, at most 1")

@@ -123,14 +123,14 @@ def faults(backbone: str, state_dict: Mapping[str, np.ndarray]) -> dict[str, lis
         state_dict: as `convert` takes it.
 
     Returns:
-        "missing", "misshapen" and "surplus" → tensors, with what is wrong with them. Empty where all fits.
+        "missing", "misshapen", "surplus" and "spoilt" → tensors, with what is wrong with them. Empty where all fits.
 
     Raises:
         ValueError: unknown backbone.
     """
     _, tensors = rename(state_dict)
-    missing, misshapen = [], []
-    for key, (_, shape) in _layout(backbone).items():
+    missing, misshapen, spoilt = [], [], []
+    for key, (path, shape) in _layout(backbone).items():
         value = tensors.pop(key, None)
         if value is None:
             missing.append(key)
@@ -138,8 +138,12 @@ def faults(backbone: str, state_dict: Mapping[str, np.ndarray]) -> dict[str, lis
             misshapen.append(f"{key} is {value.shape}, not {shape}")
         elif not jnp.issubdtype(value.dtype, jnp.floating):
             misshapen.append(f"{key} is {value.dtype}, not floating point")
+        elif not np.all(np.isfinite(np.asarray(value, np.float32))):
+            spoilt.append(f"{key} has values that are not finite")
+        elif path[-1] == "var" and np.min(value) < 0:
+            spoilt.append(f"{key} has negative variances")
     surplus = [key for key in tensors if not CLASSIFIER.fullmatch(key) and not COUNTER.fullmatch(key)]
-    found = {"missing": missing, "misshapen": misshapen, "surplus": surplus}
+    found = {"missing": missing, "misshapen": misshapen, "surplus": surplus, "spoilt": spoilt}
     return {kind: keys for kind, keys in found.items() if keys}
 
 
@@ -167,7 +171,7 @@ def convert(backbone: str, state_dict: Mapping[str, np.ndarray]) -> dict[str, An
         {"params": ..., "batch_stats": ...} of `models.encoder(backbone)`, float32 NumPy arrays.
 
     Raises:
-        UserError: tensors are missing, of another shape, or belong to another network.
+        UserError: tensors are missing, of another shape, belong to another network, or hold what no trained one can.
         ValueError: unknown backbone.
     """
     if found := faults(backbone, state_dict):

@@ -104,6 +104,8 @@ def write(path: str | Path, tensors: Mapping[str, np.ndarray]) -> None:
 
 def _parse(content: bytes) -> tuple[str, dict[str, np.ndarray]]:
     """The format and the tensors; ValueError where they cannot be had."""
+    if not content:
+        raise ValueError("it is empty")
     if content.startswith(b"PK"):
         archive = zipfile.ZipFile(io.BytesIO(content))
         names = archive.namelist()
