@@ -1,6 +1,8 @@
 """Runs that start from pretrained weights: by a config, resumed, evaluated, exported, or stopped before they begin."""
 
 import json
+import os
+import subprocess
 import sys
 import types
 from pathlib import Path
@@ -168,8 +170,44 @@ def test_a_real_run_from_a_file_to_an_export(weights, tmp_path):
     config.data.name, config.data.root = "cityscapes", str(write_tree(tmp_path / "tree", train=8, val=4))
     config.optimizer.learning_rate = 1e-20  # moves nothing but the running statistics
     train.train_and_evaluate(config, tmp_path / "run")
-    out = tmp_path / "trained.safetensors"
-    command.main(["--export", str(tmp_path / "run"), "--out", str(out)])
+    assert_only_statistics_moved(tmp_path / "run", weights)
+
+
+@pytest.mark.slow
+def test_two_processes_start_from_a_file(weights, tmp_path):
+    tree = write_tree(tmp_path / "tree", train=8, val=4)
+    flags = {
+        "data.root": tree,
+        "data.name": "cityscapes",
+        "data.size": "(32,64)",
+        "model.pretrained": weights,
+        "model.decoder_channels": "(8,8,8,8,8)",
+        "epochs": 1,
+        "optimizer.learning_rate": 1e-20,
+    }
+    done = subprocess.run(
+        [
+            *("launch/local.sh", "2", sys.executable, "-m", "mtlflax.main", "--config=configs/dwa.py:quick"),
+            *(f"--config.{key}={value}" for key, value in flags.items()),
+            f"--workdir={tmp_path / 'run'}",
+        ],
+        cwd=Path(__file__).parent.parent,
+        env=os.environ | {"JAX_NUM_CPU_DEVICES": "1", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1", "LOGS": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=580,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr + (tmp_path / "process_1.log").read_text()
+    assert "2 × cpu" in done.stdout
+    assert f"encoder: resnet18, from {weights} (SHA-256" in done.stdout
+    assert_only_statistics_moved(tmp_path / "run", weights)
+
+
+def assert_only_statistics_moved(workdir, weights):
+    """Compares the encoder that a run ended with, exported, with the file that it began from."""
+    out = workdir.parent / "trained.safetensors"
+    command.main(["--export", str(workdir), "--out", str(out)])
     given, exported = pretrained.read(weights).tensors, pretrained.read(out).tensors
     assert exported.keys() == given.keys()
     for name, value in given.items():

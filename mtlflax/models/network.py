@@ -123,6 +123,6 @@ def check_whole(options: Mapping[str, Any], least: int = 1) -> None:
     """Raises ValueError, naming the option, for a value, or one in a list of values, that is no such whole number."""
     for name, value in options.items():
         numbers_in_it = value if isinstance(value, tuple | list) else [value]
-        if not all(isinstance(number, numbers.Integral) and number >= least for number in numbers_in_it):
+        if not all(isinstance(number, numbers.Integral) and int(number) >= least for number in numbers_in_it):
             kind = "whole numbers" if isinstance(value, tuple | list) else "a whole number"
             raise ValueError(f"{name} is {value}: give {kind} from {least} on")
