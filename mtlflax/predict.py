@@ -23,20 +23,18 @@ import numpy as np
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from mtlflax import configuration, depth_units, parallel, pictures
+from mtlflax import parallel, runs
 from mtlflax.checkpoint import Checkpoints
 from mtlflax.data import photo
 from mtlflax.errors import UserError
 from mtlflax.experiment import Experiment, build
+from mtlflax.map_files import FOCAL_BASELINE, write_maps
 from mtlflax.step import TrainState, normalise
 from mtlflax.writers import plain_errors
 
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
-# Cityscapes' first rig: focal length 2262.52 pixels at 2048 pixels width, baseline 0.209313 m.
-_FOCAL_BASELINE = 473.575
 # Longer pictures than this many times their width, or the other way round, are skipped: memory grows with the aspect.
 _MAX_ASPECT = 8
-_STRIP = 64  # rows that are enlarged and drawn at a time
 
 
 def restore(workdir: str | Path) -> tuple[Experiment, ConfigDict, TrainState]:
@@ -49,7 +47,7 @@ def restore(workdir: str | Path) -> tuple[Experiment, ConfigDict, TrainState]:
         UserError: no run there, or none of its checkpoints can be read.
     """
     workdir = Path(workdir)
-    known = configuration.load(workdir)
+    known = runs.load(workdir)
     config = ConfigDict(known["config"])
     experiment = build(config, known["facts"]["num_train"])
     checkpoints = Checkpoints(workdir, read_only=True)
@@ -96,7 +94,7 @@ def predict_picture(
             frames were, by its height; its width follows, to a multiple of 32.
 
     Returns:
-        Task → float32 [h, w, channels], of that size: `enlarge` makes them the picture's.
+        Task → float32 [h, w, channels], of that size: `map_files.enlarge` makes them the picture's.
     """
     full_height, full_width = picture.shape[:2]
     height = size[0]
@@ -105,94 +103,6 @@ def predict_picture(
     small = cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA if shrinking else cv2.INTER_LINEAR)
     maps = jax.device_get(predict(jnp.asarray(small[None])))
     return {task: values[0] for task, values in maps.items()}
-
-
-def enlarge(values: np.ndarray, size: tuple[int, int], rows: slice = slice(None)) -> np.ndarray:
-    """Enlarges a map bilinearly, aligned by its outer edges: all of it, or some rows of the result.
-
-    Args:
-        values: float32 [h, w, channels].
-        size: (H, W) of the whole result.
-        rows: which of its rows to compute.
-
-    Returns:
-        float32 [number of rows, W, channels].
-
-    >>> enlarge(np.array([[[0.0]], [[1.0]]], np.float32), (4, 1))[:, 0, 0].tolist()
-    [0.0, 0.25, 0.75, 1.0]
-    """
-    last = len(values) - 1
-    centres = np.clip((np.arange(size[0])[rows] + 0.5) * len(values) / size[0] - 0.5, 0, last)
-    above = centres.astype(int)
-    below = np.minimum(above + 1, last)
-    share = (centres - above).astype(np.float32)[:, None, None]
-    used = values[above[0] : below[-1] + 1]
-    wide = cv2.resize(used, (size[1], len(used)), interpolation=cv2.INTER_LINEAR)
-    wide = wide.reshape(len(used), size[1], -1)  # OpenCV drops an axis of one channel
-    return wide[above - above[0]] * (1 - share) + wide[below - above[0]] * share
-
-
-def write_maps(
-    picture: np.ndarray,
-    maps: dict[str, np.ndarray],
-    experiment: Experiment,
-    config: ConfigDict,
-    stem: Path,
-    focal_baseline: float = _FOCAL_BASELINE,
-) -> None:
-    """Writes `stem` + `_segmentation.png` and so on; the module's docstring says what each is.
-
-    Args:
-        picture: uint8 [H, W, 3], RGB.
-        maps: of that picture, from `predict_picture`.
-        experiment: from `load`.
-        config: from `load`.
-        stem: the files' common beginning.
-        focal_baseline: pixels × metres, as the command line has it.
-
-    Raises:
-        UserError: the folder cannot be written.
-    """
-    height, width = picture.shape[:2]
-    strips = collections.defaultdict(list)
-    # All channels of all tasks at the size of a large photo would be gigabytes.
-    for start in range(0, height, _STRIP):
-        rows = slice(start, start + _STRIP)
-        enlarged = {name: enlarge(values, (height, width), rows) for name, values in maps.items()}
-        for name, strip in _draw(picture[rows], enlarged, experiment, config, focal_baseline).items():
-            strips[name].append(strip)
-    for name, parts in strips.items():
-        path = stem.with_name(f"{stem.name}_{name}.png")
-        with plain_errors(path):
-            path.write_bytes(cv2.imencode(".png", np.concatenate(parts))[1].tobytes())
-
-
-def _draw(
-    picture: np.ndarray,
-    maps: dict[str, np.ndarray],
-    experiment: Experiment,
-    config: ConfigDict,
-    focal_baseline: float,
-) -> dict[str, np.ndarray]:
-    """What the files show, from maps of the picture's size: name → uint8 or uint16, colours as OpenCV has them, BGR."""
-    files: dict[str, np.ndarray] = {}
-    colours: dict[str, np.ndarray] = {}
-    for task in experiment.tasks:
-        shown = np.asarray(task.picture(jnp.asarray(maps[task.name][None])))[0]
-        colours[task.name] = task.colours(shown)
-        if task.name == "segmentation":
-            files["trainids"] = shown
-            files["segmentation"] = colours[task.name][..., ::-1]
-        elif task.name == "depth":
-            metres = depth_units.to_metres(maps["depth"][..., 0], np.float32(focal_baseline), config.data.depth)
-            known = (metres > 0) & (metres * 256 < 65535)
-            files["depth"] = np.where(known, np.rint(np.where(known, metres, 0) * 256), 0).astype(np.uint16)
-            files["depth_color"] = colours[task.name][..., ::-1]
-        else:
-            files[task.name] = colours[task.name][..., ::-1]
-    over = colours.get("segmentation", next(iter(colours.values())))
-    files["overlay"] = pictures.overlay(picture, over)[..., ::-1]
-    return files
 
 
 def find_pictures(pattern: str) -> list[Path]:
@@ -240,7 +150,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument(
         "--focal_baseline",
         type=float,
-        default=_FOCAL_BASELINE,
+        default=FOCAL_BASELINE,
         help="focal length (pixels, of the picture scaled to 1024 pixels height) × the training set's stereo baseline "
         "(m): what turns a predicted disparity into metres; default: Cityscapes' first rig. Networks trained on metres "
         "or inverse metres have no use for it",

@@ -12,7 +12,7 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from mtlflax import configuration, interrupts, overview, parallel, pictures
+from mtlflax import configuration, interrupts, overview, parallel, pictures, runs
 from mtlflax.checkpoint import Checkpoints
 from mtlflax.data import loader
 from mtlflax.data.transforms import Augment
@@ -46,9 +46,9 @@ def evaluate_checkpoint(config: ConfigDict, workdir: str | Path) -> dict[str, fl
     Writes `results.json` and returns and raises as `train_and_evaluate`.
     """
     workdir = Path(workdir)
-    configuration.load(workdir)  # a clear error where there is no run
+    runs.load(workdir)  # a clear error where there is no run
     setup = _set_up(config, begun=True)
-    configuration.compare(setup.config, workdir, free=("batch_size",), **setup.facts)
+    runs.compare(setup.config, workdir, free=("batch_size",), **setup.facts)
     checkpoints = Checkpoints(workdir, read_only=True)
     step = checkpoints.best_step or checkpoints.latest_step
     if step is None:
@@ -106,11 +106,11 @@ def _train(config: ConfigDict, workdir: Path, stack: ExitStack) -> dict[str, flo
 
     # ---------------------------------------------------------------- data, network, steps
     if jax.process_index() == 0:
-        stack.enter_context(configuration.only_run(workdir))
-    setup = _set_up(config, begun=configuration.begun(workdir))
+        stack.enter_context(runs.only_run(workdir))
+    setup = _set_up(config, begun=runs.begun(workdir))
     config, mesh, training, validation, augment, experiment, encoder, facts = setup
     configuration.check_batch_size(config, mesh.size)
-    configuration.record(config, workdir, encoder=encoder[1], **facts)
+    runs.record(config, workdir, encoder=encoder[1], **facts)
     total = experiment.total_steps
     evaluate_every = experiment.steps(config.evaluate_every)
     checkpoint_every = experiment.steps(config.checkpoint.every)

@@ -34,7 +34,7 @@ from configs import (
     three_tasks,
 )
 from configs import weighting as any_weighting
-from mtlflax import configuration, data, experiment, models, weighting
+from mtlflax import configuration, data, experiment, models, runs, weighting
 from mtlflax.errors import UserError
 
 TOPOLOGIES = {
@@ -221,7 +221,7 @@ def resume(workdir, root, **data):
     config = configuration.resolve(config)
     sources = {split: configuration.open_data(config, split) for split in ("train", "val")}
     frames = {f"{split}_frames": configuration.describe_frames(source) for split, source in sources.items()}
-    configuration.record(config, workdir, num_train=len(sources["train"]), num_val=len(sources["val"]), **frames)
+    runs.record(config, workdir, num_train=len(sources["train"]), num_val=len(sources["val"]), **frames)
     (workdir / "checkpoints" / "5").mkdir(parents=True, exist_ok=True)
 
 

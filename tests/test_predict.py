@@ -10,7 +10,7 @@ from tiny import TinyNet
 from trees import write_tree
 
 from configs import dwa
-from mtlflax import experiment, models, predict, train
+from mtlflax import experiment, map_files, models, predict, train
 from mtlflax.data import labels
 from mtlflax.data import photo as photos
 from mtlflax.errors import UserError
@@ -73,7 +73,7 @@ def test_the_depth_png_is_metres_times_256(workdir, tmp_path):
     _, _, network = predict.load(workdir)
     picture = cv2.imread(str(photos / "a.png"))[..., ::-1]
     maps = predict.predict_picture(picture, network, (32, 64))
-    values = predict.enlarge(maps["depth"], picture.shape[:2])[..., 0].astype(np.float64)
+    values = map_files.enlarge(maps["depth"], picture.shape[:2])[..., 0].astype(np.float64)
     with np.errstate(divide="ignore"):
         metres = 400.0 / ((values * 65535 - 1) / 256)
     expected = np.where((metres > 0) & (metres * 256 < 65535), np.rint(metres * 256), 0)
@@ -157,9 +157,9 @@ def test_enlarging_is_bilinear_and_by_strips_the_same(small, large):
         return np.maximum(1 - np.abs(centres[:, None] - np.arange(few)[None]), 0)
 
     expected = np.einsum("yh,xw,hwc->yxc", weights(small[0], large[0]), weights(small[1], large[1]), values)
-    enlarged = predict.enlarge(values, large)
+    enlarged = map_files.enlarge(values, large)
     np.testing.assert_allclose(enlarged, expected, atol=1e-4)
-    strips = [predict.enlarge(values, large, slice(start, start + 9)) for start in range(0, large[0], 9)]
+    strips = [map_files.enlarge(values, large, slice(start, start + 9)) for start in range(0, large[0], 9)]
     np.testing.assert_allclose(np.concatenate(strips), enlarged, atol=1e-6)
     second, first = np.sort(expected, axis=-1)[..., -2:].transpose(2, 0, 1)
     clear = first - second > 1e-3
@@ -172,14 +172,14 @@ def test_large_pictures_are_drawn_in_strips(workdir, tmp_path, monkeypatch):
     built, config, network = predict.load(workdir)
     picture = cv2.imread(str(write_photos(tmp_path / "photos") / "a.png"))[..., ::-1]
     maps = predict.predict_picture(picture, network, (32, 64))
-    enlarge, sizes = predict.enlarge, []
-    monkeypatch.setattr(predict, "enlarge", lambda *a: sizes.append((r := enlarge(*a)).nbytes) or r)
+    enlarge, sizes = map_files.enlarge, []
+    monkeypatch.setattr(map_files, "enlarge", lambda *a: sizes.append((r := enlarge(*a)).nbytes) or r)
     largest, written = [], []
     for rows in (1000, 10):
-        monkeypatch.setattr(predict, "_STRIP", rows)
+        monkeypatch.setattr(map_files, "_STRIP", rows)
         sizes.clear()
         (tmp_path / str(rows)).mkdir()
-        predict.write_maps(picture, maps, built, config, tmp_path / str(rows) / "a")
+        map_files.write_maps(picture, maps, built, config, tmp_path / str(rows) / "a")
         largest.append(max(sizes))
         files = sorted((tmp_path / str(rows)).iterdir())
         written.append({file.name: cv2.imread(str(file), cv2.IMREAD_UNCHANGED) for file in files})
