@@ -1,6 +1,9 @@
 """AdaMT-Net (Jha et al. 2020): decoders with soft attention, and its weighting by the norms of the tasks' gradients.
 
 python -m mtlflax.main --config=configs/adamt_net.py [:resnet18|:resnet50|:densenet121] [,quick]
+
+With `:quick` 3m41 on 2 cores of a Xeon, beside other work, on the embedded data set: mIoU 0.345, depth RMSE 0.0323
+(best constant 0.1078).
 """
 
 from ml_collections import ConfigDict

@@ -1,6 +1,9 @@
 """A cross-stitch network (Misra et al. 2016): two stitched U-Nets, the two losses simply added: equal weights.
 
 python -m mtlflax.main --config=configs/cross_stitch.py [:resnet18|:resnet50|:densenet121] [,quick]
+
+With `:quick` 6m20 on 2 cores of a Xeon, beside other work, on the embedded data set: mIoU 0.374, depth RMSE 0.0332
+(best constant 0.1078).
 """
 
 from ml_collections import ConfigDict

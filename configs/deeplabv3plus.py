@@ -2,6 +2,9 @@
 
 python -m mtlflax.main --config=configs/deeplabv3plus.py [:resnet18|:resnet50|:densenet121] [,quick]
 
+With `:quick` 4m35 on 2 cores of a Xeon, beside other work, on the embedded data set: mIoU 0.219, depth RMSE 0.0367
+(best constant 0.1078).
+
 Published results for it, at 7 classes and batch 64: --config.data.classes=7 --config.batch_size=64. LibMTL calls it
 DeepLabV3+; with the decoder of Chen et al. 2018, --config.model.low_channels=48, it is one.
 """

@@ -1,6 +1,9 @@
 """The paper's multi-task U-Net, the two losses simply added.
 
 python -m mtlflax.main --config=configs/equal.py [:resnet18|:resnet50|:densenet121] [,quick]
+
+With `:quick` 2m26 on 2 cores of a Xeon, on the embedded data set: mIoU 0.364, depth RMSE 0.0332 (best constant
+0.1078).
 """
 
 from ml_collections import ConfigDict

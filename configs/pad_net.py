@@ -1,6 +1,9 @@
 """PAD-Net (Xu et al. 2018): tasks distil each other's initial predictions, the two losses simply added: equal weights.
 
 python -m mtlflax.main --config=configs/pad_net.py [:resnet18|:resnet50|:densenet121] [,quick]
+
+With `:quick` 3m52 on 2 cores of a Xeon, beside other work, on the embedded data set: mIoU 0.286, depth RMSE 0.0327
+(best constant 0.1078).
 """
 
 from ml_collections import ConfigDict

@@ -1,6 +1,9 @@
 """PAP-Net (Zhang et al. 2019): tasks propagate by each other's affinities, the two losses simply added: equal weights.
 
 python -m mtlflax.main --config=configs/pap_net.py [:resnet18|:resnet50|:densenet121] [,quick]
+
+With `:quick` 3m50 on 2 cores of a Xeon, beside other work, on the embedded data set: mIoU 0.304, depth RMSE 0.0338
+(best constant 0.1078).
 """
 
 from ml_collections import ConfigDict

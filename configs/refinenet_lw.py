@@ -1,6 +1,9 @@
 """Light-weight RefineNet (Nekrasov et al. 2019): one decoder for both tasks, the losses simply added: equal weights.
 
 python -m mtlflax.main --config=configs/refinenet_lw.py [:resnet18|:resnet50|:densenet121] [,quick]
+
+With `:quick` 2m13 on 2 cores of a Xeon, on the embedded data set: mIoU 0.355, depth RMSE 0.0365 (best constant
+0.1078).
 """
 
 from ml_collections import ConfigDict

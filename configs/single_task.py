@@ -5,6 +5,9 @@ puts the gates of the multi-task networks in.
 
 python -m mtlflax.main --config=configs/single_task.py:segmentation [,densenet121] [,quick]
 python -m mtlflax.main --config=configs/single_task.py:depth [,densenet121] [,quick]
+
+With `quick` 2 minutes each on 2 cores of a Xeon, on the embedded data set: mIoU 0.363; depth RMSE 0.0356 (best constant
+0.1078).
 """
 
 from ml_collections import ConfigDict

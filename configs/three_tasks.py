@@ -2,6 +2,9 @@
 
 python -m mtlflax.main --config=configs/three_tasks.py [:mtan] [,resnet18|resnet50|densenet121] [,quick]
 
+With `:quick` 2m50 on 2 cores of a Xeon, on the embedded data set: mIoU 0.385, depth RMSE 0.0301
+(best constant 0.1078), normals 19.2° off on average.
+
 `normals` below is the whole task: `config.tasks` names it as "configs.three_tasks:normals", so that evaluation and
 prediction find it too.
 """
