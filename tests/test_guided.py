@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict, unflatten_dict
+from jax.flatten_util import ravel_pytree
 from test_topologies import HEADS, network, pictures
 
 from mtlflax import models
@@ -115,11 +116,42 @@ def test_propagation_mixes_affinities_and_diffuses() -> None:
     alpha = np.array([0.3, -1.0, 0.8], np.float32)
     module = Propagation(iterations=4, beta=0.3)
     mixed = np.einsum("k,kbnm->bnm", softmax(alpha.astype(np.float64)), affinities)
-    diffused = np.linalg.matrix_power(mixed, 4) @ x.reshape(2, 15, 4)
-    expected = 0.7 * x + 0.3 * diffused.reshape(x.shape)
-    np.testing.assert_allclose(module.apply({"params": {"alpha": alpha}}, x, list(affinities)), expected, atol=1e-5)
+    pixels = x.reshape(2, 15, 4)
+    powers = [np.linalg.matrix_power(mixed, n) @ pixels for n in range(5)]
+    expected = sum(0.7 * 0.3**n * powers[n] for n in range(4)) + 0.3**4 * powers[4]
+    np.testing.assert_allclose(
+        module.apply({"params": {"alpha": alpha}}, x, list(affinities)), expected.reshape(x.shape), atol=1e-5
+    )
     first = module.init(jax.random.key(0), x, list(affinities))["params"]["alpha"]
     np.testing.assert_array_equal(first, 0)  # all tasks alike
+
+
+@pytest.mark.parametrize(("name", "least"), [("pad_net", 0.2), ("pap_net", 0.03)])
+def test_tasks_guide_each_other_from_the_start(name: str, least: float) -> None:
+    """Of a task's gradient, what another's initial network gets, against what its own gets, by the default options."""
+    model = models.get(name, backbone="resnet18", heads={"a": 5, "b": 1}, width=64)
+    images, noise = jax.random.normal(jax.random.key(0), (2, 64, 64, 3)), jax.random.normal(jax.random.key(1), (5,))
+    variables = jax.jit(model.init)(jax.random.key(2), images)
+
+    def loss(params: Any) -> jax.Array:
+        given = {"params": params, "batch_stats": variables["batch_stats"]}
+        outputs, _ = model.apply(given, images, True, mutable=["batch_stats"])
+        return jnp.mean(jnp.square(outputs["a"] - noise[None, None, None]))
+
+    gradient = jax.jit(jax.grad(loss))(variables["params"])
+    own, other = (np.linalg.norm(ravel_pytree(gradient[f"initial_{task}"])[0]) for task in "ab")
+    assert other > least * own
+
+
+def test_the_maps_that_guide_start_at_one_scale() -> None:
+    """PAD-Net makes many channels of one: were its logits or kernels small, BatchNorm's epsilon would rule."""
+    model = models.get("pad_net", backbone="resnet18", heads={"a": 19, "b": 1})
+    images = jax.random.normal(jax.random.key(0), (2, 64, 64, 3))
+    variables = jax.jit(model.init)(jax.random.key(2), images)
+    _, updated = model.apply(variables, images, True, mutable=["batch_stats"])
+    for task in "ab":
+        variance = updated["batch_stats"][f"features_{task}"]["bn"]["var"]
+        assert np.mean(10 * (variance - 0.9)) > 0.1  # of what was seen, of which a tenth is kept
 
 
 @pytest.mark.parametrize("depthwise", [False, True])

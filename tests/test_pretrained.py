@@ -104,6 +104,10 @@ BROKEN = {
     "npz of objects": (npz(a=np.array([{}])), "allow_pickle"),
     "a plain pickle": (pickle.dumps({"a": 1}), "neither PyTorch's"),
     "a web page": (b"<!DOCTYPE html>", "begins with b'<!DOCTYPE"),
+    "a shape of two unknowns": (safetensors(entry([-1, -1], [0, 4]), b"\0" * 4), r"shape that there cannot be: \[-1"),
+    "a shape that is none": (safetensors(entry("x", [0, 4]), b"\0" * 4), "shape that there cannot be: 'x'"),
+    "an entry that is none": (safetensors({"a": [1, 2]}), "a is of a type that no encoder has"),
+    "an empty archive": (b"PK\5\6" + b"\0" * 18, "an archive of nothing"),
     "nothing": (b"", "is no file of weights: it is empty"),
     "tar of other things": (tar_of("notes.txt"), r"tar archive of other things \(notes\.txt\)"),
     "tar cut short": (tar_of("storages")[:600], "other things|damaged"),
@@ -216,6 +220,22 @@ def test_numbers_that_no_training_gives_are_named(name, value, said, dtype):
         pretrained.convert("resnet18", state)
 
 
+@pytest.mark.parametrize("wrapper", ["module.", "backbone.", "model.backbone.", "encoder."])
+@pytest.mark.parametrize("backbone", ["resnet18", "densenet121"])
+def test_what_all_names_begin_with_is_cut(backbone, wrapper):
+    state = weights(backbone)
+    wrapped = {wrapper + name: value for name, value in state.items()}
+    jax.tree.map(np.testing.assert_array_equal, *(pretrained.convert(backbone, t) for t in (state, wrapped)))
+
+
+def test_two_tensors_of_one_name_are_refused():
+    state = weights("resnet18")
+    with pytest.raises(UserError, match=r"1 surplus \(module\.conv1\.weight\)"):
+        pretrained.convert("resnet18", {**state, "module.conv1.weight": np.zeros((64, 3, 7, 7))})
+    with pytest.raises(UserError, match=r"two tensors for conv1\.weight, one of them called embedder\.embedder\.conv"):
+        pretrained.convert("resnet18", {**state, "embedder.embedder.convolution.weight": np.zeros((64, 3, 7, 7))})
+
+
 def test_half_precision_is_widened():
     state = weights("resnet18")
     brain = {name: value.astype(jnp.bfloat16) for name, value in state.items()}
@@ -304,7 +324,7 @@ def test_a_file_that_exists_is_no_name(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("error", "said"),
     [
-        ("RepositoryNotFoundError", r"has no timm/x@v2 \(or it is private\)"),
+        ("RepositoryNotFoundError", r"has no timm/x@v2 \(or it is private\), and it is no file here"),
         ("RevisionNotFoundError", "has no timm/x@v2"),
         ("HFValidationError", "has no timm/x@v2"),
         ("RemoteEntryNotFoundError", r"timm/x@v2 on the Hugging Face hub has no model\.safetensors"),

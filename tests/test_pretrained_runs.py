@@ -266,7 +266,9 @@ def test_an_encoder_is_exported_to_the_last_bit(suffix, weights, tmp_path, monke
             command.main(["--export", "runs/x", "--out", str(out), *wrong])
 
 
-@pytest.mark.parametrize("arguments", [[], ["--check", "a", "--export", "b"], ["--export", "b"]])
+@pytest.mark.parametrize(
+    "arguments", [[], ["--check", "a", "--export", "b"], ["--export", "b"], ["--check", "a", "--out", "b"]]
+)
 def test_the_command_wants_one_thing_to_do(arguments, capsys):
     with pytest.raises(SystemExit):
         command.main(arguments)

@@ -41,11 +41,12 @@ class Attention(nn.Module):
 class AttentionGate(Attention):
     """The additive attention gate of Attention U-Net (Oktay et al. 2018, arXiv:1804.03999).
 
-    Equations 1 and 2: q = ψᵀ relu(W_x x + W_g g + b_g) + b_ψ and α = σ(q), on the grid of the
-    gating signal g; α is enlarged bilinearly to the skip connection x, and the result is α · x:
-    one α a pixel, the same for all channels. All W and ψ are 1×1, with no normalisation inside and
-    no convolution behind, as in the paper's formulas. Where they are silent: x comes to the grid of
-    g by 2×2 averages, and the inner width is half of x's (as in the authors' code).
+    Equations 1 and 2: q = ψᵀ relu(W_x x + W_g g + b_g) + b_ψ and α = σ(q), on the grid of the gating signal g; α is
+    enlarged bilinearly to the skip connection x, and the result is α · x: one α a pixel, the same for all channels. All
+    W and ψ are 1×1, with no normalisation inside and no convolution behind, as in the paper's formulas. Where they are
+    silent: x comes to the grid of g by 2×2 averages (in the authors' code by a convolution of stride 2), and the inner
+    width is half of x's (the default of the authors' layer; their networks take all). Each skip connection has a gate;
+    theirs have none on the finest, and the coarsest gating signal passes a convolution first.
     """
 
     @nn.compact
@@ -93,10 +94,10 @@ class SoftAttention(Attention):
     """The soft attention in the decoders of AdaMT-Net (Jha et al. 2020, CVPR workshops).
 
     map2 ⊙ σ(W * map1 + b). Of the paper we know the formula and the abstract, which puts soft attention into the
-    task-specific decoders; the authors' code is not public. What the two maps are is read as a public re-implementation
-    reads it: what the first and the second 3×3 convolution of a stage give, after normalisation and ReLU. The skip
-    connection is left as it is. How large W is and whether each channel has a mask of its own is open too: W is 3×3,
-    as the convolutions beside it, with as many masks as channels.
+    task-specific decoders; the authors' code is not public. What the two maps are is read as one public
+    re-implementation reads it (another differs): what the first and the second 3×3 convolution of a stage give, after
+    normalisation and ReLU. The skip connection is left as it is. How large W is and whether each channel has a mask of
+    its own is open too: W is 3×3, as the convolutions beside it, with as many masks as channels.
     """
 
     place: ClassVar[str] = "stage"

@@ -40,14 +40,15 @@ class CrossStitch(nn.Module):
 class CrossStitchNetwork(SoftSharing):
     """A column a task, behind each stage a linear combination of all columns' maps.
 
-    The paper stitches AlexNets behind their pooling layers; here it is done behind the encoders' four stages, as is
-    usual for ResNets. The units start as convex combinations, as in the paper, and are free afterwards.
+    The paper stitches AlexNets behind their pooling and fully connected layers; here it is done behind the encoders'
+    four stages, as is usual for ResNets. The units start as convex combinations, as in the paper, and are free
+    afterwards.
 
     Attributes:
         own: the share of a task's own map at first, above 0, at most 1. The paper compares several; the others have the
             rest in equal parts.
         per_channel: whether each channel has weights of its own; otherwise one for all channels of a map, as in
-            LibMTL and in the authors' of MTAN.
+            LibMTL and in the code of MTAN's authors (where all α start at 1).
     """
 
     own: float = 0.9

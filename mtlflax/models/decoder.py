@@ -18,9 +18,10 @@ HEAD_STRIDES = (1, 2, 4)
 
 def check_decoder(head_stride: int, decoder_channels: tuple[int, ...]) -> None:
     """Raises ValueError, naming the option of the network, for a decoder that there cannot be."""
+    check_whole({"head_stride": head_stride})
     if head_stride not in HEAD_STRIDES:
         raise ValueError(f"head_stride is {head_stride}: choose one of {HEAD_STRIDES}")
-    if len(decoder_channels) != len(STRIDES):
+    if not isinstance(decoder_channels, tuple | list) or len(decoder_channels) != len(STRIDES):
         raise ValueError(f"decoder_channels is {decoder_channels}: give five, for strides 16, 8, 4, 2 and 1")
     check_whole({"decoder_channels": decoder_channels})
 

@@ -159,6 +159,6 @@ class DeepLabV3Plus(BranchedNetwork):
 def check_head(output_stride: int, atrous_rates: tuple[int, ...], aspp_channels: int) -> None:
     """Raises ValueError, naming the option, for a dilated encoder or an ASPP that there cannot be."""
     check_output_stride(output_stride)
-    if not atrous_rates:
+    if not isinstance(atrous_rates, tuple | list) or not atrous_rates:
         raise ValueError(f"atrous_rates is {atrous_rates}: give at least one")
     check_whole({"atrous_rates": atrous_rates, "aspp_channels": aspp_channels})

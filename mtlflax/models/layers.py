@@ -179,7 +179,7 @@ class ConvBlock(nn.Module):
 
 def check_output_stride(output_stride: int) -> None:
     """Raises ValueError for one that encoders do not have."""
-    if output_stride not in (8, 16, 32):
+    if not isinstance(output_stride, int) or output_stride not in (8, 16, 32):
         raise ValueError(f"output_stride is {output_stride}: choose 8, 16 or 32")
 
 

@@ -74,7 +74,8 @@ class MTAN(BranchedNetwork):
     The paper applies this to SegNet; for ResNet we follow the authors' code: u is the map before a stage's last block,
     the attended map of the last stage goes into a `DeepLabHead`, and the encoder is dilated to output stride 8. g
     narrows to a quarter of the stage's channels, as there. DenseNet, which they have not: u is the map before a stage's
-    last layer, in the last stage before its last norm. Pooling is 3×3 where theirs is 2×2, so that any size will do.
+    last layer, in the last stage before its last norm, and neither it nor the map under the mask is rectified. Pooling
+    is 3×3 where theirs is 2×2, so that any size will do.
 
     Attributes:
         output_stride: 8, 16 or 32: that of the encoder's last map.

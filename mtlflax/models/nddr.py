@@ -71,9 +71,9 @@ class Shortcut(nn.Module):
 class NDDRCNN(SoftSharing):
     """A column a task, behind each stage an NDDR layer for each task.
 
-    Here the layers stand behind the encoders' four stages. With a ReLU behind BatchNorm, as in the authors' code, what
-    the next stage and the decoder see is rectified, DenseNet's maps too. To the paper weight decay is a part of the
-    method: `config.optimizer.weight_decay`.
+    Here the layers stand behind the encoders' four stages, in the paper behind five poolings. With a ReLU behind
+    BatchNorm, as in the authors' code, what the next stage and the decoder see is rectified, DenseNet's maps too. To
+    the paper weight decay is a part of the method; here it is off, as in all configs (`config.optimizer.weight_decay`).
 
     Attributes:
         own: the share of a task's own map at first, above 0, at most 1. The paper's 0.9 and 0.1

@@ -44,6 +44,8 @@ class Network(nn.Module):
         """Checks the attributes and makes them hashable, so that models can be static arguments."""
         if not self.heads:
             raise ValueError("heads is empty: give at least one task → channels")
+        if wrong := [task for task in self.heads if not (isinstance(task, str) and task and "/" not in task)]:
+            raise ValueError(f"heads has a task called {wrong[0]!r}: give names without a slash")
         check_whole({f"heads[{task!r}]": channels for task, channels in self.heads.items()})
         if len(self.heads) < self.fewest:
             raise ValueError(f"{type(self).__name__} is for two tasks or more, not for {', '.join(self.heads)} alone")
@@ -122,7 +124,8 @@ class BranchedNetwork(Network):
 def check_whole(options: Mapping[str, Any], least: int = 1) -> None:
     """Raises ValueError, naming the option, for a value, or one in a list of values, that is no such whole number."""
     for name, value in options.items():
-        numbers_in_it = value if isinstance(value, tuple | list) else [value]
-        if not all(isinstance(number, numbers.Integral) and int(number) >= least for number in numbers_in_it):
-            kind = "whole numbers" if isinstance(value, tuple | list) else "a whole number"
-            raise ValueError(f"{name} is {value}: give {kind} from {least} on")
+        several = isinstance(value, tuple | list)
+        for number in value if several else [value]:
+            if isinstance(number, bool) or not isinstance(number, numbers.Integral) or int(number) < least:
+                kind = "whole numbers" if several else "a whole number"
+                raise ValueError(f"{name} is {value!r}: give {kind} from {least} on")

@@ -62,7 +62,7 @@ class Initial(nn.Module):
     def __call__(self, x: jax.Array, train: bool) -> tuple[jax.Array, jax.Array]:
         """Shared features [B, H, W, C] to the task's map [B, H, W, width] and logits float32 [B, H, W, channels]."""
         x = ConvBlock(self.width, 3, 1, axis_name=self.axis_name, dtype=self.dtype, name="block")(x, train)
-        return x, _head(self.channels, self.dtype)(x)
+        return x, _head(self.channels, self.dtype, 1.0)(x)  # of variance 1: PAD-Net goes on from these logits
 
 
 class Distillation(nn.Module):
@@ -108,13 +108,13 @@ class Reconstruction(nn.Module):
             _, h, w, width = x.shape
             block = ConvBlock(max(width // 2, 1), 3, 1, axis_name=self.axis_name, dtype=self.dtype, name=f"block{i}")
             x = block(resize(x, (2 * h, 2 * w)), train)
-        return resize(_head(self.channels, self.dtype)(x), size)
+        # Nearly zero at first, so that the losses start at those of a guess, whatever the task.
+        return resize(_head(self.channels, self.dtype, 1e-3)(x), size)
 
 
-def _head(channels: int, dtype: DTypeLike) -> Conv:
+def _head(channels: int, dtype: DTypeLike, gain: float) -> Conv:
     """The last convolution of a prediction."""
-    # Nearly zero at first, so that the losses start at those of a guess, whatever the task.
-    init, wide = scaled_normal(1e-3, "in"), jnp.promote_types(dtype, jnp.float32)
+    init, wide = scaled_normal(gain, "in"), jnp.promote_types(dtype, jnp.float32)
     return Conv(channels, use_bias=True, dtype=wide, kernel_init=init, name="head")
 
 
@@ -152,7 +152,9 @@ class PADNet(Network):
         self.aggregation = Aggregation(self.width, coarse(self.encoder.activated, self.stride), **self.common)
         for task, channels in self.heads.items():
             setattr(self, f"initial_{task}", Initial(channels, self.width, **self.common))
-            setattr(self, f"features_{task}", ConvBlock(self.width, 3, 1, **self.common))
+            # Of few channels many are made: by the width of the result, the map would start far too small.
+            features = ConvBlock(self.width, 3, 1, kernel_init=scaled_normal(2.0, "in"), **self.common)
+            setattr(self, f"features_{task}", features)
             setattr(self, f"distillation_{task}", Distillation(task, self.dtype))
             setattr(self, f"decoder_{task}", decoder(channels, **self.common))
 
@@ -186,6 +188,7 @@ def coarse(of_maps: tuple[Any, ...], stride: int) -> tuple[Any, ...]:
 
 def check_guided(model: Any) -> None:
     """Raises ValueError, naming the option, for what a network in which tasks guide each other cannot have."""
+    check_whole({"stride": model.stride})
     if model.stride not in STRIDES:
         raise ValueError(f"stride is {model.stride}: choose one of {STRIDES}")
     check_whole({"width": model.width})

@@ -126,8 +126,8 @@ class LightWeightRefineNet(BranchedNetwork):
     Parameters are `encoder/...` and `refinement/...` (shared), and `decoder_<task>/...`.
 
     The paper's encoder is MobileNet-v2, whose eight maps are paired into these four strides; ours have one map a
-    stride. The decoder follows a public port of the authors' code, but that maps are enlarged with half-pixel
-    centres, and that DenseNet's raw maps are normalised first.
+    stride. The decoder follows a public port of the authors' code, but for its start (there all kernels are drawn with
+    a deviation of 0.01) and that DenseNet's raw maps are normalised first.
 
     Attributes:
         width: channels of the decoder.

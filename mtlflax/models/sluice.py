@@ -85,9 +85,11 @@ class SluiceNetwork(SoftSharing):
     last one's grid and brought to its width by a 1×1 convolution with BatchNorm and ReLU. The sum takes the place of
     the decoder's coarsest map.
 
-    α starts with a bias to a subspace's own source and β to the last layer, which the paper found best; the sizes of
-    these are ours. The penalty that keeps subspaces orthogonal is left out: its weight is 0 by
-    default in the authors' code.
+    α starts with a bias to a subspace's own source and β to the last layer, which the paper found best. β's 0.9 and
+    what is left for the others are those of the authors' code; α's 0.9 is its value without subspaces (with two it has
+    0.95 and 0.05, in another pattern). The penalty that keeps subspaces orthogonal is left out: its weight is 0 by
+    default in the authors' code. With DenseNet the last stage's map in β's sum is not rectified, while the others are;
+    the decoder does that to the sum.
 
     Attributes:
         subspaces: into how many equal parts of its channels a map is taken apart; the paper's is 2.

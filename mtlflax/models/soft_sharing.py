@@ -25,9 +25,9 @@ class SoftSharing(Network):
     Parameters are `encoder_<task>/...`, `mix<stage>_<task>/...` and `decoder_<task>/...`. All tasks' losses depend on
     all encoders, and on the units of the stages 1 to 3; a unit of stage 4 serves its task alone, as a decoder does.
 
-    The papers start from columns trained one by one, and train the units at a learning rate of their own (NDDR-CNN's
-    code: 100 times the columns'), with SGD. Neither is done here: columns start as any encoder does, and all is left to
-    Adam, whose steps do not depend on a gradient's scale.
+    Cross-stitch networks and NDDR-CNN start, in their papers, from columns trained one by one, and train the units at a
+    learning rate of their own (NDDR-CNN's code: 100 times the columns'), with SGD. Neither is done here: columns start
+    as any encoder does, and all is left to Adam, whose steps do not depend on a gradient's scale.
 
     Attributes:
         attention: in the decoders, a key of `attention.KINDS` but "cross_task".

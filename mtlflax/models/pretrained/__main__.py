@@ -90,6 +90,8 @@ def main(argv: Sequence[str]) -> None:
     parser.add_argument("--encoder", default="", help="of --export: which, where the network has several")
     options = parser.parse_args(argv)
     if options.check:
+        if options.out or options.encoder:
+            parser.error("--out and --encoder belong to --export")
         print(check(options.check))
         return
     if options.out is None:

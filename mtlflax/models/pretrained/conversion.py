@@ -20,6 +20,7 @@ _LEAVES = {
     "mean": "running_mean",
     "var": "running_var",
 }
+_WRAPPERS = ("module.", "model.", "backbone.", "encoder.")  # what all of a wrapped encoder's names begin with
 CLASSIFIER = re.compile(r"(?:fc|classifier(?:\.1)?)\.(?:weight|bias)")
 COUNTER = re.compile(r".*\.num_batches_tracked")  # BatchNorm here has no use for it
 # densenet121-a639ec97.pth and its kind write norm.1.weight for norm1.weight (pytorch/vision#474).
@@ -58,18 +59,27 @@ def rename(state_dict: Mapping[str, np.ndarray]) -> tuple[str, dict[str, np.ndar
     """Gives tensors torchvision's names.
 
     Args:
-        state_dict: arrays by the names of torchvision, timm or Hugging Face's ResNets, the old DenseNet ones included,
-            and with `DataParallel`'s "module." before them or not.
+        state_dict: arrays by the names of torchvision, timm or Hugging Face's ResNets, the old DenseNet ones included.
+            What all begin with, `DataParallel`'s "module." or a wrapper's "model.", "backbone." or "encoder.", is cut.
 
     Returns:
         Whose names they were, in words, and the arrays by torchvision's. Names that nobody knows stay.
 
+    Raises:
+        UserError: two names mean the same tensor.
+
     >>> rename({"module.resnet.encoder.stages.0.layers.1.layer.2.convolution.weight": np.zeros(1)})
     ('Hugging Face', {'layer1.1.conv3.weight': array([0.])})
     """
-    tensors = {key.removeprefix("module."): value for key, value in state_dict.items()}
+    tensors = dict(state_dict)
+    while wrapper := next((w for w in _WRAPPERS if tensors and all(key.startswith(w) for key in tensors)), None):
+        tensors = {key.removeprefix(wrapper): value for key, value in tensors.items()}
     for scheme, new_name in (("Hugging Face", _from_hugging_face), ("torchvision (old DenseNet)", _from_old_densenet)):
-        renamed = {new_name(key): value for key, value in tensors.items()}
+        renamed: dict[str, np.ndarray] = {}
+        for key, value in tensors.items():
+            if (name := new_name(key)) in renamed:
+                raise UserError(f"there are two tensors for {name}, one of them called {key}")
+            renamed[name] = value
         if renamed.keys() != tensors.keys():
             return scheme, renamed
     return "torchvision or timm", tensors
@@ -138,13 +148,18 @@ def faults(backbone: str, state_dict: Mapping[str, np.ndarray]) -> dict[str, lis
             misshapen.append(f"{key} is {value.shape}, not {shape}")
         elif not jnp.issubdtype(value.dtype, jnp.floating):
             misshapen.append(f"{key} is {value.dtype}, not floating point")
-        elif not np.all(np.isfinite(np.asarray(value, np.float32))):
+        elif not np.all(np.isfinite(_float32(value))):
             spoilt.append(f"{key} has values that are not finite")
         elif path[-1] == "var" and np.min(value) < 0:
             spoilt.append(f"{key} has negative variances")
     surplus = [key for key in tensors if not CLASSIFIER.fullmatch(key) and not COUNTER.fullmatch(key)]
     found = {"missing": missing, "misshapen": misshapen, "surplus": surplus, "spoilt": spoilt}
     return {kind: keys for kind, keys in found.items() if keys}
+
+
+def _float32(value: np.ndarray) -> np.ndarray:
+    with np.errstate(over="ignore"):  # infinities are named
+        return np.asarray(value, np.float32)
 
 
 def describe(found: Mapping[str, list[str]]) -> str:
@@ -181,7 +196,7 @@ def convert(backbone: str, state_dict: Mapping[str, np.ndarray]) -> dict[str, An
     _, tensors = rename(state_dict)
     variables = {}
     for key, (path, _) in _layout(backbone).items():
-        value = np.asarray(tensors[key], np.float32)
+        value = _float32(tensors[key])
         variables[path] = value.transpose(2, 3, 1, 0) if path[-1] == "kernel" else value
     return unflatten_dict(variables)
 

@@ -114,7 +114,7 @@ def _parse(content: bytes) -> tuple[str, dict[str, np.ndarray]]:
         if names and all(name.endswith(".npy") for name in names):
             arrays = np.load(io.BytesIO(content), allow_pickle=False)
             return "NumPy (npz)", {name: arrays[name] for name in arrays.files}
-        raise ValueError(f"it is an archive of other things ({', '.join(names[:3])})")
+        raise ValueError(f"it is an archive of {'other things' if names else 'nothing'} ({', '.join(names[:3])})")
     if content.startswith(torch_file.LEGACY_START):
         return "PyTorch (before 1.6)", torch_file.read_legacy(content)
     if content[8:9] == b"{":
@@ -135,9 +135,11 @@ def _read_safetensors(content: bytes) -> dict[str, np.ndarray]:
     header.pop("__metadata__", None)
     tensors = {}
     for name, entry in header.items():
-        if entry["dtype"] not in _DTYPES:
-            raise ValueError(f"{name} is of the type {entry['dtype']}, which no encoder has")
+        if not isinstance(entry, dict) or str(entry["dtype"]) not in _DTYPES:
+            raise ValueError(f"{name} is of a type that no encoder has: {entry!r}"[:200])
         dtype, shape, (begin, end) = _DTYPES[entry["dtype"]], entry["shape"], entry["data_offsets"]
+        if not (isinstance(shape, list) and all(isinstance(n, int) and n >= 0 for n in shape)):
+            raise ValueError(f"{name} has a shape that there cannot be: {shape!r}")
         if not 0 <= begin <= end <= len(data):
             raise ValueError(f"it is cut short: {name} lies outside")
         if end - begin != math.prod(shape) * dtype.itemsize:

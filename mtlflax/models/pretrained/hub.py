@@ -76,11 +76,13 @@ def download(name: str) -> Path:
         import huggingface_hub
         from huggingface_hub import errors
     except ImportError as error:
-        raise UserError(f"{name} is on the Hugging Face hub: pip install 'mtlflax[hub]' to download it") from error
+        raise UserError(
+            f"{name} is no file here; if it is on the Hugging Face hub: pip install 'mtlflax[hub]' to download it"
+        ) from error
     try:
         path = Path(huggingface_hub.hf_hub_download(repository, _FILE, revision=revision or commit))
     except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError, errors.HFValidationError) as error:
-        raise UserError(f"the Hugging Face hub has no {name} (or it is private)") from error
+        raise UserError(f"the Hugging Face hub has no {name} (or it is private), and it is no file here") from error
     except Exception as error:  # whatever the package, its HTTP client and its storage raise
         # "Local" where the hub was not reached: then the file is only known not to be in the cache.
         if isinstance(error, errors.EntryNotFoundError) and not isinstance(error, errors.LocalEntryNotFoundError):

@@ -105,7 +105,10 @@ def read_zip(archive: zipfile.ZipFile) -> dict[str, np.ndarray]:
         ValueError: it holds something else, asks for what tensors have no need of, or is damaged.
         Exception: it is damaged, in one of the ways that pickles and archives have their own errors for.
     """
-    (main,) = [name for name in archive.namelist() if name.split("/")[1:] == ["data.pkl"]]
+    mains = [name for name in archive.namelist() if name.split("/")[1:] == ["data.pkl"]]
+    if len(mains) != 1:
+        raise ValueError(f"it should hold one data.pkl, in one folder, and holds {len(mains)}")
+    main = mains[0]
     folder = main.removesuffix("data.pkl")
     if f"{folder}byteorder" in archive.namelist():
         _check_byte_order(archive.read(f"{folder}byteorder") == b"little")
