@@ -3,7 +3,10 @@
 import re
 from pathlib import Path
 
+import pytest
+
 from mtlflax import models
+from mtlflax.models import __main__ as table
 from mtlflax.models.attention import KINDS
 
 PAGE = (Path(models.__file__).parent / "README.md").read_text()
@@ -22,3 +25,9 @@ def test_it_names_every_network_and_attention():
         assert re.search(rf"\| `{name}` \| \d", PAGE), name  # in the table of sizes
     for name in KINDS:
         assert f"| `{name}` |" in PAGE, name
+
+
+@pytest.mark.slow
+def test_its_tables_are_the_commands():
+    assert table.encoder_table() in PAGE
+    assert table.network_table("resnet50", (128, 256), 19) in PAGE
