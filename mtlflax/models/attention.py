@@ -41,12 +41,13 @@ class Attention(nn.Module):
 class AttentionGate(Attention):
     """The additive attention gate of Attention U-Net (Oktay et al. 2018, arXiv:1804.03999).
 
-    Equations 1 and 2: q = ψᵀ relu(W_x x + W_g g + b_g) + b_ψ and α = σ(q), on the grid of the gating signal g; α is
-    enlarged bilinearly to the skip connection x, and the result is α · x: one α a pixel, the same for all channels. All
-    W and ψ are 1×1, with no normalisation inside and no convolution behind, as in the paper's formulas. Where they are
-    silent: x comes to the grid of g by 2×2 averages (in the authors' code by a convolution of stride 2), and the inner
-    width is half of x's (the default of the authors' layer; their networks take all). Each skip connection has a gate;
-    theirs have none on the finest, and the coarsest gating signal passes a convolution first.
+    Equations 1 and 2: q = ψᵀ relu(W_x x + W_g g + b_g) + b_ψ and α = σ(q), on the grid of the gating signal g (of x's
+    averages, where an odd side makes them differ); α is enlarged bilinearly to the skip connection x, and the result is
+    α · x: one α a pixel, the same for all channels. All W and ψ are 1×1, with no normalisation inside and no
+    convolution behind, as in the paper's formulas. Where they are silent: x comes to the grid of g by 2×2 averages (in
+    the authors' code by a convolution of stride 2), and the inner width is half of x's (the default of the authors'
+    layer; their networks take all). Each skip connection has a gate; theirs have none on the finest, and the coarsest
+    gating signal passes a convolution first.
     """
 
     @nn.compact
