@@ -136,6 +136,7 @@ def faults(backbone: str, state_dict: Mapping[str, np.ndarray]) -> dict[str, lis
         "missing", "misshapen", "surplus" and "spoilt" → tensors, with what is wrong with them. Empty where all fits.
 
     Raises:
+        UserError: two names mean the same tensor.
         ValueError: unknown backbone.
     """
     _, tensors = rename(state_dict)
@@ -171,7 +172,7 @@ def describe(found: Mapping[str, list[str]]) -> str:
 
 
 def fitting(state_dict: Mapping[str, np.ndarray]) -> str | None:
-    """The one of `models.ENCODERS` that a state dict is of, or None."""
+    """The one of `models.ENCODERS` that a state dict is of, or None; UserError as from `faults`."""
     return next((name for name in ENCODERS if not faults(name, state_dict)), None)
 
 
