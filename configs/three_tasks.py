@@ -17,7 +17,8 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from configs import common
-from mtlflax import depth_units, models, tasks
+from mtlflax import models, tasks
+from mtlflax.data import units
 
 FOCAL = 2265 / 2048  # of Cityscapes' cameras, in widths of the image
 FARTHEST, EDGE = 80.0, 0.1  # metres; the relative step of depth from pixel to pixel that is no surface any more
@@ -39,7 +40,7 @@ def normals(config: Any) -> tasks.Task:
     def truth(batch: Any) -> tuple[jax.Array, jax.Array]:
         """Unit normals [B, H, W, 3] and where there are any, from each pixel's neighbours to the right and below."""
         focal_baseline = batch["focal_baseline"][:, None, None, None]
-        metres = jnp.asarray(depth_units.to_metres(batch["depth"], focal_baseline, config.data.depth))
+        metres = jnp.asarray(units.to_metres(batch["depth"], focal_baseline, config.data.depth))
         metres = jnp.where((batch["depth"] > 0) & (metres < FARTHEST), metres, 0)
         _, height, width, _ = metres.shape
         v, u = jnp.mgrid[:height, :width]

@@ -15,7 +15,7 @@ from ml_collections.config_dict import placeholder
 from configs import common
 from mtlflax import models, weighting
 from mtlflax.errors import UserError
-from mtlflax.method import SAMPLED
+from mtlflax.training.method import SAMPLED
 
 # What the loop knows better than a command line.
 NOT_OPTIONS = ("num_tasks", "shared", "axis_name", "optimizer", "parameters", "steps_per_epoch")

@@ -9,10 +9,12 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from mtlflax import interrupts, metrics, parallel
+from mtlflax import metrics
 from mtlflax.data import loader
 from mtlflax.experiment import Experiment
-from mtlflax.step import TrainState, make_evaluation_step
+from mtlflax.run import signals
+from mtlflax.training import parallel
+from mtlflax.training.step import TrainState, make_evaluation_step
 
 
 class Sample(NamedTuple):
@@ -58,7 +60,7 @@ def make_evaluator(
             prefetch=config.data.prefetch,
         ) as batches:
             for batch in batches:
-                interrupts.check()
+                signals.check()
                 arrays = {k: v for k, v in batch.items() if isinstance(v, np.ndarray)}
                 sums, predictions = step(state, parallel.shard_batch(arrays, mesh))
                 if sample is None:

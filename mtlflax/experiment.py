@@ -12,10 +12,11 @@ import optax
 from ml_collections import ConfigDict
 from ml_collections.config_flags import config_path
 
-from mtlflax import models, parallel, tasks, weighting
+from mtlflax import models, tasks, weighting
 from mtlflax.errors import UserError
-from mtlflax.method import Method, balance_gradients, balance_losses
-from mtlflax.step import TrainState, init_state
+from mtlflax.training import parallel
+from mtlflax.training.method import Method, balance_gradients, balance_losses
+from mtlflax.training.step import TrainState, init_state
 
 _DTYPES = ("float32", "bfloat16")
 

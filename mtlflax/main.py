@@ -61,7 +61,8 @@ def main(argv: Sequence[str]) -> None:
         # As Ctrl-C does: what is being saved is saved, and no process that reads data is left behind.
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
         # Here, so that --help answers at once and processes spawned for reading data stay light.
-        from mtlflax import parallel, train
+        from mtlflax import train
+        from mtlflax.training import parallel
 
         parallel.initialize()
         if _MODE.value == "train":

@@ -14,13 +14,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mtlflax import depth_units
+from mtlflax.data import units
 
 Array = jax.Array
 
 # Predictions below it count as this much in `rmse_log`, `log10` and the δs of the trained unit. It
 # is the smallest measurement there is in the default unit, code 1 ("infinitely far") of Cityscapes.
-FLOOR = 1 / depth_units.MAX_CODE
+FLOOR = 1 / units.MAX_CODE
 
 
 class Totals:
@@ -158,7 +158,7 @@ def depth_sums(prediction: Array, target: Array, focal_baseline: Array, *, unit:
         target: float [B, H, W, 1], in `unit`; pixels count where it is finite and above 0.
         focal_baseline: float [B], pixels × metres at full width, 0 where unknown: such frames are
             left out of the sums in metres, unless the unit needs no camera.
-        unit: one of `depth_units.UNITS`.
+        unit: one of `units.UNITS`.
 
     Returns:
         A sum for each image row, [H], float32 (`count` and `delta...`: int32), so that float32 only
@@ -175,11 +175,11 @@ def depth_sums(prediction: Array, target: Array, focal_baseline: Array, *, unit:
     measured = (target > 0) & (target < jnp.inf)
     sums = _depth_sums(prediction, target, measured)
 
-    near, far = depth_units.MIN_METRES, depth_units.MAX_METRES
-    true = depth_units.to_metres(target, camera, unit)
+    near, far = units.MIN_METRES, units.MAX_METRES
+    true = units.to_metres(target, camera, unit)
     # An unknown camera, 0, makes every true depth 0 metres: out of range.
     in_range = measured & (true >= near) & (true <= far)
-    guess = jnp.clip(depth_units.to_metres(prediction, camera, unit), near, far)
+    guess = jnp.clip(units.to_metres(prediction, camera, unit), near, far)
     metres = _depth_sums(guess, true, in_range)
     return sums | {f"{name}_metres": sum_ for name, sum_ in metres.items()}
 

@@ -23,14 +23,15 @@ import numpy as np
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from mtlflax import parallel, runs
-from mtlflax.checkpoint import Checkpoints
 from mtlflax.data import photo
 from mtlflax.errors import UserError
 from mtlflax.experiment import Experiment, build
-from mtlflax.map_files import FOCAL_BASELINE, write_maps
-from mtlflax.step import TrainState, normalise
-from mtlflax.writers import plain_errors
+from mtlflax.run import workdir as runs
+from mtlflax.run.checkpoint import Checkpoints
+from mtlflax.run.files import plain_errors
+from mtlflax.run.map_files import FOCAL_BASELINE, write_maps
+from mtlflax.training import parallel
+from mtlflax.training.step import TrainState, normalise
 
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 # Longer pictures than this many times their width, or the other way round, are skipped: memory grows with the aspect.

@@ -12,15 +12,21 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from mtlflax import configuration, interrupts, overview, parallel, pictures, runs
-from mtlflax.checkpoint import Checkpoints
+from mtlflax import configuration
 from mtlflax.data import loader
 from mtlflax.data.transforms import Augment
 from mtlflax.errors import UserError
 from mtlflax.evaluate import Sample, make_evaluator
 from mtlflax.experiment import Experiment, build
-from mtlflax.step import make_train_step
-from mtlflax.writers import MetricWriter, Progress, format_seconds, plain_errors, write_json
+from mtlflax.run import parameter_table, signals
+from mtlflax.run import workdir as runs
+from mtlflax.run.checkpoint import Checkpoints
+from mtlflax.run.files import plain_errors, write_json
+from mtlflax.run.metric_writer import MetricWriter
+from mtlflax.run.progress import Progress, format_seconds
+from mtlflax.tasks import pictures
+from mtlflax.training import parallel
+from mtlflax.training.step import make_train_step
 
 
 def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict[str, float]:
@@ -129,8 +135,8 @@ def _train(config: ConfigDict, workdir: Path, stack: ExitStack) -> dict[str, flo
     state = _init(setup)
     if jax.process_index() == 0:
         with plain_errors(workdir):
-            (workdir / "parameters.txt").write_text(overview.parameter_table(state.params) + "\n")
-    _say(overview.module_table(state.params))
+            (workdir / "parameters.txt").write_text(parameter_table.parameter_table(state.params) + "\n")
+    _say(parameter_table.module_table(state.params))
     first_step = checkpoints.latest_step or 0
     if first_step:
         state = checkpoints.restore(first_step, state)
@@ -143,7 +149,7 @@ def _train(config: ConfigDict, workdir: Path, stack: ExitStack) -> dict[str, flo
     _say(f"training to step {total} ({config.epochs:g} epochs of {experiment.steps_per_epoch} steps) in {workdir}")
 
     # ---------------------------------------------------------------- the loop
-    stack.enter_context(interrupts.held_back())
+    stack.enter_context(signals.held_back())
     progress = Progress(total, initial=first_step, batch_size=config.batch_size, enabled=jax.process_index() == 0)
     stack.callback(progress.close)
     writer = MetricWriter(workdir, step=first_step, enabled=jax.process_index() == 0)
@@ -168,7 +174,7 @@ def _train(config: ConfigDict, workdir: Path, stack: ExitStack) -> dict[str, flo
     # The order matters: evaluate and save the state of this step, and only then take the next batch. So a checkpoint of
     # step n stands for n batches taken and for all that was written up to n, and resuming is exact.
     for step in range(first_step, total + 1):
-        interrupts.check()
+        signals.check()
         if step > first_step:
             evaluating = step == total or step % evaluate_every == 0
             if evaluating or step % checkpoint_every == 0:

@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mtlflax import depth_units, metrics
+from mtlflax import metrics
+from mtlflax.data import units
 
 # Segmentation -----------------------------------------------------------------------------------
 
@@ -77,7 +78,7 @@ def example(unit, seed=0):
     codes[(codes > 1) & (codes < 257)] = 257
     codes[rng.random(codes.shape) < 0.2] = 0
     cameras = np.where(CAMERAS == 0, np.float32(400), CAMERAS)
-    truth = np.stack([depth_units.codes_to_unit(*frame, unit) for frame in zip(codes, cameras, strict=True)])
+    truth = np.stack([units.codes_to_unit(*frame, unit) for frame in zip(codes, cameras, strict=True)])
     spread = truth[truth > 0].std()
     prediction = truth * rng.uniform(0.6, 1.5, truth.shape)
     prediction += 0.1 * spread * rng.normal(size=truth.shape)
@@ -138,7 +139,7 @@ def evaluate(batches, unit):
     return metrics.depth_metrics(totals.sums)
 
 
-@pytest.mark.parametrize("unit", depth_units.UNITS)
+@pytest.mark.parametrize("unit", units.UNITS)
 def test_depth_figures_are_the_papers(unit):
     prediction, truth = example(unit)
     batches = [(prediction[i : i + 2], truth[i : i + 2], CAMERAS[i : i + 2]) for i in (0, 2)]

@@ -66,7 +66,7 @@ def get(
         split: "train", "val" or "test".
         root: of Cityscapes.
         size: (H, W); for Cityscapes, None = as stored.
-        depth: a unit of `mtlflax.depth_units`.
+        depth: a unit of `mtlflax.data.units`.
         classes: 19 or 7.
         **options: what else this source takes.
 

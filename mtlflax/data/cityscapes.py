@@ -13,8 +13,7 @@ import cv2
 import numpy as np
 from absl import logging
 
-from mtlflax import depth_units
-from mtlflax.data import labels, png
+from mtlflax.data import labels, png, units
 from mtlflax.errors import UserError
 
 Sample = dict[str, Any]
@@ -83,7 +82,7 @@ class Cityscapes:
             root: the folder in which leftImg8bit, gtFine, disparity and camera lie.
             split: "train", "val", "test" or another that is there.
             size: (H, W) of what is returned; None = as stored.
-            depth: a unit of `mtlflax.depth_units`.
+            depth: a unit of `mtlflax.data.units`.
             classes: 19 (train ids, from `_labelTrainIds.png` where it is there) or 7 (categories).
 
         Raises:
@@ -93,7 +92,7 @@ class Cityscapes:
         self._root = check_root(root)
         self._split = split
         self._size = _check_size(size)
-        self._unit = depth_units.check(depth)
+        self._unit = units.check(depth)
         self._classes = classes
         self._lut = labels.lut(classes)
         for kind in ("leftImg8bit", "gtFine", "disparity"):
@@ -139,7 +138,7 @@ class Cityscapes:
         return {
             "image": image,
             "segmentation": self._segmentation(label, label_path),
-            "depth": depth_units.codes_to_unit(codes, focal_baseline, self._unit)[..., None],
+            "depth": units.codes_to_unit(codes, focal_baseline, self._unit)[..., None],
             "focal_baseline": np.float32(focal_baseline),
             "name": frame.name,
         }

@@ -11,12 +11,12 @@ from typing import Any
 import cv2
 import numpy as np
 
-from mtlflax import depth_units
+from mtlflax.data import units
 from mtlflax.errors import UserError
 
 Sample = dict[str, Any]
 
-_FIRST_CODE = np.float32(1) / np.float32(depth_units.MAX_CODE)
+_FIRST_CODE = np.float32(1) / np.float32(units.MAX_CODE)
 _LUMA = np.array([0.299, 0.587, 0.114])
 # RGB to YIQ (NTSC): turning the I-Q plane turns the hue and keeps the luma.
 _YIQ = np.array([_LUMA, [0.5959, -0.2746, -0.3213], [0.2115, -0.5227, 0.3112]])
@@ -53,7 +53,7 @@ class Augment:
     hue: float = 0.02
 
     def __post_init__(self) -> None:
-        depth_units.check(self.depth)
+        units.check(self.depth)
         if not self.scales or not all(1 <= scale < float("inf") for scale in self.scales):
             raise UserError(f"data.augment.scales is {self.scales}: give zooms of at least 1")
         limits = {"flip": 1, "brightness": 1, "contrast": 1, "saturation": 1, "hue": 0.5}
@@ -117,7 +117,7 @@ def zoom(sample: Sample, scale: float, corner: np.ndarray, unit: str) -> Sample:
 def scale_depth(depth: np.ndarray, scale: float, unit: str) -> np.ndarray:
     """Returns the depth of a scene `scale` times nearer: float32; 0 stays "no measurement".
 
-    A normalised disparity is p / 65535 with p = 256 · disparity + 1 (see `mtlflax.depth_units`),
+    A normalised disparity is p / 65535 with p = 256 · disparity + 1 (see `mtlflax.data.units`),
     hence v' = s·v + (1 − s) / 65535, under which "infinitely far" (p = 1) stays what it is.
     """
     factor = np.float32(scale)

@@ -16,8 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from mtlflax import depth_units
-from mtlflax.data import labels
+from mtlflax.data import labels, units
 from mtlflax.data.streets import cache as caches
 from mtlflax.data.streets import frame as frames
 from mtlflax.data.streets.scene import SPLITS
@@ -63,7 +62,7 @@ class Streets:
         Args:
             split: "train", "val" or "test"; they share no scene.
             size: (H, W). The camera keeps its horizontal field of view.
-            depth: a unit of `mtlflax.depth_units`.
+            depth: a unit of `mtlflax.data.units`.
             seed: not negative; each seed is another city.
             length: how many frames; None = as many as Cityscapes has in this split.
             classes: 19 or 7, as in `mtlflax.data.labels`.
@@ -78,7 +77,7 @@ class Streets:
             raise ValueError(f"unknown split {split!r}: choose one of {', '.join(SPLITS)}")
         self._split = split
         self._size = check_size(size)
-        self._unit = depth_units.check(depth)
+        self._unit = units.check(depth)
         self._lut = labels.lut(classes)
         self._seed = _check_number("seed", seed, 0)
         self._length = _check_number("length", LENGTHS[split] if length is None else length, 1)
@@ -112,7 +111,7 @@ class Streets:
         return {
             "image": image,
             "segmentation": self._lut[label],
-            "depth": depth_units.codes_to_unit(codes, focal_baseline, self._unit)[..., None],
+            "depth": units.codes_to_unit(codes, focal_baseline, self._unit)[..., None],
             "focal_baseline": np.float32(focal_baseline),
             "name": frame_name(self._split, index),
         }

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from mtlflax import depth_units
+from mtlflax.data import units
 from mtlflax.data.streets.camera import (
     FULL_HEIGHT,
     FULL_WIDTH,
@@ -32,7 +32,7 @@ class Frame(NamedTuple):
         image: uint8 [H, W, 3], RGB.
         label: uint8 [H, W], label ids.
         instance: uint16 [H, W], number of a thing among those of its label; 0 for stuff.
-        codes: uint16 [H, W], disparity as Cityscapes stores it (`mtlflax.depth_units`).
+        codes: uint16 [H, W], disparity as Cityscapes stores it (`mtlflax.data.units`).
         camera: where it was taken.
     """
 
@@ -76,7 +76,7 @@ def _disparity(scene: Scene, rendered: Rendered, x: np.ndarray, y: np.ndarray) -
     """Encodes the depth and takes out what a stereo camera would not measure."""
     focal_baseline = scene.camera.focal_baseline
     with np.errstate(divide="ignore"):
-        codes = depth_units.metres_to_codes(1 / rendered.inverse, focal_baseline)
+        codes = units.metres_to_codes(1 / rendered.inverse, focal_baseline)
     # Where the right camera sees a point; a point further right that appears further left hides it.
     right = x.astype(np.float32) - rendered.inverse * np.float32(focal_baseline)
     nearest = np.minimum.accumulate(right[:, ::-1], axis=1)[:, ::-1]

@@ -4,13 +4,12 @@ import functools
 import hashlib
 from pathlib import Path
 
-from mtlflax import depth_units
-from mtlflax.data import labels
+from mtlflax.data import labels, units
 
 
 def sources() -> tuple[Path, ...]:
     """The files that decide what is drawn, in a fixed order: this folder's, and what they take from elsewhere."""
-    return (*sorted(Path(__file__).parent.glob("*.py")), Path(labels.__file__), Path(depth_units.__file__))
+    return (*sorted(Path(__file__).parent.glob("*.py")), Path(labels.__file__), Path(units.__file__))
 
 
 @functools.cache

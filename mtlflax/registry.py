@@ -1,0 +1,97 @@
+"""One way to name things: a built-in name, or "package.module:function" for your own.
+
+Tasks, weighting methods, networks, encoders and data sources are all found by `find`. The folders that your own modules
+were imported from are remembered (`origins`) and recorded with a run, so that prediction, evaluation and export find
+them again (`search`) from any folder.
+"""
+
+import difflib
+import importlib
+import importlib.util
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from mtlflax.errors import UserError
+
+# Top-level module -> the folder it was imported from, for what `find` has imported in this process.
+_origins: dict[str, str] = {}
+
+
+def is_path(name: str) -> bool:
+    """Whether a name has the form "package.module:function"."""
+    return ":" in name
+
+
+def find(name: str, builtin: Mapping[str, Any], *, what: str) -> Any:
+    """Return the object that a name stands for.
+
+    Args:
+        name: a key of `builtin`, or "package.module:function".
+        builtin: name → object.
+        what: what is being looked for ("task", "network"), for the error message.
+
+    Raises:
+        UserError: the name is neither, or the module or its attribute cannot be found.
+
+    >>> find("floor", {"floor": 1}, what="surface")
+    1
+    >>> find("math:tau", {}, what="number")
+    6.283185307179586
+    >>> find("flor", {"floor": 1}, what="surface")  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    ...
+    mtlflax.errors.UserError: unknown surface 'flor' (did you mean 'floor'?): choose from floor, or ...
+    """
+    if not isinstance(name, str):
+        raise UserError(f"{what} is {name!r}: give a name")
+    if name in builtin:
+        return builtin[name]
+    if not is_path(name):
+        close = difflib.get_close_matches(name, builtin, n=1)
+        hint = f" (did you mean {close[0]!r}?)" if close else ""
+        raise UserError(f"unknown {what} {name!r}{hint}: choose from {', '.join(builtin)}, or give package.module:name")
+    module_name, _, attribute = name.partition(":")
+    if not all(part.isidentifier() for part in [*module_name.split("."), *attribute.split(".")]):
+        raise UserError(f"{what} {name!r}: expected package.module:name")
+    try:
+        found: Any = importlib.import_module(module_name)
+    except ImportError as error:
+        top = module_name.partition(".")[0]
+        where = "" if isinstance(error, ModuleNotFoundError) and error.name != top else _where()
+        raise UserError(f"{what} {name!r}: cannot import {module_name}: {error}{where}") from error
+    except Exception as error:
+        raise UserError(f"{what} {name!r}: importing {module_name} failed: {type(error).__name__}: {error}") from error
+    _remember(module_name.partition(".")[0])
+    for part in attribute.split("."):
+        if not hasattr(found, part):
+            raise UserError(f"{what} {name!r}: {found.__name__} has no {part!r}")
+        found = getattr(found, part)
+    return found
+
+
+def origins() -> dict[str, str]:
+    """Return the modules that `find` has imported: top-level name → the folder to import it from."""
+    return dict(sorted(_origins.items()))
+
+
+def search(folders: Iterable[str]) -> None:
+    """Add folders, as recorded from `origins`, to the end of the module search path, so that they hide nothing."""
+    for folder in folders:
+        if folder not in sys.path and Path(folder).is_dir():
+            sys.path.append(folder)
+
+
+def _remember(top: str) -> None:
+    file = getattr(sys.modules.get(top), "__file__", None)
+    if top == "mtlflax" or file is None:
+        return
+    path = Path(file).resolve()
+    folder = path.parents[1] if path.name == "__init__.py" else path.parent
+    if "site-packages" not in folder.parts and folder != Path(importlib.__file__).resolve().parents[1]:
+        _origins[top] = str(folder)
+
+
+def _where() -> str:
+    return "; modules are looked for beside the config file, in the current folder, and among what is installed"

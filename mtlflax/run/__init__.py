@@ -1,0 +1,1 @@
+"""What a run reads and writes: its workdir, checkpoints, metrics and progress."""

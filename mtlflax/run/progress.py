@@ -1,0 +1,110 @@
+"""How far a run is: a bar in a terminal, plain lines elsewhere."""
+
+import math
+import sys
+import time
+from typing import TextIO
+
+from tqdm import tqdm
+
+
+class Progress:
+    """How far a run is: a bar in a terminal, a plain line every few seconds elsewhere.
+
+    Args:
+        total: steps in all.
+        initial: steps done before this process.
+        batch_size: images a step, for the rate.
+        enabled: False prints nothing (on all processes but the first).
+        stream: standard error by default.
+        every: seconds between plain lines.
+    """
+
+    def __init__(
+        self,
+        total: int,
+        *,
+        initial: int = 0,
+        batch_size: int,
+        enabled: bool = True,
+        stream: TextIO | None = None,
+        every: float = 10.0,
+    ) -> None:
+        self._stream = stream or sys.stderr
+        self._total, self._batch_size, self._enabled, self._every = total, batch_size, enabled, every
+        self._step, self._text, self._said = initial, "", -math.inf
+        self._steps = 0  # since the clock was first started
+        self._busy = 0.0  # seconds the clock ran, evaluations left out
+        self._running_since: float | None = None
+        self._first = math.nan  # when it was first started
+        self._bar = None
+        if enabled and self._stream.isatty():
+            shape = "{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} {postfix}"
+            self._bar = tqdm(total=total, initial=initial, file=self._stream, dynamic_ncols=True, bar_format=shape)
+
+    @property
+    def images_per_second(self) -> float:
+        """Training speed so far, evaluations left out; 0 before the clock runs."""
+        busy = self._busy
+        if self._running_since is not None:
+            busy += time.monotonic() - self._running_since
+        return self._steps * self._batch_size / busy if busy else 0.0
+
+    def start(self) -> None:
+        """The clock runs: steps are being taken."""
+        if self._running_since is None:
+            self._running_since = time.monotonic()
+            if math.isnan(self._first):
+                self._first = self._running_since
+
+    def pause(self) -> None:
+        """The clock stands: an evaluation, say."""
+        if self._running_since is not None:
+            self._busy += time.monotonic() - self._running_since
+            self._running_since = None
+
+    def update(self, step: int) -> None:
+        """That many steps are done."""
+        if self._running_since is not None:
+            self._steps += step - self._step
+        self._step = step
+        if self._bar is not None:
+            self._bar.set_postfix_str(self._line(), refresh=False)
+            self._bar.update(step - self._bar.n)
+        elif self._enabled and (time.monotonic() - self._said >= self._every or step == self._total):
+            self._said = time.monotonic()
+            print(f"step {step}/{self._total} {self._line()}", file=self._stream, flush=True)
+
+    def describe(self, text: str) -> None:
+        """What stands beside the step from now on: the losses and weights last read."""
+        self._text = text
+
+    def write(self, text: str) -> None:
+        """Prints a line of its own, above the bar."""
+        if self._bar is not None:
+            self._bar.write(text, file=self._stream)
+        elif self._enabled:
+            print(text, file=self._stream, flush=True)
+
+    def close(self) -> None:
+        """Ends the bar."""
+        if self._bar is not None:
+            self._bar.close()
+
+    def _line(self) -> str:
+        # The time left counts the evaluations too, as they were so far.
+        elapsed = time.monotonic() - self._first
+        left = (self._total - self._step) * elapsed / self._steps if self._steps else math.nan
+        rate = f"{self.images_per_second:.1f} images/s" if self._steps else ""
+        return " · ".join(part for part in (self._text, rate, f"{format_seconds(left)} left") if part)
+
+
+def format_seconds(seconds: float) -> str:
+    """1.5 → "1s", 90 → "1m30s", 7260 → "2h01m", nan → "?"."""
+    if not math.isfinite(seconds):
+        return "?"
+    minutes, rest = divmod(int(seconds), 60)
+    if not minutes:
+        return f"{rest}s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}h{minutes:02d}m" if hours else f"{minutes}m{rest:02d}s"

@@ -1,0 +1,125 @@
+"""A network and its losses as plain functions: a trunk that all tasks share, and a branch for each.
+
+A network that has methods `encode` and `decode` is split so, unless its property `splits` is False: whether it can be
+called in two steps may hang on its options. One without a split is all trunk: its features are the losses, and a branch
+picks its task's.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from mtlflax.tasks import Task
+from mtlflax.training.parallel import AXIS
+
+Flat = dict[str, jax.Array]  # parameters by path
+
+
+def has_trunk(model: nn.Module) -> bool:
+    """Whether the network splits into what is shared and what is not."""
+    return hasattr(model, "encode") and hasattr(model, "decode") and getattr(model, "splits", True)
+
+
+def partition(model: Any, params: Any) -> tuple[Flat, Flat]:
+    """The trunk's parameters and the branches'.
+
+    The trunk's are those that `model.in_trunk` names, by default those that all tasks share.
+    """
+    flat = flatten_dict(params, sep="/")
+    in_trunk = getattr(model, "in_trunk", model.shared)
+    trunk = {path: x for path, x in flat.items() if not has_trunk(model) or in_trunk(path)}
+    return trunk, {path: x for path, x in flat.items() if path not in trunk}
+
+
+def merge(trunk: Flat, own: Flat) -> Any:
+    """What `partition` took apart."""
+    return unflatten_dict({**trunk, **own}, sep="/")
+
+
+def make_losses(model: nn.Module, tasks: Sequence[Task], parts: int = 1) -> Callable[..., tuple[jax.Array, Any]]:
+    """The whole network: (params, batch_stats, images, batch) → (losses [K], batch_stats), in training.
+
+    Args:
+        model: the network.
+        tasks: in the order of the losses.
+        parts: above 1, losses are [K, parts], each over every so-manieth frame.
+    """
+
+    def losses(params: Any, batch_stats: Any, images: jax.Array, batch: Any) -> tuple[jax.Array, Any]:
+        variables = {"params": params, "batch_stats": batch_stats}
+        outputs, updated = model.apply(variables, images, train=True, mutable=["batch_stats"])
+        values = jnp.stack([_with_auxiliary(task, outputs, batch, parts) for task in tasks])
+        return values, updated.get("batch_stats", {})
+
+    return losses
+
+
+def split(
+    model: Any, tasks: Sequence[Task], own: Flat, images: jax.Array, batch: Any, parts: int
+) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """The network on a batch in training, in two steps.
+
+    Args:
+        model: the network.
+        tasks: in the order of the losses.
+        own: the branches' parameters.
+        images: [B, H, W, 3], normalised.
+        batch: as the loader makes it.
+        parts: as in `make_losses`.
+
+    Returns:
+        The trunk, (its parameters, batch_stats) → (features, batch_stats); and (task, the trunk's parameters,
+        batch_stats) → its branch, (the branches' parameters, features) → (losses [parts], batch_stats).
+    """
+    if not has_trunk(model):
+        task_losses = make_losses(model, tasks, parts)
+        index = {task.name: i for i, task in enumerate(tasks)}
+
+        def whole(trunk: Flat, batch_stats: Any) -> tuple[jax.Array, Any]:
+            return task_losses(merge(trunk, own), batch_stats, images, batch)
+
+        def pick(task: Task, trunk: Flat, batch_stats: Any) -> Callable[..., Any]:
+            return lambda own, losses: (losses[index[task.name]].reshape(parts), batch_stats)
+
+        return whole, pick
+
+    def apply(params: Any, batch_stats: Any, *args: Any, **keywords: Any) -> Any:
+        variables = {"params": params, "batch_stats": batch_stats}
+        outputs, updated = model.apply(variables, *args, train=True, mutable=["batch_stats"], **keywords)
+        return outputs, updated.get("batch_stats", {})
+
+    def run_trunk(trunk: Flat, batch_stats: Any) -> tuple[Any, Any]:
+        return apply(merge(trunk, own), batch_stats, images, method="encode")
+
+    def run_branch(task: Task, trunk: Flat, batch_stats: Any) -> Callable[..., Any]:
+        def branch(own: Flat, features: Any) -> tuple[jax.Array, Any]:
+            keywords = {"method": "decode", "size": images.shape[1:3]}
+            output, stats = apply(merge(trunk, own), batch_stats, features, task.name, **keywords)
+            return _loss(task, output, batch, parts).reshape(parts), stats
+
+        return branch
+
+    return run_trunk, run_branch
+
+
+def _with_auxiliary(task: Task, outputs: Mapping[str, jax.Array], batch: Mapping[str, jax.Array], parts: int) -> Any:
+    """A task's loss, and those of the auxiliary predictions that the network has for it, `{task}/aux/{name}`."""
+    total = _loss(task, outputs[task.name], batch, parts)
+    for name, output in outputs.items():
+        if name.startswith(f"{task.name}/aux/"):
+            total += task.auxiliary * _loss(task, output, batch, parts)
+    return total
+
+
+def _loss(task: Task, output: jax.Array, batch: Mapping[str, jax.Array], parts: int) -> jax.Array:
+    """A task's loss [], or [parts]."""
+    prediction = task.activation(output)
+    if parts == 1:
+        return task.loss(prediction, batch, AXIS)
+    # Every so-manieth, so that the parts are the same however the frames are spread over devices.
+    taken = [slice(i, None, parts) for i in range(parts)]
+    return jnp.stack([task.loss(prediction[rows], {k: v[rows] for k, v in batch.items()}, AXIS) for rows in taken])

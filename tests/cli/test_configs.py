@@ -1,0 +1,328 @@
+"""Every config file, with every argument: it parses, builds, and its network runs."""
+
+import dataclasses
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from helpers import trees
+from ml_collections.config_flags.config_path import get_value
+
+from configs import (
+    adamt_net,
+    common,
+    cross_stitch,
+    deeplabv3plus,
+    dwa,
+    equal,
+    ewdw,
+    gwgl,
+    mtan,
+    nddr_cnn,
+    pad_net,
+    pap_net,
+    refinenet_lw,
+    single_task,
+    sluice,
+    three_tasks,
+)
+from configs import weighting as any_weighting
+from mtlflax import configuration, data, experiment, models, weighting
+from mtlflax.errors import UserError
+
+TOPOLOGIES = {
+    "adamt_net": adamt_net,
+    "cross_stitch": cross_stitch,
+    "deeplabv3plus": deeplabv3plus,
+    "mtan": mtan,
+    "nddr_cnn": nddr_cnn,
+    "pad_net": pad_net,
+    "pap_net": pap_net,
+    "refinenet_lw": refinenet_lw,
+    "sluice": sluice,
+}
+FILES = {
+    "dwa": dwa,
+    "equal": equal,
+    "ewdw": ewdw,
+    "gwgl": gwgl,
+    "single_task": single_task,
+    "three_tasks": three_tasks,
+    "weighting": any_weighting,
+    **TOPOLOGIES,
+}
+# Every argument of every file, and for one file every combination: the others share its code.
+ARGUMENTS = [("dwa", argument) for argument in ("", "quick", *common.BACKBONES, "densenet121,quick")]
+ARGUMENTS += [("equal", ""), ("equal", "quick")]
+ARGUMENTS += [("ewdw", "quick"), ("gwgl", "quick"), ("three_tasks", "quick")]
+ARGUMENTS += [(name, "quick") for name in TOPOLOGIES]
+ARGUMENTS += [("weighting", f"{name},quick") for name in weighting.names()]
+ARGUMENTS += [("single_task", f"{task}{rest}") for task in single_task.TASKS for rest in ("", ",quick")]
+
+
+def test_every_config_file_is_tested():
+    found = {path.stem for path in Path(common.__file__).parent.glob("*.py")} - {"common"}
+    assert found == set(FILES)
+
+
+@pytest.mark.parametrize(("name", "argument"), ARGUMENTS)
+def test_a_config_builds(name, argument):
+    config = FILES[name].get_config(argument)
+    built = experiment.build(config, 2975)  # traces the network's initialisation
+    assert built.total_steps > 0
+    state = jax.eval_shape(built.init)
+    images = jax.ShapeDtypeStruct((2, 64, 96, 3), jnp.float32)
+    variables = {"params": state.params, "batch_stats": state.batch_stats}
+    outputs = jax.eval_shape(lambda v, x: built.model.apply(v, x, train=False), variables, images)
+    assert {task.name: (2, 64, 96, task.channels) for task in built.tasks} == {k: v.shape for k, v in outputs.items()}
+    if "quick" in argument:
+        assert config.data.name == "streets"
+
+
+@pytest.mark.parametrize("name", any_weighting.LEARNING_RATES)
+def test_learning_rates_of_weightings_are_their_defaults(name):
+    factory = weighting.loss_balancing.METHODS[name]
+    extra = {"gradient_norms": jnp.array([1.0, 3.0]), "losses_after": jnp.array([0.5, 0.9])}
+    states = []
+    for transform in (factory(), factory(optimizer=optax.adam(any_weighting.LEARNING_RATES[name]))):
+        state = transform.init(jnp.zeros(2))
+        for losses in ([1.0, 2.0], [0.6, 1.9], [0.5, 1.5]):
+            _, state = transform.update(jnp.ones(2), state, jnp.array(losses), **extra)
+        states.append(state)
+    jax.tree.map(np.testing.assert_array_equal, *states)
+    assert not np.array_equal(weighting.weights(states[0]), jnp.ones(2))
+
+
+def test_the_key_that_the_step_tells_of_is_there():
+    """An odd number of frames a device: `--config.weighting.independent=False` is what the message says."""
+    config = any_weighting.get_config("modo,quick")
+    assert experiment.build(config, 100).method.samples == 2
+    config.weighting.independent = False
+    assert experiment.build(config, 100).method.samples == 0
+
+
+def test_options_without_a_default_value_can_be_set():
+    config = any_weighting.get_config("dwa,quick")
+    assert configuration.resolve(config).weighting.to_dict() == {"name": "dwa", "temperature": 2.0, "window": None}
+    config.weighting.window = 25
+    with pytest.raises(TypeError):
+        config.weighting.window = "many"
+
+
+@pytest.mark.parametrize("name", [*TOPOLOGIES, "equal"])
+def test_a_topologys_options_are_keys(name):
+    """No more and no fewer: the U-Net's are not everybody's."""
+    config = FILES[name].get_config()
+    topology = models.MODELS[config.model.name]
+    assert config.model.name == ("unet" if name == "equal" else name)
+    of_loop = {"name", "parent", "heads", "axis_name"}
+    attributes = {field.name for field in dataclasses.fields(topology)} - of_loop
+    assert set(config.model) == attributes | {"name", "pretrained"}
+    built = experiment.build(config, 2975).model
+    assert isinstance(built, topology)
+    given = config.model.to_dict()
+    assert {key: getattr(built, key) for key in attributes} == {key: given[key] for key in attributes}
+
+
+def test_the_unets_keys():
+    assert dwa.get_config().model.to_dict() == {
+        "name": "unet",
+        "backbone": "resnet50",
+        "pretrained": "auto",
+        "attention": "gate",
+        "decoder_channels": (256, 128, 64, 32, 16),
+        "head_stride": 1,
+        "remat": False,
+        "dtype": "float32",
+    }
+
+
+def test_a_method_and_a_network_are_chosen_together():
+    config = any_weighting.get_config("cagrad,mtan,quick")
+    assert (config.weighting.name, config.weighting.level, config.model.name) == ("cagrad", "parameters", "mtan")
+    assert "attention" not in config.model
+    experiment.build(config, 8)
+    with pytest.raises(UserError, match="one network, not unet and mtan"):
+        any_weighting.get_config("cagrad,mtan,unet")
+    config = dwa.get_config("quick")
+    config.model.name = "mtan"
+    with pytest.raises(UserError, match=r"model\.attention is no option of mtan .*configs/mtan\.py"):
+        experiment.build(config, 8)
+
+
+def test_three_tasks_take_another_network():
+    config = three_tasks.get_config("pad_net,quick")
+    assert (config.model.name, config.model.width) == ("pad_net", 64)
+    assert experiment.build(config, 8).model.heads.keys() == {"segmentation", "depth", "normals"}
+    assert three_tasks.get_config("quick").model.name == "unet"
+
+
+def test_normals_are_not_derived_from_zoomed_depth():
+    assert three_tasks.get_config().data.augment.scales == (1.0,)
+
+
+def test_one_frame_of_one_pixel_cannot_be_normalised():
+    config = any_weighting.get_config("equal,deeplabv3plus,quick")
+    config.batch_size = 1
+    with pytest.raises(UserError, match="batch normalisation of one value"):
+        experiment.build(config, 8)
+    config = dwa.get_config("quick")
+    config.batch_size = 1
+    experiment.build(config, 8)
+
+
+def test_the_recipe_is_the_papers():
+    config = dwa.get_config()
+    expected = {
+        "optimizer.name": "adam",
+        "optimizer.learning_rate": 1e-4,
+        "optimizer.power": 0.9,
+        "batch_size": 8,
+        "epochs": 100.0,
+        "best.from_epoch": 80.0,
+        "data.size": (128, 256),
+        "data.classes": 19,
+        "data.depth": "normalised_disparity",
+        "model.backbone": "resnet50",
+        "weighting.name": "dwa",
+    }
+    assert {key: get_value(key, config) for key in expected} == expected
+    single = single_task.get_config("depth")
+    assert (single.epochs, single.best.from_epoch, single.best.mode) == (85.0, 70.0, "min")
+
+
+@pytest.mark.parametrize(
+    ("module", "argument", "named"),
+    [
+        (dwa, "quik", "quik"),
+        (dwa, "quick,quick", "twice"),
+        (dwa, "resnet18,resnet50", "one encoder"),
+        (dwa, "depth", "unknown config argument 'depth'"),
+        (single_task, "quick", "one task"),
+        (single_task, "segmentation,depth", "one task"),
+    ],
+)
+def test_a_wrong_argument_is_named(module, argument, named):
+    with pytest.raises(UserError, match=named):
+        module.get_config(argument)
+
+
+def resume(workdir, root, **data):
+    """Records a run as the loop does, and says what a resumed one would be told."""
+    config = dwa.get_config("quick")
+    config.data.update(name="cityscapes" if root else "streets", root=str(root), size=(16, 32), **data)
+    config = configuration.resolve(config)
+    sources = {split: configuration.open_data(config, split) for split in ("train", "val")}
+    frames = {f"{split}_frames": configuration.describe_frames(source) for split, source in sources.items()}
+    workdir.record(config, workdir, num_train=len(sources["train"]), num_val=len(sources["val"]), **frames)
+    (workdir / "checkpoints" / "5").mkdir(parents=True, exist_ok=True)
+
+
+def test_a_run_goes_on_where_the_same_frames_lie_and_nowhere_else(tmp_path, capsys):
+    """Another folder with the same frames is a note; as many frames of other names are an error that names them."""
+    first = trees.write_tree(tmp_path / "first", train=3, val=2, size=(16, 32))
+    resume(tmp_path / "run", first)
+    resume(tmp_path / "run", first)
+    assert "NOTE" not in capsys.readouterr().out
+    shutil.copytree(first, tmp_path / "moved")
+    resume(tmp_path / "run", tmp_path / "moved")
+    assert f"begun on {first}; now the data is {tmp_path / 'moved'}" in capsys.readouterr().out
+    for path in (tmp_path / "moved").glob("*/val/*/aachen_000001_*"):
+        path.rename(path.with_name(path.name.replace("aachen_000001", "aachen_000007")))
+    with pytest.raises(UserError) as error:
+        resume(tmp_path / "run", tmp_path / "moved")
+    (line,) = str(error.value).splitlines()[1:-1]
+    there, here = (f"2 frames, aachen_000000_000019 to aachen_00000{i}_000019" for i in (1, 7))
+    assert re.fullmatch(rf"  facts\.val_frames: '{there}, \w{{12}}' there, '{here}, \w{{12}}' here", line)
+
+
+def test_frames_that_differ_in_the_middle_are_told_apart(tmp_path):
+    root = trees.write_tree(tmp_path / "tree", train=4, val=1, size=(16, 32))
+    described = [configuration.describe_frames(data.get("cityscapes", "train", root=root, size=None))]
+    for path in root.glob("*/train/*/aachen_000002_*"):
+        path.rename(path.with_name(path.name.replace("_000019_", "_000020_")))
+    described.append(configuration.describe_frames(data.get("cityscapes", "train", root=root, size=None)))
+    assert described[0].rpartition(", ")[0] == described[1].rpartition(", ")[0]
+    assert described[0] != described[1]
+
+
+def test_other_frames_of_streets_are_other_options(tmp_path, monkeypatch):
+    monkeypatch.setenv("MTLFLAX_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("CITYSCAPES_DATASET", raising=False)
+    resume(tmp_path / "run", "", streets={"train": 2, "val": 1, "seed": 0})
+    resume(tmp_path / "run", "", streets={"train": 2, "val": 1, "seed": 0})
+    with pytest.raises(UserError, match=r"data\.streets\.seed: 0 there, 1 here"):
+        resume(tmp_path / "run", "", streets={"train": 2, "val": 1, "seed": 1})
+    with pytest.raises(
+        UserError, match=r"facts\.train_frames: '2 frames, .* '3 frames, streets-train_000000_000019 to"
+    ):
+        resume(tmp_path / "run", "", streets={"train": 3, "val": 1, "seed": 0})
+
+
+COMMON = "from configs import common\n\ndef get_config(arg=None):\n    config = common.get_config({'name': 'equal'})\n"
+IN_THE_FILE = {
+    "a key that is not there": (COMMON + "    config.losses.dpeth\n", r"line 5: AttributeError: .*dpeth"),
+    "an item that is not there": (COMMON + "    return config[{}['b']]\n", r"line 5: KeyError: 'b'"),
+    "a value of another type": (COMMON + "    config.epochs = 'many'\n", r"line 5: TypeError: .*epochs"),
+    "a wrong value": ("def get_config(arg=None):\n    return int('x')\n", r"line 2: ValueError: .*'x'"),
+    "another error": ("import numpy\n\nnumpy.zeros(3)[4]\n", r"line 3: IndexError: .* 4 "),
+    "syntax": ("def get_config(arg=None)\n    return 1\n", r"line 1: expected ':'"),
+    "import": ("import nothing_of_this_name\n", r"line 1: ModuleNotFoundError: .*nothing_of_this_name"),
+    "a file that is not there": (
+        "def get_config(arg):\n    open('/nowhere')\n",
+        r"line 2: FileNotFoundError: .*/nowhere",
+    ),
+    "one at the import": ("open('/nowhere')\n", r"No such file or directory: '/nowhere'"),
+    "no function": ("X = 1\n", r"has no attribute 'get_config'"),
+    "no argument": ("def get_config():\n    return 1\n", r"get_config\(\) takes 0 positional"),
+    "no ConfigDict": ("def get_config(arg=None):\n    return {}\n", r"get_config returns a dict"),
+}
+
+
+def parse_error(*arguments):
+    """What the command says of a mistake in its arguments: one line, and no traceback."""
+    done = subprocess.run(
+        [sys.executable, "-m", "mtlflax.main", *arguments],
+        cwd=Path(common.__file__).parents[1],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (done.returncode, done.stdout) == (2, ""), done.stderr
+    assert done.stderr.startswith("error: ")
+    assert done.stderr.count("\n") == 1, done.stderr
+    return done.stderr
+
+
+@pytest.mark.parametrize("mistake", IN_THE_FILE)
+def test_an_error_in_a_config_file_is_told_with_its_line(mistake, tmp_path):
+    content, expected = IN_THE_FILE[mistake]
+    path = tmp_path / "mine.py"
+    path.write_text(content)
+    # An override beside it is not to blame.
+    overrides = [] if mistake == "no ConfigDict" else ["--config.epochs=3"]
+    said = parse_error(f"--config={path}:quick", *overrides)
+    assert re.match(rf"error: {path}[:,] .*{expected}", said), said
+    assert "the config has no key" not in said
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("--config.losess.depth=l2", "error: the config has no key 'losess'. Did you mean \"losses\""),
+        ("--config.model.bakcbone=x", "error: the config has no key 'bakcbone'. Did you mean \"backbone\""),
+        ("--config.epochs=many", "error: flag --config.epochs=many: could not convert"),
+        ("--cofnig.epochs=1", "error: Unknown command line flag 'cofnig.epochs'"),
+    ],
+)
+def test_a_wrong_key_on_the_command_line_is_not_the_files_mistake(override, expected, tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text(COMMON + "    return config\n")
+    assert parse_error(f"--config={path}", override).startswith(expected)

@@ -1,0 +1,248 @@
+"""Prediction as a user runs it: pictures of any size, broken ones among them, on a run's checkpoint."""
+
+import functools
+
+import cv2
+import numpy as np
+import pytest
+from helpers.tiny import TinyNet
+from helpers.trees import write_tree
+from ml_collections import ConfigDict
+
+from configs import dwa
+from mtlflax import experiment, models, predict, train
+from mtlflax.data import labels
+from mtlflax.data import photo as photos
+from mtlflax.errors import UserError
+from mtlflax.run import map_files
+
+
+def tiny_config(root, **changes) -> ConfigDict:
+    config = dwa.get_config("quick")
+    config.data.name = "auto"
+    config.data.root = str(root)
+    config.data.size = (32, 64)
+    config.batch_size = 4
+    config.epochs = 1.0
+    config.update(changes)
+    return config
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("predict")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            models, "get", lambda name, *, backbone, heads, axis_name, **_: TinyNet(heads, axis_name=axis_name)
+        )
+        patch.setenv("JAX_PLATFORMS", "cpu")
+        patch.setattr(predict, "load", functools.cache(predict.load))  # which takes seconds
+        train.train_and_evaluate(tiny_config(write_tree(folder / "tree")), folder / "run")
+        yield folder / "run"
+
+
+def write_photos(folder):
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for name, size in (("a.png", (121, 193)), ("b.jpg", (64, 128)), ("tall.png", (90, 40))):
+        cv2.imwrite(str(folder / name), rng.integers(0, 256, (*size, 3), np.uint8))
+    return folder
+
+
+def test_every_picture_gets_its_maps_at_its_own_size(workdir, tmp_path, capsys):
+    photos = write_photos(tmp_path / "photos")
+    code = predict.main(["--workdir", str(workdir), "--images", str(photos), "--out", str(tmp_path / "out")])
+    assert code == 0
+    assert "3 pictures done, 0 skipped" in capsys.readouterr().out
+    for name, size in (("a", (121, 193)), ("b", (64, 128)), ("tall", (90, 40))):
+        read = {
+            kind: cv2.imread(str(tmp_path / "out" / f"{name}_{kind}.png"), cv2.IMREAD_UNCHANGED)
+            for kind in ("segmentation", "trainids", "depth", "depth_color", "overlay")
+        }
+        assert read["trainids"].shape == size
+        assert read["trainids"].dtype == np.uint8
+        assert read["trainids"].max() < 19
+        np.testing.assert_array_equal(read["segmentation"][..., ::-1], labels.TRAIN_COLORS[read["trainids"]])
+        assert read["depth"].shape == size
+        assert read["depth"].dtype == np.uint16
+        assert read["depth_color"].shape == read["overlay"].shape == (*size, 3)
+
+
+def test_the_depth_png_is_metres_times_256(workdir, tmp_path):
+    """Against the definition: disparity p = 65535 v, d = (p − 1) / 256, metres = focal_baseline / d."""
+    photos = write_photos(tmp_path / "photos")
+    _, _, network = predict.load(workdir)
+    picture = cv2.imread(str(photos / "a.png"))[..., ::-1]
+    maps = predict.predict_picture(picture, network, (32, 64))
+    values = map_files.enlarge(maps["depth"], picture.shape[:2])[..., 0].astype(np.float64)
+    with np.errstate(divide="ignore"):
+        metres = 400.0 / ((values * 65535 - 1) / 256)
+    expected = np.where((metres > 0) & (metres * 256 < 65535), np.rint(metres * 256), 0)
+    arguments = ["--workdir", str(workdir), "--images", str(photos / "a.png"), "--out", str(tmp_path)]
+    assert predict.main([*arguments, "--focal_baseline=400"]) == 0
+    written = cv2.imread(str(tmp_path / "a_depth.png"), cv2.IMREAD_UNCHANGED)
+    known = (written > 0) & (expected > 0)
+    assert known.mean() > 0.1
+    np.testing.assert_allclose(written[known], expected[known], rtol=2e-3, atol=1.01)
+    assert ((written > 0) == (expected > 0)).mean() > 0.99
+
+
+def test_a_broken_picture_is_skipped_with_a_line(workdir, tmp_path, capfd):
+    photos = write_photos(tmp_path / "photos")
+    (photos / "broken.png").write_bytes(b"not a picture")
+    (photos / "half.jpg").write_bytes(JPEG[: len(JPEG) // 2])
+    code = predict.main(["--workdir", str(workdir), "--images", str(photos), "--out", str(tmp_path / "out")])
+    assert code == 1
+    out, err = capfd.readouterr()
+    assert "3 pictures done, 2 skipped" in out
+    lines = [line for line in err.splitlines() if line.startswith("skipped ")]
+    assert lines == [
+        f"skipped {photos}/broken.png: is not a picture that can be read",
+        f"skipped {photos}/half.jpg: is truncated: copy it again",
+    ]
+    assert not list((tmp_path / "out").glob("half*"))
+
+
+def photo(suffix: str, *options: int) -> bytes:
+    """A file of noise: coded in the order of its rows, so that half of the file is half of the picture."""
+    pixels = np.random.default_rng(1).integers(0, 256, (64, 128, 3), np.uint8)
+    return cv2.imencode(suffix, pixels, options)[1].tobytes()
+
+
+# What cameras add: a preview in the file's head, which has an end mark of its own, and something after the picture.
+PREVIEW = b"\xff\xe1" + (2 + 300).to_bytes(2) + photo(".jpg")[:298] + b"\xff\xd9"
+JPEG, PROGRESSIVE = photo(".jpg"), photo(".jpg", cv2.IMWRITE_JPEG_PROGRESSIVE, 1, cv2.IMWRITE_JPEG_RST_INTERVAL, 4)
+CAMERAS = JPEG[:2] + PREVIEW + JPEG[2:]
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("half.jpg", JPEG[: len(JPEG) // 2]),
+        ("almost.jpg", JPEG[:-2]),
+        ("zeros.jpg", JPEG[: len(JPEG) // 2] + bytes(len(JPEG) // 2)),  # a copy that had its room but not its end
+        ("progressive.jpg", PROGRESSIVE[: len(PROGRESSIVE) // 2]),
+        ("preview.jpg", CAMERAS[: len(CAMERAS) // 2]),
+        ("head.jpg", CAMERAS[:200]),
+        ("half.png", photo(".png")[:9000]),
+        ("almost.png", photo(".png")[:-1]),
+        ("half.webp", photo(".webp")[:4000]),
+        ("half.tif", photo(".tif")[:9000]),
+        ("empty.jpg", b""),
+        ("movie.gif", b"GIF89a" + bytes(20)),
+    ],
+)
+def test_a_truncated_picture_is_not_half_predicted(name, data, tmp_path):
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(UserError, match=name) as error:
+        photos.read(tmp_path / name)
+    assert not name.endswith((".jpg", ".png")) or not data or "truncated" in str(error.value)
+
+
+@pytest.mark.parametrize("data", [JPEG, PROGRESSIVE, CAMERAS, JPEG + bytes(100), JPEG + b"\xff\xd8\xff\xe1\0\x99"])
+def test_a_whole_jpeg_is_read_whatever_is_in_it(data, tmp_path):
+    (tmp_path / "x.jpg").write_bytes(data)
+    expected = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
+    np.testing.assert_array_equal(photos.read(tmp_path / "x.jpg"), expected)
+
+
+@pytest.mark.parametrize(
+    ("small", "large"), [((7, 12), (150, 90)), ((48, 96), (30, 41)), ((8, 8), (8, 8)), ((1, 3), (65, 2))]
+)
+def test_enlarging_is_bilinear_and_by_strips_the_same(small, large):
+    """Against the definition, in float64: the weight of a value falls linearly to 0 at its neighbours' places."""
+    values = np.random.default_rng(0).standard_normal((*small, 19)).astype(np.float32)
+
+    def weights(few, many):
+        centres = np.clip((np.arange(many) + 0.5) * few / many - 0.5, 0, few - 1)
+        return np.maximum(1 - np.abs(centres[:, None] - np.arange(few)[None]), 0)
+
+    expected = np.einsum("yh,xw,hwc->yxc", weights(small[0], large[0]), weights(small[1], large[1]), values)
+    enlarged = map_files.enlarge(values, large)
+    np.testing.assert_allclose(enlarged, expected, atol=1e-4)
+    strips = [map_files.enlarge(values, large, slice(start, start + 9)) for start in range(0, large[0], 9)]
+    np.testing.assert_allclose(np.concatenate(strips), enlarged, atol=1e-6)
+    second, first = np.sort(expected, axis=-1)[..., -2:].transpose(2, 0, 1)
+    clear = first - second > 1e-3
+    assert clear.mean() > 0.9
+    np.testing.assert_array_equal(enlarged.argmax(-1)[clear], expected.argmax(-1)[clear])
+
+
+def test_large_pictures_are_drawn_in_strips(workdir, tmp_path, monkeypatch):
+    """What is held of all 19 channels at the picture's size is bounded, and the files are those of the whole."""
+    built, config, network = predict.load(workdir)
+    picture = cv2.imread(str(write_photos(tmp_path / "photos") / "a.png"))[..., ::-1]
+    maps = predict.predict_picture(picture, network, (32, 64))
+    enlarge, sizes = map_files.enlarge, []
+    monkeypatch.setattr(map_files, "enlarge", lambda *a: sizes.append((r := enlarge(*a)).nbytes) or r)
+    largest, written = [], []
+    for rows in (1000, 10):
+        monkeypatch.setattr(map_files, "_STRIP", rows)
+        sizes.clear()
+        (tmp_path / str(rows)).mkdir()
+        map_files.write_maps(picture, maps, built, config, tmp_path / str(rows) / "a")
+        largest.append(max(sizes))
+        files = sorted((tmp_path / str(rows)).iterdir())
+        written.append({file.name: cv2.imread(str(file), cv2.IMREAD_UNCHANGED) for file in files})
+    assert largest == [121 * 193 * 19 * 4, 10 * 193 * 19 * 4]
+    assert len(written[0]) == 5
+    assert written[0].keys() == written[1].keys()
+    for name, image in written[0].items():
+        np.testing.assert_array_equal(written[1][name], image, err_msg=name)
+
+
+def test_two_pictures_of_one_name_do_not_overwrite_each_other(workdir, tmp_path):
+    photos = write_photos(tmp_path / "photos")
+    cv2.imwrite(str(photos / "a.jpg"), np.zeros((50, 60, 3), np.uint8))
+    assert predict.main(["--workdir", str(workdir), "--images", str(photos), "--out", str(tmp_path / "out")]) == 0
+    assert (tmp_path / "out" / "a.png_depth.png").exists()
+    assert (tmp_path / "out" / "a.jpg_depth.png").exists()
+
+
+def test_pictures_of_one_file_name_in_two_folders(workdir, tmp_path):
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        cv2.imwrite(str(tmp_path / folder / "x.png"), np.zeros((50, 60, 3), np.uint8))
+    pattern, out = str(tmp_path / "?" / "x.png"), tmp_path / "out"
+    assert predict.main(["--workdir", str(workdir), "--images", pattern, "--out", str(out)]) == 0
+    assert (out / "a_x.png_depth.png").exists()
+    assert (out / "b_x.png_depth.png").exists()
+
+
+def test_metres_do_not_depend_on_how_much_a_picture_shows(workdir):
+    """A picture cropped at its sides reaches the network at the same scale, so that one focal length fits both."""
+    _, _, network = predict.load(workdir)
+    seen = []
+    for width in (256, 128):
+        predict.predict_picture(
+            np.zeros((128, width, 3), np.uint8), lambda x: seen.append(x.shape) or network(x), (32, 64)
+        )
+    assert seen == [(1, 32, 64, 3), (1, 32, 32, 3)]
+
+
+def test_odd_pictures_are_skipped_and_brackets_are_names(workdir, tmp_path, capfd):
+    cv2.imwrite(str(tmp_path / "long.png"), np.zeros((4, 400, 3), np.uint8))
+    cv2.imwrite(str(tmp_path / "img[1].png"), np.zeros((50, 60, 3), np.uint8))
+    arguments = ["--workdir", str(workdir), "--out", str(tmp_path / "out")]
+    assert predict.main([*arguments, "--images", str(tmp_path / "img[1].png")]) == 0
+    assert predict.main([*arguments, "--images", str(tmp_path / "long.png")]) == 1
+    assert "4×400 is no picture of a street" in capfd.readouterr().err
+
+
+def test_mistakes(workdir, tmp_path):
+    with pytest.raises(UserError, match="no pictures at"):
+        predict.main(["--workdir", str(workdir), "--images", str(tmp_path / "*.png"), "--out", str(tmp_path)])
+    photos = write_photos(tmp_path / "photos")
+    with pytest.raises(UserError, match=r"no config\.json"):
+        predict.main(["--workdir", str(tmp_path), "--images", str(photos), "--out", str(tmp_path)])
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot write"):
+        predict.main(["--workdir", str(workdir), "--images", str(photos), "--out", str(tmp_path / "file" / "out")])
+
+
+def test_the_networks_of_training_and_prediction_are_one(workdir):
+    """The checkpoint restores into the experiment that its own config.json describes."""
+    built, config, network = predict.load(workdir)
+    assert isinstance(built, experiment.Experiment)
+    assert config.data.depth == "normalised_disparity"
+    assert set(network(np.zeros((1, 32, 64, 3), np.uint8))) == {"segmentation", "depth"}

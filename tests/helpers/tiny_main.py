@@ -1,0 +1,18 @@
+"""`python -m mtlflax.main`, with `tiny` a topology: for tests that start, kill and resume real processes."""
+
+from absl import app
+from tiny import TinyNet  # this file is run as a script: its own folder is on the path
+
+from mtlflax import main, models
+
+
+def get(name, *, backbone, heads, axis_name, **options):
+    """In place of `models.get`, which a real network would take most of a minute to compile from."""
+    del backbone, options
+    assert name == "tiny"
+    return TinyNet(heads, axis_name=axis_name)
+
+
+if __name__ == "__main__":
+    models.get = get
+    app.run(main.main, flags_parser=main.parse)

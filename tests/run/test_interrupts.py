@@ -1,0 +1,88 @@
+"""Signals held back while a library must not be interrupted."""
+
+import signal
+import threading
+
+from mtlflax.run.signals import check, held_back
+
+
+def raise_held_back(*signals, error=None):
+    """Raises signals in a block; returns how many had been raised when it was left."""
+    count = 0
+    try:
+        with held_back():
+            for signum in signals:
+                signal.raise_signal(signum)
+                count += 1
+            if error:
+                raise error
+    except KeyboardInterrupt:
+        return count
+    raise AssertionError("nothing was interrupted")
+
+
+def test_a_signal_acts_when_the_block_is_left():
+    assert raise_held_back(signal.SIGINT) == 1
+    assert raise_held_back(signal.SIGINT, error=OSError("full")) == 1
+
+
+def test_a_second_one_acts_at_once():
+    assert raise_held_back(signal.SIGINT, signal.SIGINT) == 1
+
+
+def test_check_is_where_it_acts():
+    reached = []
+    check()
+    try:
+        with held_back():
+            check()
+            try:
+                signal.raise_signal(signal.SIGINT)
+                reached.append("after the signal")
+                check()
+                reached.append("never")
+            finally:
+                signal.raise_signal(signal.SIGINT)  # held back again while things are closed
+                reached.append("closed")
+    except KeyboardInterrupt:
+        reached.append("interrupted")
+    assert reached == ["after the signal", "closed", "interrupted"]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_block_within_another_adds_nothing():
+    reached = False
+    try:
+        with held_back():
+            with held_back():
+                signal.raise_signal(signal.SIGINT)
+            reached = True
+    except KeyboardInterrupt:
+        pass
+    assert reached
+
+
+def test_the_handlers_are_those_of_before():
+    before = signal.getsignal(signal.SIGTERM)
+    seen = []
+    signal.signal(signal.SIGTERM, lambda signum, _: seen.append(signum))
+    try:
+        own = signal.getsignal(signal.SIGTERM)
+        with held_back():
+            signal.raise_signal(signal.SIGTERM)
+            assert seen == []
+        assert seen == [signal.SIGTERM]
+        assert signal.getsignal(signal.SIGTERM) is own
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def test_other_threads_are_left_alone():
+    def work():
+        with held_back():
+            pass
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
