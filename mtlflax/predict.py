@@ -26,9 +26,9 @@ from tqdm import tqdm
 from mtlflax.data import photo
 from mtlflax.errors import UserError
 from mtlflax.experiment import Experiment, build
+from mtlflax.files import plain_errors
 from mtlflax.run import workdir as runs
 from mtlflax.run.checkpoint import Checkpoints
-from mtlflax.run.files import plain_errors
 from mtlflax.run.map_files import FOCAL_BASELINE, write_maps
 from mtlflax.training import parallel
 from mtlflax.training.step import TrainState, normalise

@@ -18,10 +18,10 @@ from mtlflax.data.transforms import Augment
 from mtlflax.errors import UserError
 from mtlflax.evaluate import Sample, make_evaluator
 from mtlflax.experiment import Experiment, build
+from mtlflax.files import write_json, write_text
 from mtlflax.run import parameter_table, signals
 from mtlflax.run import workdir as runs
 from mtlflax.run.checkpoint import Checkpoints
-from mtlflax.run.files import plain_errors, write_json
 from mtlflax.run.metric_writer import MetricWriter
 from mtlflax.run.progress import Progress, format_seconds
 from mtlflax.tasks import pictures
@@ -134,8 +134,7 @@ def _train(config: ConfigDict, workdir: Path, stack: ExitStack) -> dict[str, flo
     stack.callback(checkpoints.close)
     state = _init(setup)
     if jax.process_index() == 0:
-        with plain_errors(workdir):
-            (workdir / "parameters.txt").write_text(parameter_table.parameter_table(state.params) + "\n")
+        write_text(workdir / "parameters.txt", parameter_table.parameter_table(state.params) + "\n")
     _say(parameter_table.module_table(state.params))
     first_step = checkpoints.latest_step or 0
     if first_step:

@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 
 from mtlflax.data import units
 from mtlflax.experiment import Experiment
-from mtlflax.run.files import plain_errors
+from mtlflax.files import write_bytes
 from mtlflax.tasks import pictures
 
 # Cityscapes' first rig: focal length 2262.52 pixels at 2048 pixels width, baseline 0.209313 m.
@@ -73,9 +73,8 @@ def write_maps(
         for name, strip in _draw(picture[rows], enlarged, experiment, config, focal_baseline).items():
             strips[name].append(strip)
     for name, parts in strips.items():
-        path = stem.with_name(f"{stem.name}_{name}.png")
-        with plain_errors(path):
-            path.write_bytes(cv2.imencode(".png", np.concatenate(parts))[1].tobytes())
+        encoded = cv2.imencode(".png", np.concatenate(parts))[1]
+        write_bytes(stem.with_name(f"{stem.name}_{name}.png"), encoded.tobytes())
 
 
 def _draw(

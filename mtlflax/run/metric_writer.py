@@ -9,7 +9,7 @@ import numpy as np
 from tensorboardX import SummaryWriter
 from tensorboardX.proto.summary_pb2 import Summary
 
-from mtlflax.run.files import finite_or_none, plain_errors
+from mtlflax.files import finite_or_none, plain_errors, write_bytes, write_text
 
 
 class MetricWriter:
@@ -51,9 +51,8 @@ class MetricWriter:
             return
         path = self._workdir / "pictures" / f"{name}_{step:07d}.png"
         png = cv2.imencode(".png", image[..., ::-1])[1].tobytes()
+        write_bytes(path, png)
         with plain_errors(path):
-            path.parent.mkdir(exist_ok=True)
-            path.write_bytes(png)
             value = Summary.Value(
                 tag=name,
                 image=Summary.Image(
@@ -85,6 +84,4 @@ def _truncate(path: Path, step: int) -> None:
         except (json.JSONDecodeError, KeyError, TypeError):
             continue
         kept.append(line)
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text("".join(line + "\n" for line in kept))
-    temporary.replace(path)
+    write_text(path, "".join(line + "\n" for line in kept))

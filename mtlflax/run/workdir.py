@@ -14,7 +14,7 @@ import jax
 from ml_collections import ConfigDict
 
 from mtlflax.errors import UserError
-from mtlflax.run.files import plain_errors, write_json
+from mtlflax.files import plain_errors, write_json
 
 # What may differ between the processes of one run: it changes no number.
 _FREE = ("data.root", "data.num_threads", "data.num_workers", "data.prefetch", "pictures")

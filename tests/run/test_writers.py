@@ -10,7 +10,7 @@ import pytest
 from tensorboardX.proto.event_pb2 import Event
 
 from mtlflax.errors import UserError
-from mtlflax.run import files, metric_writer
+from mtlflax.run import metric_writer
 from mtlflax.run import progress as progress_module
 from mtlflax.run.progress import Progress, format_seconds
 
@@ -64,14 +64,6 @@ def test_a_workdir_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"cannot write .*file"):
         metric_writer.MetricWriter(tmp_path / "file" / "run")
-    with pytest.raises(UserError, match=r"cannot write .*file"):
-        files.write_json(tmp_path / "file" / "results.json", {})
-
-
-def test_json_is_written_whole_and_without_nan(tmp_path):
-    files.write_json(tmp_path / "a.json", {"x": 1.0, "y": math.inf})
-    assert json.loads((tmp_path / "a.json").read_text(), parse_constant=pytest.fail) == {"x": 1.0, "y": None}
-    assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
 
 
 class Terminal(io.StringIO):
