@@ -60,7 +60,7 @@ def make_evaluator(
             prefetch=config.data.prefetch,
         ) as batches:
             for batch in batches:
-                signals.check()
+                signals.raise_pending()
                 arrays = {k: v for k, v in batch.items() if isinstance(v, np.ndarray)}
                 sums, predictions = step(state, parallel.shard_batch(arrays, mesh))
                 if sample is None:

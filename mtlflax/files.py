@@ -1,9 +1,10 @@
-"""Write files whole or not at all, and report disk errors in plain words."""
+"""Write files whole or not at all, lock them, and report disk errors in plain words."""
 
 import errno
 import json
 import math
 import os
+import sys
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -11,6 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from mtlflax.errors import UserError
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -58,6 +64,38 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write a JSON file as `write_bytes` does; numbers that are not finite become null, as JSON has none."""
     content = {key: finite_or_none(value) for key, value in content.items()}
     write_text(path, json.dumps(content, indent=2, default=str) + "\n")
+
+
+@contextmanager
+def lock(path: Path, *, wait: str = "") -> Iterator[None]:
+    """Hold a lock file during the block; the system releases it when the process ends, however it ends.
+
+    Where files cannot be locked (Windows, some network file systems), print a note and go on without.
+
+    Args:
+        path: created if it is not there.
+        wait: what to print before waiting for another process that holds the lock; '' = do not wait.
+
+    Raises:
+        BlockingIOError: another process holds the lock, and `wait` is empty.
+    """
+    with open(path, "w") as file:
+        try:
+            if fcntl is None:
+                raise OSError(errno.ENOSYS, "this system has no file locks")
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if not wait:
+                    raise
+                print(wait, file=sys.stderr, flush=True)
+                fcntl.flock(file, fcntl.LOCK_EX)
+        except BlockingIOError:
+            raise
+        except OSError as error:
+            note = f"NOTE: {path} cannot be locked ({error.strerror}): make sure that no other process writes here"
+            print(note, file=sys.stderr, flush=True)
+        yield
 
 
 def finite_or_none(value: Any) -> Any:

@@ -56,10 +56,7 @@ def evaluate_checkpoint(config: ConfigDict, workdir: str | Path) -> dict[str, fl
     setup = _set_up(config, begun=True)
     runs.compare(setup.config, workdir, free=("batch_size",), **setup.facts)
     checkpoints = Checkpoints(workdir, read_only=True)
-    step = checkpoints.best_step or checkpoints.latest_step
-    if step is None:
-        raise UserError(f"{workdir} has no checkpoint to evaluate: train it first")
-    state = checkpoints.restore(step, _init(setup))
+    step, state = checkpoints.restore_best(_init(setup))
     _say(f"evaluating {checkpoints.directory / str(step)}")
     evaluate = make_evaluator(setup.experiment, setup.validation, setup.mesh, setup.config)
     results, _ = evaluate(state)
@@ -112,8 +109,8 @@ def _train(config: ConfigDict, workdir: Path, stack: ExitStack) -> dict[str, flo
 
     # ---------------------------------------------------------------- data, network, steps
     if jax.process_index() == 0:
-        stack.enter_context(runs.only_run(workdir))
-    setup = _set_up(config, begun=runs.begun(workdir))
+        stack.enter_context(runs.lock(workdir))
+    setup = _set_up(config, begun=runs.has_checkpoint(workdir))
     config, mesh, training, validation, augment, experiment, encoder, facts = setup
     configuration.check_batch_size(config, mesh.size)
     runs.record(config, workdir, encoder=encoder[1], **facts)
@@ -136,10 +133,9 @@ def _train(config: ConfigDict, workdir: Path, stack: ExitStack) -> dict[str, flo
     if jax.process_index() == 0:
         write_text(workdir / "parameters.txt", parameter_table.parameter_table(state.params) + "\n")
     _say(parameter_table.module_table(state.params))
-    first_step = checkpoints.latest_step or 0
+    first_step, state = checkpoints.restore_latest(state) or (0, state)
     if first_step:
-        state = checkpoints.restore(first_step, state)
-        _say(f"going on from {checkpoints.directory / str(first_step)}")
+        _say(f"resuming from {checkpoints.directory / str(first_step)}")
     if config.best.from_epoch > config.epochs:
         _say(
             f"NOTE: no checkpoint competes for the best: best.from_epoch is {config.best.from_epoch:g}, of "
@@ -148,7 +144,7 @@ def _train(config: ConfigDict, workdir: Path, stack: ExitStack) -> dict[str, flo
     _say(f"training to step {total} ({config.epochs:g} epochs of {experiment.steps_per_epoch} steps) in {workdir}")
 
     # ---------------------------------------------------------------- the loop
-    stack.enter_context(signals.held_back())
+    stack.enter_context(signals.deferred())
     progress = Progress(total, initial=first_step, batch_size=config.batch_size, enabled=jax.process_index() == 0)
     stack.callback(progress.close)
     writer = MetricWriter(workdir, step=first_step, enabled=jax.process_index() == 0)
@@ -173,7 +169,7 @@ def _train(config: ConfigDict, workdir: Path, stack: ExitStack) -> dict[str, flo
     # The order matters: evaluate and save the state of this step, and only then take the next batch. So a checkpoint of
     # step n stands for n batches taken and for all that was written up to n, and resuming is exact.
     for step in range(first_step, total + 1):
-        signals.check()
+        signals.raise_pending()
         if step > first_step:
             evaluating = step == total or step % evaluate_every == 0
             if evaluating or step % checkpoint_every == 0:

@@ -36,6 +36,7 @@ from configs import (
 from configs import weighting as any_weighting
 from mtlflax import configuration, data, experiment, models, weighting
 from mtlflax.errors import UserError
+from mtlflax.run import workdir as runs
 
 TOPOLOGIES = {
     "adamt_net": adamt_net,
@@ -221,7 +222,7 @@ def resume(workdir, root, **data):
     config = configuration.resolve(config)
     sources = {split: configuration.open_data(config, split) for split in ("train", "val")}
     frames = {f"{split}_frames": configuration.describe_frames(source) for split, source in sources.items()}
-    workdir.record(config, workdir, num_train=len(sources["train"]), num_val=len(sources["val"]), **frames)
+    runs.record(config, workdir, num_train=len(sources["train"]), num_val=len(sources["val"]), **frames)
     (workdir / "checkpoints" / "5").mkdir(parents=True, exist_ok=True)
 
 
@@ -233,7 +234,7 @@ def test_a_run_goes_on_where_the_same_frames_lie_and_nowhere_else(tmp_path, caps
     assert "NOTE" not in capsys.readouterr().out
     shutil.copytree(first, tmp_path / "moved")
     resume(tmp_path / "run", tmp_path / "moved")
-    assert f"begun on {first}; now the data is {tmp_path / 'moved'}" in capsys.readouterr().out
+    assert f"began on {first}; the data is now {tmp_path / 'moved'}" in capsys.readouterr().out
     for path in (tmp_path / "moved").glob("*/val/*/aachen_000001_*"):
         path.rename(path.with_name(path.name.replace("aachen_000001", "aachen_000007")))
     with pytest.raises(UserError) as error:
