@@ -274,7 +274,7 @@ MISTAKES = {
     "pretrained": (["--config.model.pretrained=x"], 1, "pretrained"),
     "read-only workdir": (["--workdir=/proc/run"], 1, "/proc/run"),
     "no run to evaluate": (["--mode=evaluate"], 1, "config.json"),
-    "surplus argument": (["dwa"], 1, "dwa"),
+    "surplus argument": (["dwa"], 2, "dwa"),
 }
 
 
@@ -427,4 +427,4 @@ def test_ctrl_c_stops_cleanly_and_the_run_goes_on(tree, tmp_path):
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 130, output
     assert "Traceback" not in output
-    assert "goes on from the last checkpoint" in output
+    assert "run the same command again to resume" in output

@@ -1,9 +1,8 @@
-"""`python -m mtlflax.main`, with `tiny` a topology: for tests that start, kill and resume real processes."""
+"""`python -m mtlflax.main`, with `tiny` a network: for tests that start, kill and resume real processes."""
 
-from absl import app
 from tiny import TinyNet  # this file is run as a script: its own folder is on the path
 
-from mtlflax import main, models
+from mtlflax import command_line, main, models
 
 
 def get(name, *, backbone, heads, axis_name, **options):
@@ -15,4 +14,4 @@ def get(name, *, backbone, heads, axis_name, **options):
 
 if __name__ == "__main__":
     models.get = get
-    app.run(main.main, flags_parser=main.parse)
+    command_line.run(main.main)
