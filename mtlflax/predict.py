@@ -20,67 +20,59 @@ import cv2
 import jax
 import jax.numpy as jnp
 import numpy as np
-from ml_collections import ConfigDict
 from tqdm import tqdm
 
+from mtlflax import experiment
 from mtlflax.data import photo
 from mtlflax.errors import UserError
-from mtlflax.experiment import Experiment, build
+from mtlflax.experiment import Network
 from mtlflax.files import plain_errors
-from mtlflax.run import workdir as runs
 from mtlflax.run.checkpoint import Checkpoints
 from mtlflax.run.map_files import FOCAL_BASELINE, write_maps
 from mtlflax.training import parallel
-from mtlflax.training.step import TrainState, normalise
+from mtlflax.training.step import normalise
 
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 # Longer pictures than this many times their width, or the other way round, are skipped: memory grows with the aspect.
 _MAX_ASPECT = 8
 
 
-def restore(workdir: str | Path) -> tuple[Experiment, ConfigDict, TrainState]:
-    """Restores a run's best checkpoint (or its newest, where none has competed) on one device.
+def restore(workdir: str | Path) -> tuple[Network, dict[str, Any]]:
+    """Restore a run's best network (or its latest, if none has competed) on one device.
+
+    Only parameters and batch statistics are read, and the data set is not looked for.
 
     Returns:
-        The experiment, its configuration, and the state.
+        The network, and its variables.
 
     Raises:
         UserError: no run there, or none of its checkpoints can be read.
     """
-    workdir = Path(workdir)
-    known = runs.load(workdir)
-    config = ConfigDict(known["config"])
-    experiment = build(config, known["facts"]["num_train"])
-    checkpoints = Checkpoints(workdir, read_only=True)
-    step = checkpoints.best_step or checkpoints.latest_step
-    if step is None:
-        raise UserError(f"{workdir} has no checkpoint: train it first")
+    network = experiment.load(workdir)
     sharding = parallel.replicated(parallel.make_mesh(1))
-    state = checkpoints.restore(step, jax.jit(experiment.init, out_shardings=sharding)())
-    return experiment, config, state
+    like = jax.jit(network.init_variables, out_shardings=sharding)()
+    _, variables = Checkpoints(Path(workdir), read_only=True).restore_best(like, variables_only=True)
+    return network, variables
 
 
-def load(
-    workdir: str | Path,
-) -> tuple[Experiment, ConfigDict, Callable[[Any], dict[str, jax.Array]]]:
-    """Loads a run's network, as `restore` does.
+def load(workdir: str | Path) -> tuple[Network, Callable[[Any], dict[str, jax.Array]]]:
+    """Load a run's network, as `restore` does.
 
     Returns:
-        The experiment, its configuration, and a function from images, uint8 [B, H, W, 3] RGB, to predictions: task →
-        float32 [B, H, W, channels]. It is compiled for each new shape of its input.
+        The network, and a function from images, uint8 [B, H, W, 3] RGB, to predictions: task → float32
+        [B, H, W, channels]. It is compiled for each new shape of its input.
 
     Raises:
         UserError: no run there, or none of its checkpoints can be read.
     """
-    experiment, config, state = restore(workdir)
-    variables = {"params": state.params, "batch_stats": state.batch_stats}
+    network, variables = restore(workdir)
 
     @jax.jit
     def predict(images: jax.Array) -> dict[str, jax.Array]:
-        outputs = experiment.model.apply(variables, normalise(images), train=False)
-        return {task.name: task.activation(outputs[task.name]) for task in experiment.tasks}
+        outputs = network.model.apply(variables, normalise(images), train=False)
+        return {task.name: task.activation(outputs[task.name]) for task in network.tasks}
 
-    return experiment, config, predict
+    return network, predict
 
 
 def predict_picture(
@@ -159,7 +151,7 @@ def main(argv: Sequence[str]) -> int:
     options = parser.parse_args(argv)
     found = find_pictures(options.images)
     names = _names(found)
-    experiment, config, predict = load(options.workdir)
+    network, predict = load(options.workdir)
     with plain_errors(options.out):
         options.out.mkdir(parents=True, exist_ok=True)
     skipped = 0
@@ -171,8 +163,8 @@ def main(argv: Sequence[str]) -> int:
             bar.write(f"skipped {error}", file=sys.stderr)
             skipped += 1
             continue
-        maps = predict_picture(picture, predict, tuple(config.data.size))
-        write_maps(picture, maps, experiment, config, options.out / name, options.focal_baseline)
+        maps = predict_picture(picture, predict, network.size)
+        write_maps(picture, maps, network.tasks, options.out / name, options.focal_baseline)
         if not sys.stderr.isatty():
             print(f"{path} done", file=sys.stderr, flush=True)
     print(f"{len(found) - skipped} pictures done, {skipped} skipped; maps in {options.out}")

@@ -82,7 +82,7 @@ class PAPNet(Network):
     pixels, and propagates at several scales: neither is done here. Where maps are brought together is ours too. We
     could not read its equation of the diffusion: this one is a public re-implementation's, with three iterations. Its β
     is 0.05, with which hardly anything passes between the tasks: at first another task's initial network gets less than
-    1 % as much of a task's gradient as its own. With ours it gets more than 3 % (`tests/models/test_guided.py` measures both).
+    1 % as much of a task's gradient as its own. With ours it gets more than 3 % (`test_guided.py` measures both).
 
     Attributes:
         stride: 4, 8 or 16: that of the initial predictions and of the affinities.

@@ -44,12 +44,15 @@ def has_checkpoint(workdir: Path) -> bool:
     return any(entry.name.isdigit() for entry in (workdir / "checkpoints").glob("*"))
 
 
-def record(config: ConfigDict, workdir: Path, *, encoder: str = "from scratch", **facts: Any) -> None:
+def record(
+    config: ConfigDict, workdir: Path, *, fields: Mapping[str, Any], encoder: str = "from scratch", **facts: Any
+) -> None:
     """Write `config.json`, or, if the workdir has a checkpoint, check that the run there is the same.
 
     Args:
         config: resolved.
         workdir: a run's folder.
+        fields: of the data set, from `data.source.to_json`: prediction needs the classes and the unit.
         encoder: where its weights are from. Not compared: a resumed run does not load them.
         **facts: about the data, which must not change during a run either.
 
@@ -67,6 +70,7 @@ def record(config: ConfigDict, workdir: Path, *, encoder: str = "from scratch", 
     content = {
         "config": json.loads(config.to_json()),
         "facts": facts,
+        "fields": fields,
         "encoder": encoder,
         "modules": registry.origins(),
         "command": sys.argv,
@@ -111,7 +115,7 @@ def compare(config: ConfigDict, workdir: Path, *, free: tuple[str, ...] = (), **
 
 
 def load(workdir: Path) -> dict[str, dict[str, Any]]:
-    """Read `config` and `facts` from `config.json`, and make the modules of one's own that the run named importable.
+    """Read `config`, `facts` and `fields` from `config.json`, and make the run's own modules importable.
 
     Raises:
         UserError: there is no such file, or it is damaged.
@@ -120,7 +124,7 @@ def load(workdir: Path) -> dict[str, dict[str, Any]]:
     try:
         content = json.loads(path.read_text())
         registry.search(content.get("modules", {}).values())
-        known = {"config": content["config"], "facts": content["facts"]}
+        known = {key: content[key] for key in ("config", "facts", "fields")}
     except FileNotFoundError as error:
         raise UserError(f"{workdir} is not a run's workdir: it has no config.json") from error
     except KeyError as error:

@@ -15,7 +15,7 @@ from helpers.tiny import TinyNet
 from helpers.trees import write_tree
 
 from configs import dwa
-from mtlflax import configuration, data, experiment, models, predict, train
+from mtlflax import data, experiment, models, predict, train
 from mtlflax.errors import UserError
 from mtlflax.models import pretrained
 from mtlflax.models.pretrained import __main__ as command
@@ -55,9 +55,9 @@ def test_auto_is_imagenet_on_cityscapes_and_scratch_on_streets(tmp_path, monkeyp
     monkeypatch.delenv("CITYSCAPES_DATASET", raising=False)
     config = dwa.get_config("densenet121")
     assert config.model.pretrained == "auto"
-    assert configuration.resolve(config).model.pretrained == ""
+    assert experiment.resolve(config).model.pretrained == ""
     config.data.root = str(write_tree(tmp_path, train=1, val=1))
-    assert configuration.resolve(config).model.pretrained == "timm/densenet121.tv_in1k"
+    assert experiment.resolve(config).model.pretrained == "timm/densenet121.tv_in1k"
     assert dwa.get_config("quick").model.pretrained == ""
 
 
@@ -70,7 +70,7 @@ def test_a_path_becomes_absolute_and_a_name_stays(tmp_path, monkeypatch):
         "timm/resnet18.a1_in1k@main": "timm/resnet18.a1_in1k@main",
         "": "",
     }.items():
-        assert configuration.resolve(small(pretrained=given)).model.pretrained == resolved
+        assert experiment.resolve(small(pretrained=given)).model.pretrained == resolved
 
 
 def test_a_network_without_an_encoder_says_so(monkeypatch):
@@ -79,7 +79,7 @@ def test_a_network_without_an_encoder_says_so(monkeypatch):
 
     monkeypatch.setattr(models, "get", lambda *args, **options: NoEncoder())
     with pytest.raises(UserError, match=r"model\.pretrained is 'x\.pth', but unet has no encoder"):
-        experiment.build(small(pretrained="x.pth"), 8)
+        experiment.build(small(pretrained="x.pth"))
 
 
 # ---------------------------------------------------------------- a run
@@ -124,7 +124,7 @@ def get_net(name, *, backbone, heads, axis_name, **options):
 
 def test_the_state_begins_with_the_encoder_and_nothing_else_is_changed(monkeypatch):
     monkeypatch.setattr(models, "get", get_net)
-    built = experiment.build(small(), 100)
+    built = experiment.build(small())
     scratch = built.init()
     state = built.init({"params": {"kernel": np.ones((3, 3, 3, 8), np.float32)}})
     assert (np.asarray(state.params["encoder"]["kernel"]) == 1).all()

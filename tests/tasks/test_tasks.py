@@ -84,10 +84,10 @@ def test_three_tasks_train(config, name):
 
 
 def test_tasks_of_ones_own_are_part_of_the_experiment(config):
-    built = experiment.build(config, 100)
+    built = experiment.build(config)
     assert built.model.heads["normals"] == 3
     config.best.metric = "val/normals/mean_angle"
-    experiment.build(config, 100)
+    experiment.build(config)
 
 
 class Auxiliary(nn.Module):
