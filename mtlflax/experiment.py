@@ -84,7 +84,7 @@ def build(config: ConfigDict, num_frames: int) -> Experiment:
         if total_steps < 1:
             raise ValueError(f"epochs is {config.epochs}: less than one step")
         schedule = optax.polynomial_schedule(config.optimizer.learning_rate, 0.0, config.optimizer.power, total_steps)
-        model = _model(config.model.to_dict(), chosen)
+        model = build_model(config.model.to_dict(), chosen)
         experiment = Experiment(
             tasks=chosen,
             model=model,
@@ -160,7 +160,8 @@ def _metric_names(task: tasks.Task) -> list[str]:
     return list(task.metrics(jax.tree.map(lambda x: np.ones(x.shape, x.dtype), sums)))
 
 
-def _model(options: dict[str, Any], chosen: tuple[tasks.Task, ...]) -> Any:
+def build_model(options: dict[str, Any], chosen: tuple[tasks.Task, ...]) -> Any:
+    """Build the network of `config.model` for these tasks; raises ValueError for a name or an option that is wrong."""
     name, pretrained = options.pop("name"), options.pop("pretrained")
     known = {field.name for field in dataclasses.fields(models.MODELS[name])} if name in models.MODELS else set(options)
     if surplus := options.keys() - known:  # only the name was changed

@@ -1,6 +1,8 @@
 """Predicted maps, as files: enlarged to the picture they are of, drawn, and written a strip at a time."""
 
 import collections
+import io
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
@@ -9,9 +11,8 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from mtlflax.data import units
-from mtlflax.experiment import Experiment
 from mtlflax.files import write_bytes
-from mtlflax.tasks import pictures
+from mtlflax.tasks import Task, pictures
 
 # Cityscapes' first rig: focal length 2262.52 pixels at 2048 pixels width, baseline 0.209313 m.
 FOCAL_BASELINE = 473.575
@@ -46,20 +47,23 @@ def enlarge(values: np.ndarray, size: tuple[int, int], rows: slice = slice(None)
 def write_maps(
     picture: np.ndarray,
     maps: dict[str, np.ndarray],
-    experiment: Experiment,
+    tasks: Sequence[Task],
     config: ConfigDict,
     stem: Path,
     focal_baseline: float = FOCAL_BASELINE,
+    *,
+    raw: bool = False,
 ) -> None:
-    """Writes `stem` + `_segmentation.png` and so on; `mtlflax.predict` says what each is.
+    """Write `stem` + `_segmentation.png` and so on; `mtlflax.predict` says what each is.
 
     Args:
         picture: uint8 [H, W, 3], RGB.
         maps: of that picture, from `predict.predict_picture`.
-        experiment: from `predict.load`.
-        config: from `predict.load`.
+        tasks: of the run.
+        config: of the run.
         stem: the files' common beginning.
-        focal_baseline: pixels × metres, as the command line has it.
+        focal_baseline: pixels × metres, as on the command line.
+        raw: write `stem` + `_depth.npy` too.
 
     Raises:
         UserError: the folder cannot be written.
@@ -70,24 +74,30 @@ def write_maps(
     for start in range(0, height, _STRIP):
         rows = slice(start, start + _STRIP)
         enlarged = {name: enlarge(values, (height, width), rows) for name, values in maps.items()}
-        for name, strip in _draw(picture[rows], enlarged, experiment, config, focal_baseline).items():
+        for name, strip in _draw(picture[rows], enlarged, tasks, config, focal_baseline).items():
             strips[name].append(strip)
     for name, parts in strips.items():
-        encoded = cv2.imencode(".png", np.concatenate(parts))[1]
-        write_bytes(stem.with_name(f"{stem.name}_{name}.png"), encoded.tobytes())
+        if name.endswith(".npy"):
+            if raw:
+                buffer = io.BytesIO()
+                np.save(buffer, np.concatenate(parts))
+                write_bytes(stem.with_name(f"{stem.name}_{name}"), buffer.getvalue())
+        else:
+            encoded = cv2.imencode(".png", np.concatenate(parts))[1]
+            write_bytes(stem.with_name(f"{stem.name}_{name}.png"), encoded.tobytes())
 
 
 def _draw(
     picture: np.ndarray,
     maps: dict[str, np.ndarray],
-    experiment: Experiment,
+    tasks: Sequence[Task],
     config: ConfigDict,
     focal_baseline: float,
 ) -> dict[str, np.ndarray]:
     """What the files show, from maps of the picture's size: name → uint8 or uint16, colours as OpenCV has them, BGR."""
     files: dict[str, np.ndarray] = {}
     colours: dict[str, np.ndarray] = {}
-    for task in experiment.tasks:
+    for task in tasks:
         shown = np.asarray(task.picture(jnp.asarray(maps[task.name][None])))[0]
         colours[task.name] = task.colours(shown)
         if task.name == "segmentation":
@@ -97,6 +107,7 @@ def _draw(
             metres = units.to_metres(maps["depth"][..., 0], np.float32(focal_baseline), config.data.depth)
             known = (metres > 0) & (metres * 256 < 65535)
             files["depth"] = np.where(known, np.rint(np.where(known, metres, 0) * 256), 0).astype(np.uint16)
+            files["depth.npy"] = metres
             files["depth_color"] = colours[task.name][..., ::-1]
         else:
             files[task.name] = colours[task.name][..., ::-1]

@@ -153,8 +153,8 @@ def test_a_run_starts_from_its_weights_and_never_asks_for_them_again(tmp_path, m
     assert known["encoder"] == "from a file (SHA-256 0)"
     assert known["config"]["model"]["pretrained"] == "timm/resnet18.tv_in1k"
     assert "encoder: resnet18, from a file (SHA-256 0)" in capsys.readouterr().out
-    _, _, state = predict.restore(workdir)
-    np.testing.assert_array_equal(state.params["encoder"]["kernel"], given["params"]["kernel"])
+    run = predict.load(workdir)
+    np.testing.assert_array_equal(run.variables["params"]["encoder"]["kernel"], given["params"]["kernel"])
 
     assert train.train_and_evaluate(config, workdir) == results
     assert train.evaluate_checkpoint(config, workdir) == results

@@ -12,8 +12,6 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
 from mtlflax.errors import UserError
 from mtlflax.models.encoders import ENCODERS
 from mtlflax.models.pretrained import conversion, files
@@ -66,18 +64,18 @@ def export(workdir: Path, out: Path, path: str = "") -> str:
     """
     from mtlflax import predict  # the one place where the models' package looks at runs, which stand above it
 
-    experiment, config, state = predict.restore(workdir)
-    paths: tuple[str, ...] = getattr(experiment.model, "encoders", ())
+    run = predict.load(workdir)
+    paths: tuple[str, ...] = getattr(run.model, "encoders", ())
     if len(paths) == 1:
         path = path or paths[0]
     if path not in paths:
         raise UserError(f"the network has these encoders: {', '.join(paths) or 'none'}; name one with --encoder")
-    variables = {"params": state.params, "batch_stats": state.batch_stats}
+    variables = run.variables
     for part in path.split("/"):
         variables = {collection: tree[part] for collection, tree in variables.items()}
-    tensors = conversion.export(config.model.backbone, variables)
+    tensors = conversion.export(run.config.model.backbone, variables)
     files.write(out, tensors)
-    return f"{out}: {config.model.backbone}, step {int(np.asarray(state.step))}, {len(tensors)} tensors"
+    return f"{out}: {run.config.model.backbone}, step {run.step}, {len(tensors)} tensors"
 
 
 def main(argv: Sequence[str]) -> None:
