@@ -249,11 +249,9 @@ def test_an_encoder_is_exported_to_the_last_bit(suffix, weights, tmp_path, monke
     tensors = pretrained.read(weights).tensors
     other = {name: value + 1 for name, value in tensors.items()}
     a, b = (pretrained.convert("resnet18", t) for t in (tensors, other))
-    state = types.SimpleNamespace(
-        step=np.int32(7), **{kind: {"encoder_a": a[kind], "encoder_b": b[kind]} for kind in a}
-    )
-    built = types.SimpleNamespace(model=types.SimpleNamespace(encoders=("encoder_a", "encoder_b")))
-    monkeypatch.setattr(predict, "restore", lambda workdir: (built, small(), state))
+    variables = {kind: {"encoder_a": a[kind], "encoder_b": b[kind]} for kind in a}
+    model = types.SimpleNamespace(encoders=("encoder_a", "encoder_b"))
+    monkeypatch.setattr(predict, "load", lambda workdir: predict.Run(small(), (), model, 7, variables))
     out = tmp_path / f"out{suffix}"
     command.main(["--export", "runs/x", "--out", str(out), "--encoder", "encoder_a"])
     assert f"{out}: resnet18, step 7, 100 tensors" in capsys.readouterr().out
