@@ -200,10 +200,10 @@ def _train(config: ConfigDict, workdir: Path, stack: ExitStack) -> dict[str, flo
         if step == first_step:  # the one that compiles
             jax.block_until_ready(metrics)
             progress.write(f"train step compiled in {time.monotonic() - began:.0f}s")
+            progress.update(step + 1)
         log.add(step + 1, metrics)
         if step % config.log_every == 0:
             log.read(step)
-        progress.update(step + 1)
 
     # ---------------------------------------------------------------- the end
     checkpoints.wait()
@@ -231,7 +231,9 @@ class _Log:
         """Takes the metrics of a step just dispatched, and waits for the step two before."""
         self._pending.append((step, metrics))
         if len(self._pending) > 2:  # bounds what is under way, without ever waiting for the newest
-            jax.block_until_ready(self._pending[-3][1])
+            finished, values = self._pending[-3]
+            jax.block_until_ready(values)
+            self._progress.update(finished)
 
     def read(self, through: int) -> None:
         """Writes the mean over the steps up to `through` that were not yet read.
@@ -247,6 +249,11 @@ class _Log:
         for (step, _), metrics in zip(ready, window, strict=True):
             self._check_finite(step, metrics)
         mean = {key: np.stack([m[key] for m in window]).mean(axis=0, dtype=np.float64) for key in window[0]}
+        parts = [f"{name} {loss:.4f}" for name, loss in zip(self._names, mean["losses"], strict=True)]
+        if "weights" in mean:
+            parts = [f"{part} ×{weight:.2f}" for part, weight in zip(parts, mean["weights"], strict=True)]
+        self._progress.describe(" · ".join(parts))
+        self._progress.update(through)
         scalars: dict[str, float] = {}
         for key, kind in (("losses", "loss"), ("weights", "weight"), ("task_gradient_norms", "task_gradient_norm")):
             if key in mean:
@@ -257,13 +264,10 @@ class _Log:
         scalars |= {
             "train/gradient_norm": float(mean["gradient_norm"]),
             "train/learning_rate": float(self._schedule(through - 1)),
-            "train/images_per_second": self._progress.images_per_second,
         }
+        if speed := self._progress.images_per_second:
+            scalars["train/images_per_second"] = speed
         self._writer.scalars(through, scalars)
-        parts = [f"{name} {loss:.4f}" for name, loss in zip(self._names, mean["losses"], strict=True)]
-        if "weights" in mean:
-            parts = [f"{part} ×{weight:.2f}" for part, weight in zip(parts, mean["weights"], strict=True)]
-        self._progress.describe(" · ".join(parts))
 
     def _check_finite(self, step: int, metrics: dict[str, np.ndarray]) -> None:
         bad = [
