@@ -177,10 +177,10 @@ def _train(config: ConfigDict, workdir: Path, stack: ExitStack) -> dict[str, flo
         if step == first_step:  # the one that compiles
             jax.block_until_ready(metrics)
             progress.write(f"train step compiled in {time.monotonic() - began:.0f}s")
+            progress.update(step + 1)
         log.add(step + 1, metrics)
         if step % config.log_every == 0:
             log.read(step)
-        progress.update(step + 1)
 
     # ---------------------------------------------------------------- the end
     checkpoints.wait()

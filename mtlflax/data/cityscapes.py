@@ -110,7 +110,7 @@ class Cityscapes:
             "segmentation": ("gtFine", Labels(labels.table(classes), labels.IGNORE)),
             "depth": ("disparity", Depth(self._unit)),
         }
-        self.fields: dict[str, Field] = {"image": Image()}
+        self.fields: dict[str, Field] = {"image": Image(aspect=2.0)}
         self.missing: dict[str, str] = {}  # field → why this tree lacks it
         for name, (kind, field) in truths.items():
             if kind in self._kinds:

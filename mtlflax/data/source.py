@@ -42,8 +42,14 @@ class Field:
 
 @dataclasses.dataclass(frozen=True)
 class Image(Field):
-    """A color picture: uint8 [H, W, 3], RGB. Resized with interpolation; color changes apply to it."""
+    """A color picture: uint8 [H, W, 3], RGB. Resized with interpolation; color changes apply to it.
 
+    Attributes:
+        aspect: width / height of the pictures as they were taken, where samples are scaled differently in x and y;
+            None = as in the samples. Prediction scales other pictures alike.
+    """
+
+    aspect: float | None = None
     dtype: str = dataclasses.field(default="uint8", kw_only=True)
     kind: ClassVar[str] = "image"
 

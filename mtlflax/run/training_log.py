@@ -43,7 +43,9 @@ class TrainingLog:
         """Take the metrics of a step just dispatched, and wait for the step two before it."""
         self._pending.append((step, metrics))
         if len(self._pending) > 2:  # bounds what is under way, without ever waiting for the latest
-            jax.block_until_ready(self._pending[-3][1])
+            finished, values = self._pending[-3]
+            jax.block_until_ready(values)
+            self._progress.update(finished)
 
     def read(self, through: int) -> None:
         """Write the means over the steps up to `through` that have not been read yet; waits for them.
@@ -67,11 +69,12 @@ class TrainingLog:
         mean["losses"] = np.divide(
             np.where(present, stacked["losses"], 0).sum(axis=0), steps, out=np.full(len(steps), np.nan), where=steps > 0
         )
-        self._writer.scalars(through, self._scalars(through, mean))
         parts = [f"{name} {loss:.4f}" for name, loss in zip(self._names, mean["losses"], strict=True)]
         if "weights" in mean:
             parts = [f"{part} ×{weight:.2f}" for part, weight in zip(parts, mean["weights"], strict=True)]
         self._progress.describe(" · ".join(parts))
+        self._progress.update(through)
+        self._writer.scalars(through, self._scalars(through, mean))
 
     def _scalars(self, step: int, mean: dict[str, np.ndarray]) -> dict[str, float]:
         scalars: dict[str, float] = {}
@@ -81,11 +84,11 @@ class TrainingLog:
         if "cosines" in mean:
             for (i, a), (j, b) in itertools.combinations(enumerate(self._names), 2):
                 scalars[f"train/cosine/{a}/{b}"] = float(mean["cosines"][i, j])
-        return scalars | {
-            "train/gradient_norm": float(mean["gradient_norm"]),
-            "train/learning_rate": float(self._schedule(step - 1)),
-            "train/images_per_second": self._progress.images_per_second,
-        }
+        scalars["train/gradient_norm"] = float(mean["gradient_norm"])
+        scalars["train/learning_rate"] = float(self._schedule(step - 1))
+        if speed := self._progress.images_per_second:
+            scalars["train/images_per_second"] = speed
+        return scalars
 
     def _check_finite(self, step: int, metrics: dict[str, np.ndarray]) -> None:
         bad = [

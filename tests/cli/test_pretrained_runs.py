@@ -153,8 +153,8 @@ def test_a_run_starts_from_its_weights_and_never_asks_for_them_again(tmp_path, m
     assert known["encoder"] == "from a file (SHA-256 0)"
     assert known["config"]["model"]["pretrained"] == "timm/resnet18.tv_in1k"
     assert "encoder: resnet18, from a file (SHA-256 0)" in capsys.readouterr().out
-    _, _, state = predict.restore(workdir)
-    np.testing.assert_array_equal(state.params["encoder"]["kernel"], given["params"]["kernel"])
+    run = predict.load(workdir)
+    np.testing.assert_array_equal(run.variables["params"]["encoder"]["kernel"], given["params"]["kernel"])
 
     assert train.train_and_evaluate(config, workdir) == results
     assert train.evaluate_checkpoint(config, workdir) == results
@@ -249,11 +249,9 @@ def test_an_encoder_is_exported_to_the_last_bit(suffix, weights, tmp_path, monke
     tensors = pretrained.read(weights).tensors
     other = {name: value + 1 for name, value in tensors.items()}
     a, b = (pretrained.convert("resnet18", t) for t in (tensors, other))
-    state = types.SimpleNamespace(
-        step=np.int32(7), **{kind: {"encoder_a": a[kind], "encoder_b": b[kind]} for kind in a}
-    )
-    built = types.SimpleNamespace(model=types.SimpleNamespace(encoders=("encoder_a", "encoder_b")))
-    monkeypatch.setattr(predict, "restore", lambda workdir: (built, small(), state))
+    variables = {kind: {"encoder_a": a[kind], "encoder_b": b[kind]} for kind in a}
+    model = types.SimpleNamespace(encoders=("encoder_a", "encoder_b"))
+    monkeypatch.setattr(predict, "load", lambda workdir: predict.Run(small(), (), model, 7, variables))
     out = tmp_path / f"out{suffix}"
     command.main(["--export", "runs/x", "--out", str(out), "--encoder", "encoder_a"])
     assert f"{out}: resnet18, step 7, 100 tensors" in capsys.readouterr().out

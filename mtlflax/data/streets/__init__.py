@@ -84,7 +84,7 @@ class Streets:
         self._seed = _check_number("seed", seed, 0)
         self._length = _check_number("length", LENGTHS[split] if length is None else length, 1)
         self.fields: dict[str, Field] = {
-            "image": Image(),
+            "image": Image(aspect=2.0),
             "segmentation": Labels(labels.table(classes), labels.IGNORE),
             "depth": Depth(self._unit),
             "focal_baseline": Number(),

@@ -64,17 +64,18 @@ def export(workdir: Path, out: Path, path: str = "") -> str:
     """
     from mtlflax import predict  # the one place where the models' package looks at runs, which stand above it
 
-    network, variables = predict.restore(workdir)
-    paths: tuple[str, ...] = getattr(network.model, "encoders", ())
+    run = predict.load(workdir)
+    paths: tuple[str, ...] = getattr(run.network.model, "encoders", ())
     if len(paths) == 1:
         path = path or paths[0]
     if path not in paths:
         raise UserError(f"the network has these encoders: {', '.join(paths) or 'none'}; name one with --encoder")
+    variables = run.variables
     for part in path.split("/"):
         variables = {collection: tree[part] for collection, tree in variables.items()}
-    tensors = conversion.export(network.config.model.backbone, variables)
+    tensors = conversion.export(run.network.config.model.backbone, variables)
     files.write(out, tensors)
-    return f"{out}: {network.config.model.backbone}, {len(tensors)} tensors"
+    return f"{out}: {run.network.config.model.backbone}, step {run.step}, {len(tensors)} tensors"
 
 
 def main(argv: Sequence[str]) -> None:
