@@ -20,13 +20,13 @@ from mtlflax.data.cityscapes import Cityscapes
 from mtlflax.data.streets import LENGTHS, Streets, cache, frame, frame_name, version, write
 from mtlflax.data.streets.__main__ import main
 from mtlflax.data.streets.camera import full_columns, full_rows
-from mtlflax.data.streets.dice import Dice
-from mtlflax.data.streets.geometry import build
-from mtlflax.data.streets.raster import rasterise
+from mtlflax.data.streets.projection import project
+from mtlflax.data.streets.random_stream import RandomStream
+from mtlflax.data.streets.raster import rasterize
 from mtlflax.data.streets.render import render
 from mtlflax.data.streets.scene import draw
 from mtlflax.data.streets.shapes import SHAPES
-from mtlflax.data.streets.stage import Frame, Stage
+from mtlflax.data.streets.stage import Pose, Stage
 from mtlflax.data.streets.surface import Material
 from mtlflax.errors import UserError
 
@@ -35,7 +35,7 @@ ROAD, SKY, EGO = 7, 23, 1
 
 
 @pytest.fixture(scope="module")
-def frames() -> list[frame.Frame]:
+def frames() -> list[frame.RecordedFrame]:
     return [frame.make(0, "train", i, (64, 128)) for i in range(48)]
 
 
@@ -105,17 +105,17 @@ def test_large_frames_rendered_in_blocks_have_no_seams():
     scene = draw(0, "train", 4)
     x = np.linspace(-0.5, 0.45, 301)
     y = np.linspace(-0.2, 0.2, 121)
-    geometry = build(scene.parts, scene.camera)
-    whole = rasterise(scene, geometry, x, y)
+    projection = project(scene.parts, scene.camera)
+    whole = rasterize(scene, projection, x, y)
     for rows in (slice(0, 50), slice(50, 121)):
-        block = rasterise(scene, geometry, x, y[rows])
+        block = rasterize(scene, projection, x, y[rows])
         same = block.true_face == whole.true_face[rows]
         assert same.mean() > 0.998  # leaves are rounded to 1/32 texel from each block's corner
         near, far = block.inverse[same], whole.inverse[rows][same]
         assert np.mean(np.abs(near - far) < 1e-3 * far + 1e-5) > 0.999
 
 
-def test_all_classes_occur_often_enough_to_be_learnt(frames: list[frame.Frame]):
+def test_all_classes_occur_often_enough_to_be_learnt(frames: list[frame.RecordedFrame]):
     shares = np.zeros(19)
     present = np.zeros(19)
     for made in frames:
@@ -131,11 +131,11 @@ def test_all_classes_occur_often_enough_to_be_learnt(frames: list[frame.Frame]):
     assert sum(big) > 0.7
 
 
-def test_colours_do_not_tell_the_class(frames: list[frame.Frame]):
+def test_colours_do_not_tell_the_class(frames: list[frame.RecordedFrame]):
     """The best guess from a pixel's colour alone, learnt on half of the frames, is a poor one."""
     half = len(frames) // 2
 
-    def table(part: list[frame.Frame]) -> np.ndarray:
+    def table(part: list[frame.RecordedFrame]) -> np.ndarray:
         counts = np.zeros((4096, 256))
         for made in part:
             bins = (made.image // 16).astype(int) @ [256, 16, 1]
@@ -186,8 +186,8 @@ def test_ground_depth_is_the_cameras_geometry(index: int):
 def _alone(shape: str, size: tuple[float, float, float], *, yaw: float = 0.3, tilt: float = 0.0):
     """A scene with one solid in front of the camera."""
     scene = draw(0, "train", 0)
-    stage = Stage(Dice(1))
-    stage.put(Frame(0.8, 0.3, 9.0, yaw, 26), shape, (0, 0, 0), size, (0.5, 0.5, 0.5), tilt=tilt)
+    stage = Stage(RandomStream(1))
+    stage.put(Pose(0.8, 0.3, 9.0, yaw, 26), shape, (0, 0, 0), size, (0.5, 0.5, 0.5), tilt=tilt)
     return scene._replace(parts=np.array(stage.parts))
 
 
@@ -197,7 +197,7 @@ def test_solids_are_hit_where_a_ray_marcher_hits_them(shape: str):
     size, yaw, tilt = (1.6, 1.4, 3.0), 0.3, 0.2
     scene = _alone(shape, size, yaw=yaw, tilt=tilt)
     x, y = np.linspace(-0.15, 0.4, 45), np.linspace(-0.1, 0.15, 31)
-    buffers = rasterise(scene, build(scene.parts, scene.camera), x, y)
+    buffers = rasterize(scene, project(scene.parts, scene.camera), x, y)
     z = np.arange(5.0, 13.0, 0.01)
     ray = np.stack(np.broadcast_arrays(x[None], y[:, None], np.ones((31, 45))), -1)
     world = scene.camera.position + (ray @ scene.camera.rotation)[..., None, :] * z[:, None]
@@ -227,14 +227,14 @@ def test_fences_count_where_one_sees_through_them():
     fence[0, 16:20] = (0.3, 0, 1.5, 0)
     scene = scene._replace(parts=fence)
     x, y = np.linspace(-0.1, 0.3, 200), np.linspace(-0.1, 0.1, 90)
-    buffers = rasterise(scene, build(scene.parts, scene.camera), x, y)
+    buffers = rasterize(scene, project(scene.parts, scene.camera), x, y)
     counted, shown = buffers.true_face < 14, buffers.face < 14
     assert not (shown & ~counted).any()
     assert 0.05 < shown.sum() / counted.sum() < 0.6
     assert (buffers.true_inverse[counted] >= buffers.inverse[counted]).all()
 
 
-def test_codes_are_those_that_cityscapes_has(frames: list[frame.Frame]):
+def test_codes_are_those_that_cityscapes_has(frames: list[frame.RecordedFrame]):
     codes = np.stack([made.codes for made in frames])
     valid = codes[codes > 1]
     assert valid.min() >= 257
@@ -317,9 +317,9 @@ def test_a_changed_renderer_does_not_read_an_old_cache(tmp_path: Path):
     assert len(list(kept.iterdir())) == 1  # the same source elsewhere shares it
     changed = tmp_path / "copy" / "mtlflax" / "data" / "streets" / "light.py"
     source = changed.read_text()
-    exposure = "exposure = dice.uniform(0.85, 1.3)"
+    exposure = "exposure = rng.uniform(0.85, 1.3)"
     assert exposure in source
-    changed.write_text(source.replace(exposure, "exposure = dice.uniform(0.4, 0.5)"))
+    changed.write_text(source.replace(exposure, "exposure = rng.uniform(0.4, 0.5)"))
     assert int(rendered()) < 0.8 * int(before)
     assert len(list(kept.iterdir())) == 2
     changed.write_text(source)
