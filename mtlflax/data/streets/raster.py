@@ -80,7 +80,7 @@ def _ground(scene: Scene, x: np.ndarray, y: np.ndarray, first: int) -> tuple[np.
         on_top &= straight
         curb_face &= straight
     at = np.flatnonzero(curb_face & (road > tiny))
-    # Along the face of the curb, the distance from it varies in proportion to depth.
+    # Along the face of the curb, the distance from it varies linearly with depth.
     low, high, out, back = (a.reshape(-1)[at] for a in (road, raised, above, below))
     share = out / np.maximum(out - back, tiny)
     inverse[start:] = np.where(on_top, raised, road)
