@@ -1,4 +1,4 @@
-"""Projects a table of parts into a camera: what the rasterizer and the shader need, for all parts at once.
+"""Projection of all parts of a scene into a camera: what the rasterizer and the shader need.
 
 On a plane, inverse depth is an affine function of the image coordinates: a ray D = (x, y, 1) meets the plane
 n · P = −s (in camera coordinates; s > 0 means that the camera is outside) where 1 / Z = −n · D / s. The ray enters a

@@ -1,4 +1,4 @@
-"""Renders a scene block by block: the visible face of each sample, then its color."""
+"""Rendering, block by block: the visible face of each sample, then its color."""
 
 from typing import NamedTuple
 
@@ -81,7 +81,7 @@ def _edges(face: np.ndarray) -> np.ndarray:
 
 
 class _Painter:
-    """Shader of a scene: computes the colors of samples with tables that are built once."""
+    """The shader of a scene; it colors samples by tables that are built once."""
 
     def __init__(self, scene: Scene, projection: Projection, shade: Shadows, focal: float):
         self.scene, self.projection, self.shade, self.focal = scene, projection, shade, focal

@@ -1,4 +1,4 @@
-"""Draws a scene: the street, what lines it, who is on it, and the light. Nothing here depends on the image size."""
+"""A scene: the street, what lines it, who is on it, and the light. Nothing here depends on the image size."""
 
 from typing import NamedTuple
 

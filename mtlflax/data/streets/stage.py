@@ -1,4 +1,4 @@
-"""The stage: collects the solids that a scene's objects consist of. All lengths are in meters.
+"""The stage, which collects the solids of a scene's objects. All lengths are in meters.
 
 Every object has a pose, which defines its own axes: the origin at its center on the ground, x to its right, y up,
 z in the direction it faces.

@@ -90,7 +90,7 @@ def cover(distance: np.ndarray, reach: np.ndarray | float, pixel: np.ndarray) ->
 
 
 def stripe(distance: np.ndarray, half: np.ndarray | float, pixel: np.ndarray) -> np.ndarray:
-    """Return what `cover` does, for a line that may be narrower than a sample."""
+    """Return the share of a sample that a stripe covers; unlike in `cover`, it may be narrower than the sample."""
     return np.minimum(cover(distance, half, pixel), 2 * half / pixel)
 
 

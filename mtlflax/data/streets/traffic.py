@@ -35,7 +35,7 @@ def drive(stage: Stage, street: Street) -> None:
         along = rng.uniform(5, 22) if direction < 0 else rng.uniform(9, 40)
         busy = rng.uniform(6, 45)
         if street.rails and middle == street.lanes[0][0] and rng.chance(0.75):
-            along = rng.uniform(12, 36) + 16  # a tram is 32 m long at most
+            along = rng.uniform(12, 36) + 16  # the center of a tram, which is up to 34 m long
             x, yaw = street.place(middle, along)
             _add(stage, TRAIN, x, along, yaw + (math.pi if direction < 0 else 0))
             along += 18

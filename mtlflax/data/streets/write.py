@@ -1,4 +1,4 @@
-"""Writes the data set in the official Cityscapes layout, for any program that reads Cityscapes."""
+"""The data set written in the official Cityscapes layout, for any program that reads Cityscapes."""
 
 import json
 import multiprocessing
