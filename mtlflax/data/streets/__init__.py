@@ -5,8 +5,8 @@ a camera of Cityscapes, all of its 19 classes, and its encodings. `python -m mtl
 official tree; `Streets(..., cache="auto")` keeps what it rendered.
 
 How it works, in the order of the files: `scene` draws what there is (a `street`; `roadside` and `traffic` put
-`furniture`, `vehicles` and `people` on its `stage`, made of `shapes`, in some `light`), `geometry` and `raster` find
-what is seen where, `render` colours it (`materials`, `bodywork`, `backdrop`, `shadows`), and `frame` adds what a
+`furniture`, `vehicles` and `people` on its `stage`, made of `shapes`, in some `light`), `projection` and `raster` find
+what is seen where, `render` colors it (`materials`, `bodywork`, `backdrop`, `shadows`), and `frame` adds what a
 recording car adds.
 """
 
