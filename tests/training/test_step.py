@@ -75,7 +75,10 @@ def test_four_devices_take_the_steps_of_one(via, losses):
     four, history_four = train(4, via, losses)
     assert int(one.step) == int(four.step) == STEPS
     assert_close(history_one, history_four, rtol=1e-5, atol=1e-5)
-    assert_close(one.params, four.params, rtol=1e-5, atol=1e-5)
+    # An array rounds as its largest value does: silog's first gradient has a norm of 150 and takes parameters to 9, so
+    # those near 0 differ by the last bits of a 9, up to 1.2e-5 on some CPUs.
+    for leaf, other in zip(jax.tree.leaves(one.params), jax.tree.leaves(four.params), strict=True):
+        assert_close(leaf, other, rtol=1e-5, atol=1e-5 * max(1.0, float(np.abs(leaf).max())))
     assert_close(one.batch_stats, four.batch_stats, rtol=1e-5, atol=1e-5)
     assert_close(one.weighting, four.weighting, rtol=1e-5, atol=1e-5)
 
