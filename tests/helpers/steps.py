@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax.core import FrozenDict
-from helpers.batches import assert_close, make_batch
+from helpers.batches import FIELDS, assert_close, make_batch
 from helpers.tiny import SplitNet
 
 from mtlflax import tasks, weighting
@@ -17,7 +17,7 @@ from mtlflax.training.step import init_state, make_train_step, normalise
 SIZE = (32, 64)
 
 
-TASKS = (tasks.segmentation(), tasks.depth())
+TASKS = (tasks.segmentation(FIELDS), tasks.depth(FIELDS))
 
 
 HEADS = FrozenDict({task.name: task.channels for task in TASKS})
