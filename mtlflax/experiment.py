@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import inspect
 from typing import Any
 
 import jax
@@ -12,10 +11,10 @@ import optax
 from ml_collections import ConfigDict
 from ml_collections.config_flags import config_path
 
-from mtlflax import models, tasks, weighting
+from mtlflax import models, registry, tasks, weighting
 from mtlflax.errors import UserError
 from mtlflax.training import parallel
-from mtlflax.training.method import Method, balance_gradients, balance_losses
+from mtlflax.training.gradients import Method, make_method
 from mtlflax.training.step import TrainState, init_state
 
 _DTYPES = ("float32", "bfloat16")
@@ -191,24 +190,15 @@ def _optimizer(config: ConfigDict, schedule: optax.Schedule) -> optax.GradientTr
 
 
 def _method(options: dict[str, Any], model: Any, num_tasks: int, steps_per_epoch: int) -> Method:
-    """The weighting. A method that counts epochs is told how long one is; one that learns, by which rule."""
+    """The weighting; a method that counts epochs is told how long one is."""
     name = options.pop("name")
-    factory = (weighting.loss_balancing.METHODS | weighting.gradient_balancing.METHODS).get(name)
-    takes = inspect.signature(factory).parameters if factory else {}
-    if "steps_per_epoch" in takes:
-        options.setdefault("steps_per_epoch", steps_per_epoch)
-    if "optimizer" in takes and "learning_rate" in options:
-        learning_rate = options.pop("learning_rate")
-        if not 0 < learning_rate < float("inf"):
-            raise ValueError(f"weighting.learning_rate is {learning_rate}: give a positive number")
-        options["optimizer"] = optax.adam(learning_rate)
-    try:
-        if name in weighting.gradient_balancing.METHODS:
-            return balance_gradients(name, model, num_tasks=num_tasks, **options)
-        if factory is None:
-            raise ValueError(f"unknown weighting {name!r}: choose one of {', '.join(weighting.names())}")
-        return balance_losses(name, **options)
-    except ValueError as error:
-        if isinstance(error.__cause__, TypeError):  # an option that it does not have: only the name was changed
-            raise ValueError(f"{error} (another method takes another config: configs/weighting.py:{name})") from error
-        raise
+    factory = weighting.find(registry.find(name, weighting.METHODS, what="weighting"))
+    known = weighting.options(factory)
+    if surplus := options.keys() - known.keys():  # only the name was changed
+        raise ValueError(
+            f"weighting.{min(surplus)} is no option of {name} (another method takes another config: "
+            f"configs/weighting.py:{name})"
+        )
+    if "steps_per_epoch" in known and options.get("steps_per_epoch") is None:
+        options["steps_per_epoch"] = steps_per_epoch
+    return make_method(factory, model, num_tasks=num_tasks, **options)

@@ -32,6 +32,8 @@ class Task:
         activation: head output [B, H, W, channels] → prediction, same shape.
         loss: (prediction, batch, axis_name) → float32 [], over the global batch: sums and counts are reduced over the
             axis before they are divided.
+        valid: batch → where the truth counts, bool [B, ...]. A task without such a place in the global batch is absent
+            from a training step.
         sums: (prediction, batch) → arrays to be added up over the evaluation set, on the device. Rows of `batch` whose
             `mask` is 0 count for nothing.
         metrics: the added-up sums (NumPy, float64 or int64) → name → value, on the host.
@@ -45,6 +47,7 @@ class Task:
     channels: int
     activation: Callable[[jax.Array], jax.Array]
     loss: Callable[[jax.Array, Batch, str | None], jax.Array]
+    valid: Callable[[Batch], jax.Array]
     sums: Callable[[jax.Array, Batch], dict[str, jax.Array]]
     metrics: Callable[[Mapping[str, np.ndarray]], dict[str, float]]
     picture: Callable[[jax.Array], jax.Array]
@@ -83,6 +86,9 @@ def dense(
         values, counts = loss(prediction, batch)
         return losses.masked_mean(jnp.where(counts, values, 0), counts, axis_name)
 
+    def valid(batch: Batch) -> jax.Array:
+        return loss(jnp.zeros((*batch["image"].shape[:3], channels)), batch)[1]
+
     def sums(prediction: jax.Array, batch: Batch) -> dict[str, jax.Array]:
         result = {}
         for key, metric in metrics.items():
@@ -101,6 +107,7 @@ def dense(
         channels=channels,
         activation=activation,
         loss=task_loss,
+        valid=valid,
         sums=sums,
         metrics=task_metrics,
         picture=lambda prediction: prediction,
@@ -146,6 +153,7 @@ def segmentation(classes: int = 19, loss: str = "cross_entropy") -> Task:
         channels=classes,
         activation=lambda logits: logits,
         loss=task_loss,
+        valid=lambda batch: batch["segmentation"] != 255,
         sums=sums,
         metrics=task_metrics,
         picture=lambda logits: jnp.argmax(logits, axis=-1).astype(jnp.uint8),
@@ -188,6 +196,7 @@ def depth(unit: str = "normalised_disparity", loss: str = "l1") -> Task:
         channels=1,
         activation=lambda output: scale * output,
         loss=task_loss,
+        valid=lambda batch: (batch["depth"] > 0) & (batch["depth"] < jnp.inf),
         sums=sums,
         metrics=metrics.depth_metrics,
         picture=lambda prediction: prediction,
