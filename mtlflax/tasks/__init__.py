@@ -7,7 +7,6 @@ given pixel by pixel, and `configs/three_tasks.py` is an example.
 """
 
 import dataclasses
-import importlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -15,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mtlflax import losses, metrics
+from mtlflax import losses, metrics, registry
 from mtlflax.data import labels, units
 from mtlflax.tasks import pictures
 
@@ -209,9 +208,7 @@ def from_config(config: Any) -> tuple[Task, ...]:
     }
     made = []
     for name in config.tasks:
-        if name not in makers and ":" not in name:
-            raise ValueError(f"tasks: unknown {name!r}: choose of {', '.join(makers)}, or give module:function")
-        task = (makers.get(name) or _imported(name))(config)
+        task = registry.find(name, makers, what="task")(config)
         if not isinstance(task, Task):
             raise ValueError(f"tasks: {name!r} gives a {type(task).__name__}, not a mtlflax.tasks.Task")
         made.append(dataclasses.replace(task, auxiliary=config.losses.auxiliary))
@@ -219,11 +216,3 @@ def from_config(config: Any) -> tuple[Task, ...]:
     if not made or len(set(names)) < len(names):
         raise ValueError(f"tasks is {tuple(config.tasks)}: {'a task is there twice' if made else 'give at least one'}")
     return tuple(made)
-
-
-def _imported(name: str) -> Callable[[Any], Task]:
-    module, _, function = name.partition(":")
-    try:
-        return getattr(importlib.import_module(module), function)
-    except (ImportError, AttributeError) as error:
-        raise ValueError(f"tasks: {name!r}: {error}") from error
