@@ -14,6 +14,7 @@ from helpers.tiny import SplitNet, TinyNet
 
 from configs import three_tasks
 from mtlflax import experiment, tasks
+from mtlflax.errors import UserError
 from mtlflax.training import parallel, trunk
 from mtlflax.training.gradients import make_method
 from mtlflax.training.step import init_state, make_evaluation_step, make_train_step
@@ -141,13 +142,13 @@ def test_auxiliary_predictions_add_their_losses(config):
 
 def test_mistakes_are_named(config):
     for names, message in [
-        (("depth", "edges"), "unknown 'edges'"),
-        (("nowhere:edges",), "'nowhere:edges': No module"),
-        (("configs.three_tasks:edges",), "has no attribute 'edges'"),
+        (("depth", "edges"), "unknown task 'edges'"),
+        (("nowhere:edges",), "'nowhere:edges': cannot import nowhere: No module"),
+        (("configs.three_tasks:edges",), "configs.three_tasks has no 'edges'"),
         (("configs.three_tasks:ConfigDict",), "not a mtlflax.tasks.Task"),
         (("depth", "depth"), "there twice"),
         ((), "give at least one"),
     ]:
         config.tasks = names
-        with pytest.raises(ValueError, match=message):
+        with pytest.raises((ValueError, UserError), match=message):
             tasks.from_config(config)
