@@ -4,7 +4,6 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
-import flax.linen as nn
 import jax
 import numpy as np
 from jax.sharding import Mesh
@@ -17,6 +16,7 @@ from mtlflax.run import signals
 from mtlflax.tasks import Task
 from mtlflax.training import parallel
 from mtlflax.training.step import TrainState, make_evaluation_step
+from mtlflax.training.trunk import Network
 
 
 class Sample(NamedTuple):
@@ -32,7 +32,7 @@ class Sample(NamedTuple):
 
 
 def make_evaluator(
-    model: nn.Module,
+    model: Network,
     tasks: Sequence[Task],
     source: Source,
     fields: Mapping[str, Field],

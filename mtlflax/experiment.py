@@ -5,7 +5,6 @@
 
 import dataclasses
 import functools
-import inspect
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,21 +15,21 @@ import optax
 from ml_collections import ConfigDict
 from ml_collections.config_flags import config_path
 
-from mtlflax import data, models, tasks, weighting
+from mtlflax import data, models, registry, tasks, weighting
 from mtlflax.data.source import Field, Source
 from mtlflax.data.transforms import Augment
 from mtlflax.errors import UserError
 from mtlflax.models import pretrained
 from mtlflax.run import workdir as workdirs
 from mtlflax.training import parallel
-from mtlflax.training.method import Method, balance_gradients, balance_losses
+from mtlflax.training.gradients import Method, make_method
 from mtlflax.training.step import TrainState, init_state
 
 _DTYPES = ("float32", "bfloat16")
 
 
 @dataclasses.dataclass(frozen=True)
-class Network:
+class Predictor:
     """What prediction needs.
 
     Attributes:
@@ -57,7 +56,7 @@ class Network:
 
 
 @dataclasses.dataclass(frozen=True)
-class Experiment(Network):
+class Experiment(Predictor):
     """A config, built: what training and evaluation share.
 
     Attributes:
@@ -150,7 +149,7 @@ def build(config: ConfigDict) -> Experiment:
     return experiment
 
 
-def load(workdir: str | Path) -> Network:
+def load(workdir: str | Path) -> Predictor:
     """Find a run's tasks and network again from what the run has recorded, without its data set.
 
     Raises:
@@ -205,10 +204,10 @@ def open_encoder(config: ConfigDict) -> tuple[dict[str, Any] | None, str]:
     return variables, f"from {origin}"
 
 
-def _network(config: ConfigDict, source: Source | Mapping[str, Field]) -> Network:
+def _network(config: ConfigDict, source: Source | Mapping[str, Field]) -> Predictor:
     fields = source if isinstance(source, Mapping) else source.fields
     chosen = tasks.from_config(config, fields, missing=getattr(source, "missing", {}))
-    return Network(config, fields, chosen, _model(config.model.to_dict(), chosen))
+    return Predictor(config, fields, chosen, _model(config.model.to_dict(), chosen))
 
 
 def _check_ranges(config: ConfigDict) -> None:
@@ -294,24 +293,15 @@ def _optimizer(config: ConfigDict, schedule: optax.Schedule) -> optax.GradientTr
 
 
 def _method(options: dict[str, Any], model: Any, num_tasks: int, steps_per_epoch: int) -> Method:
-    """The weighting. A method that counts epochs is told how long one is; one that learns, by which rule."""
+    """The weighting; a method that counts epochs is told how long one is."""
     name = options.pop("name")
-    factory = (weighting.loss_balancing.METHODS | weighting.gradient_balancing.METHODS).get(name)
-    takes = inspect.signature(factory).parameters if factory else {}
-    if "steps_per_epoch" in takes:
-        options.setdefault("steps_per_epoch", steps_per_epoch)
-    if "optimizer" in takes and "learning_rate" in options:
-        learning_rate = options.pop("learning_rate")
-        if not 0 < learning_rate < float("inf"):
-            raise ValueError(f"weighting.learning_rate is {learning_rate}: give a positive number")
-        options["optimizer"] = optax.adam(learning_rate)
-    try:
-        if name in weighting.gradient_balancing.METHODS:
-            return balance_gradients(name, model, num_tasks=num_tasks, **options)
-        if factory is None:
-            raise ValueError(f"unknown weighting {name!r}: choose one of {', '.join(weighting.names())}")
-        return balance_losses(name, **options)
-    except ValueError as error:
-        if isinstance(error.__cause__, TypeError):  # an option that it does not have: only the name was changed
-            raise ValueError(f"{error} (another method takes another config: configs/weighting.py:{name})") from error
-        raise
+    factory = weighting.find(registry.find(name, weighting.METHODS, what="weighting"))
+    known = weighting.options(factory)
+    if surplus := options.keys() - known.keys():  # only the name was changed
+        raise ValueError(
+            f"weighting.{min(surplus)} is no option of {name} (another method takes another config: "
+            f"configs/weighting.py:{name})"
+        )
+    if "steps_per_epoch" in known and options.get("steps_per_epoch") is None:
+        options["steps_per_epoch"] = steps_per_epoch
+    return make_method(factory, model, num_tasks=num_tasks, **options)

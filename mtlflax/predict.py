@@ -32,7 +32,7 @@ from mtlflax import command_line, experiment
 from mtlflax.data import photo
 from mtlflax.data.source import Image
 from mtlflax.errors import UserError
-from mtlflax.experiment import Network
+from mtlflax.experiment import Predictor
 from mtlflax.files import plain_errors
 from mtlflax.run import picture_files
 from mtlflax.run.checkpoint import Checkpoints
@@ -52,7 +52,7 @@ class Run(NamedTuple):
         variables: `params` and `batch_stats`, on one device.
     """
 
-    network: Network
+    network: Predictor
     step: int
     variables: dict[str, Any]
 

@@ -63,7 +63,7 @@ class TrainingLog:
         for (step, _), metrics in zip(ready, window, strict=True):
             self._check_finite(step, metrics)
         stacked = {key: np.stack([metrics[key] for metrics in window]).astype(np.float64) for key in window[0]}
-        present = stacked.pop("present", np.ones_like(stacked["losses"])).astype(bool)
+        present = stacked.pop("present").astype(bool)
         mean = {key: values.mean(axis=0) for key, values in stacked.items()}
         steps = present.sum(axis=0)
         mean["losses"] = np.divide(

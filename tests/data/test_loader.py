@@ -225,7 +225,7 @@ def test_worker_processes_do_not_outlive_a_killed_program(tmp_path):
         textwrap.dedent("""
             import time
             from helpers.batches import FIELDS
-from helpers.frames import Frames
+            from helpers.frames import Frames
             from mtlflax.data.loader import train_batches
             if __name__ == "__main__":
                 batches = train_batches(Frames(10), FIELDS, batch_size=2, seed=0, num_workers=2)

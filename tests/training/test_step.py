@@ -12,7 +12,7 @@ from helpers.tiny import TinyNet
 
 from mtlflax import models, tasks
 from mtlflax.training import parallel
-from mtlflax.training.method import balance_losses
+from mtlflax.training.gradients import make_method
 from mtlflax.training.step import init_state, make_evaluation_step, make_train_step
 
 STEPS = 5
@@ -26,7 +26,7 @@ def make_parts(segmentation_loss: str, depth_loss: str, network: str):
     else:
         options = {"head_stride": 2, "axis_name": parallel.AXIS, "dtype": jnp.float64}
         model = models.get(network, backbone="resnet18", heads=heads, **options)
-    balancing = balance_losses("dwa", steps_per_epoch=1)
+    balancing = make_method("dwa", model, num_tasks=2, steps_per_epoch=1)
     return chosen, model, optax.sgd(0.05, momentum=0.9), balancing
 
 
@@ -132,7 +132,7 @@ def test_one_backward_pass_whatever_the_weighting():
     mesh = parallel.make_mesh(1)
     flops = {}
     for name in ("equal", "dwa"):
-        balancing = balance_losses(name)
+        balancing = make_method(name, model, num_tasks=2, **({"steps_per_epoch": 1} if name == "dwa" else {}))
         step = parallel.map_step(
             make_train_step(model, chosen, optimizer, balancing),
             mesh,
