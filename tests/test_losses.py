@@ -282,3 +282,24 @@ def test_silog_is_smooth_at_its_floor_and_flat_nowhere():
     for prediction in (-10, -0.5, -1e-3, 0, 5e-4, 0.1):
         gradient = slope(np.float32(prediction))
         assert -1e4 < gradient < 0  # more depth, less loss
+
+
+@pytest.mark.parametrize("name", losses.SEGMENTATION)
+def test_debugging_nans_stops_at_wrong_labels_only(name):
+    """Eagerly, where each operation is looked at: ignored pixels make no NaN on the way, a label of no class does."""
+    loss = losses.get(name)
+    rng = np.random.default_rng(0)
+    logits = jnp.asarray(rng.normal(size=(2, 4, 5, C)), jnp.float32)
+    labels = rng.integers(0, C, (2, 4, 5)).astype(np.uint8)
+    labels[0, :2] = 255
+    expected = loss(logits, jnp.asarray(labels))
+    wrong = labels.copy()
+    wrong[1, 2, 3] = C
+    assert math.isnan(loss(logits, jnp.asarray(wrong)))
+    with jax.debug_nans(True):
+        value, gradient = jax.value_and_grad(loss)(logits, jnp.asarray(labels))
+        assert value == pytest.approx(float(expected), rel=1e-6)
+        assert not np.asarray(gradient)[0, :2].any()
+        assert loss(logits, jnp.full_like(labels, 255)) == 0
+        with pytest.raises(FloatingPointError):
+            loss(logits, jnp.asarray(wrong))

@@ -94,7 +94,10 @@ def open_source(name: str, config: Any, split: str) -> Source:
         UserError: the data set is not there or not whole, or what the function returns is no `Source`.
         ValueError: an option that does not fit.
     """
-    opened = registry.find(name, SOURCES, what="data set")(config, split)
+    function = registry.find(name, SOURCES, what="data set")
+    if not callable(function):
+        raise UserError(f"data set {name!r} is a {type(function).__name__}: name a function of (config.data, split)")
+    opened = function(config, split)
     lacking = [
         attribute for attribute in ("fields", "names", "__len__", "__getitem__") if not hasattr(opened, attribute)
     ]

@@ -242,15 +242,15 @@ def from_json(content: Mapping[str, Any]) -> dict[str, Field]:
     fields: dict[str, Field] = {}
     for name, entry in content.items():
         attributes: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in entry.items()}
-        del attributes["kind"]
-        if entry["kind"] not in KINDS:
-            raise ValueError(f"field {name!r} is of an unknown kind {entry['kind']!r}: choose from {', '.join(KINDS)}")
-        if "unit" in attributes:
-            attributes["unit"] = Unit(**attributes["unit"])
-        if "classes" in attributes:
-            attributes["classes"] = tuple(Class(**c | {"color": tuple(c["color"])}) for c in attributes["classes"])
+        kind = attributes.pop("kind", None)
+        if kind not in KINDS:
+            raise ValueError(f"field {name!r} is of an unknown kind {kind!r}: choose from {', '.join(KINDS)}")
         try:
-            fields[name] = KINDS[entry["kind"]](**attributes)
-        except TypeError as error:
+            if "unit" in attributes:
+                attributes["unit"] = Unit(**attributes["unit"])
+            if "classes" in attributes:
+                attributes["classes"] = tuple(Class(**c | {"color": tuple(c["color"])}) for c in attributes["classes"])
+            fields[name] = KINDS[kind](**attributes)
+        except (TypeError, KeyError) as error:
             raise ValueError(f"field {name!r}: {error}") from error
     return fields

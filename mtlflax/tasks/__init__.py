@@ -43,7 +43,10 @@ def from_config(config: Any, fields: Mapping[str, Field], missing: Mapping[str, 
     made = []
     for name in config.tasks:
         declared = _Declared(fields, name, missing or {})
-        task = registry.find(name, TASKS, what="task")(config, declared)
+        function = registry.find(name, TASKS, what="task")
+        if not callable(function):
+            raise UserError(f"task {name!r} is a {type(function).__name__}: name a function of (config, fields)")
+        task = function(config, declared)
         if not isinstance(task, Task):
             raise ValueError(f"tasks: {name!r} gives a {type(task).__name__}, not a mtlflax.tasks.Task")
         for field in task.fields:

@@ -8,6 +8,7 @@ from helpers.batches import FIELDS, make_fields
 from PIL import Image, ImageEnhance
 
 from mtlflax.data import transforms, units
+from mtlflax.data.source import Depth, Labels, Map
 from mtlflax.data.transforms import Augment
 from mtlflax.errors import UserError
 
@@ -80,6 +81,26 @@ def test_mirror():
         np.testing.assert_array_equal(transforms.mirror(before[key], FIELDS[key]), np.flip(before[key], 1))
     after = Augment(fields=FIELDS, scales=(1.0,), flip=1)(before, np.random.default_rng(0))
     assert after["focal_baseline"] == before["focal_baseline"]
+
+
+def test_mirroring_turns_the_channels_that_a_map_declares():
+    before = np.random.default_rng(0).standard_normal((H, W, 3)).astype(np.float32)
+    after = transforms.mirror(before, Map(3, mirror=(-1, 1, 1)))
+    assert after.dtype == np.float32
+    np.testing.assert_array_equal(after, before[:, ::-1] * [-1, 1, 1])
+    np.testing.assert_array_equal(transforms.mirror(before, Map(3)), before[:, ::-1])
+
+
+def test_a_zoom_leaves_the_values_of_maps_and_labels_as_they_are():
+    numbers = np.arange(H * W, dtype=np.uint16).reshape(H, W)
+    corner = np.array([0.1, 0.2])
+    as_labels = transforms.zoom(numbers, Labels(dtype="uint16"), 1.5, corner)
+    as_map = transforms.zoom(numbers[..., None].astype(np.float32), Map(), 1.5, corner)
+    np.testing.assert_array_equal(as_labels, as_map[..., 0])
+    assert as_labels[0, 0] == int(0.1 * H + 1 / 3) * W + int(0.2 * W + 1 / 3)
+    depth = transforms.zoom(numbers[..., None], Depth(units.get("millimetres"), dtype="uint16"), 1.5, corner)
+    assert depth.dtype == np.uint16
+    np.testing.assert_array_equal(depth[..., 0], np.rint(as_labels / 1.5))
 
 
 @pytest.mark.parametrize("factor", [0.0, 0.6, 1.0, 1.4])
