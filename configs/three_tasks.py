@@ -30,7 +30,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     args = common.parse(arg, *models.MODELS)
     config = common.get_config({"name": "equal"}, args, model=common.network(args))
     config.tasks = ("segmentation", "depth", "configs.three_tasks:normals")
-    # Zoom repeats pixels of depth, between which there is no slope, and moves the camera's axis off the centre.
+    # Zoom repeats pixels of depth, between which there is no slope, and moves the camera's axis off the center.
     config.data.augment.scales = (1.0,)
     return config
 
@@ -39,7 +39,8 @@ def normals(config: Any, fields: Mapping[str, Field]) -> tasks.Task:
     """Return surface normals, towards the camera: x to the right, y down, z ahead; the loss is 1 − cosine."""
     del config
     depth = fields["depth"]
-    assert isinstance(depth, Depth)
+    if not isinstance(depth, Depth):
+        raise ValueError(f"the task normals needs a depth, not {depth}")
 
     def truth(batch: Any) -> tuple[jax.Array, jax.Array]:
         """Unit normals [B, H, W, 3] and where there are any, from each pixel's neighbours to the right and below."""

@@ -178,19 +178,19 @@ DEPTH: Mapping[str, Callable[..., Array]] = {"l1": l1, "l2": l2, "berhu": berhu,
 
 
 def get(name: str, among: Mapping[str, Callable[..., Array]] | None = None) -> Callable[..., Array]:
-    """Returns the loss of that name among `SEGMENTATION` or `DEPTH`, or, by default, both.
+    """Return the loss of that name among `SEGMENTATION` or `DEPTH`, or, by default, both.
 
     Raises:
         ValueError: there is none; the message names those there are.
     """
     known = {**SEGMENTATION, **DEPTH} if among is None else among
     if name not in known:
-        raise ValueError(f"unknown loss {name!r}: choose one of {', '.join(known)}")
+        raise ValueError(f"unknown loss {name!r}: choose from {', '.join(known)}")
     return known[name]
 
 
 def _mask_segmentation(logits: Array, labels: Array, ignore: int) -> tuple[Array, Array, Array]:
-    """Makes invalid pixels harmless, and labels that are no class noticed.
+    """Make invalid pixels harmless and wrong labels visible.
 
     Returns:
         Where pixels are valid, bool [B, H, W]; which class is a valid pixel's own, bool

@@ -41,7 +41,7 @@ class Totals:
         self.sums: Any = None
 
     def add(self, batch: Any) -> None:
-        """Adds a pytree of device or host arrays, of one structure throughout; waits for them."""
+        """Add a pytree of device or host arrays, of one structure throughout; waits for them."""
         batch = jax.tree.map(_widen, batch)
         self.sums = batch if self.sums is None else jax.tree.map(np.add, self.sums, batch)
 
@@ -62,7 +62,7 @@ def _widen(array: Any) -> np.ndarray:
 
 
 def confusion_matrix(labels: Array, predictions: Array, num_classes: int, ignore: int = 255) -> Array:
-    """Counts the pixels of each pair of true and predicted class.
+    """Count the pixels of each pair of true and predicted class.
 
     Args:
         labels: integers, any shape: 0 to C - 1 or `ignore`.
@@ -90,7 +90,7 @@ def confusion_matrix(labels: Array, predictions: Array, num_classes: int, ignore
 
 
 def iou(confusion: np.ndarray) -> np.ndarray:
-    """Intersection over union of each class.
+    """Return the intersection over union of each class.
 
     Args:
         confusion: integers [C, C], rows = truth.
@@ -106,18 +106,18 @@ def iou(confusion: np.ndarray) -> np.ndarray:
 
 
 def miou(confusion: np.ndarray) -> float:
-    """Mean of `iou` over the classes that have one, NaN where none has."""
+    """Return the mean of `iou` over the classes that have one, NaN where none has."""
     return mean_score(iou(confusion))
 
 
 def mean_score(scores: np.ndarray) -> float:
-    """Mean over the scores that are not NaN, as the official evaluator's; NaN where all are."""
+    """Return the mean over the scores that are not NaN, as the official evaluator's; NaN where all are."""
     scores = scores[~np.isnan(scores)]
     return float(scores.mean()) if scores.size else float("nan")
 
 
 def category_iou(confusion: np.ndarray, categories: np.ndarray) -> np.ndarray:
-    """Intersection over union of each category of classes.
+    """Return the intersection over union of each category of classes.
 
     Equal to the official Cityscapes evaluator's category scores for predictions of the 19 train
     classes: it too leaves out pixels whose true label is ignored, those of an ignored label inside
@@ -139,7 +139,7 @@ def category_iou(confusion: np.ndarray, categories: np.ndarray) -> np.ndarray:
 
 
 def pixel_accuracy(confusion: np.ndarray) -> float:
-    """Fraction of labelled pixels predicted right, NaN where there are none."""
+    """Return the fraction of labeled pixels predicted right, NaN where there are none."""
     confusion = np.asarray(confusion, np.int64)
     pixels = confusion.sum()
     return float(np.trace(confusion) / pixels) if pixels else float("nan")

@@ -265,7 +265,7 @@ def test_a_depth_map_without_its_channel_is_refused(name):
 def test_unknown_names_are_answered_with_the_known_ones():
     with pytest.raises(ValueError, match=r"'focal'.*cross_entropy.*silog"):
         losses.get("focal")
-    with pytest.raises(ValueError, match=r"'l1': choose one of cross_entropy, dice$"):
+    with pytest.raises(ValueError, match=r"'l1': choose from cross_entropy, dice$"):
         losses.get("l1", losses.SEGMENTATION)
     assert losses.get("l1", losses.DEPTH) is losses.l1
 

@@ -135,8 +135,8 @@ def check_truth(opened: Source, reads: Mapping[str, Sequence[str]]) -> list[str]
     Raises:
         UserError: there is such a task, and these were all frames.
     """
-    step = max(1, len(opened) // _LOOKED_AT)
-    indices = range(0, len(opened), step)[:_LOOKED_AT]
+    count = min(_LOOKED_AT, len(opened))
+    indices = [i * len(opened) // count for i in range(count)]
     truths = {
         task: [name for name in names if isinstance(opened.fields[name], Labels | Depth | Map)]
         for task, names in reads.items()

@@ -35,7 +35,7 @@ class Batches:
     """An iterator over batches that can be closed, which `with` does.
 
     An error in reading ends and closes it. Closing stops the threads and processes behind it;
-    leaving it open until the program ends is harmless.
+    leaving it open until the program ends does no harm.
     """
 
     def __init__(self, dataset: grain.IterDataset):
@@ -63,7 +63,7 @@ class Batches:
         self.close()
 
     def close(self) -> None:
-        """Stops the threads and processes; there are no further batches."""
+        """Stop the threads and processes; there are no further batches."""
         self._finalizer()
 
 
@@ -173,7 +173,7 @@ def evaluation_batches(
 
 
 def _end_with_parent(worker_index: int, worker_count: int) -> None:
-    """Lets a worker process end when the one that started it does: Grain's would outlive one that is killed."""
+    """End a worker process when the one that started it ends: Grain's would outlive one that is killed."""
     del worker_index, worker_count
     parent = multiprocessing.parent_process()
     assert parent is not None

@@ -6,13 +6,13 @@ import numpy as np
 
 
 def overlay(image: np.ndarray, colors: np.ndarray, share: float = 0.5) -> np.ndarray:
-    """Blends colors [H, W, 3] over an image of the same shape, both uint8 RGB; black stays the image."""
+    """Blend colors [H, W, 3] over an image of the same shape, both uint8 RGB; black stays the image."""
     blended = image * (1 - share) + colors * share
     return np.where(colors.any(axis=-1, keepdims=True), blended, image).astype(np.uint8)
 
 
 def panel(rows: Sequence[Sequence[np.ndarray]], margin: int = 4) -> np.ndarray:
-    """Pictures of one size, uint8 [H, W, 3], side by side in rows, on white."""
+    """Put pictures of one size, uint8 [H, W, 3], side by side in rows, on white."""
     height, width, _ = rows[0][0].shape
     columns = max(len(row) for row in rows)
     canvas = np.full(

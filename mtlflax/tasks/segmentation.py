@@ -31,8 +31,7 @@ def segmentation(fields: Mapping[str, Field], name: str = "segmentation", loss: 
         raise ValueError(f"the task {name} needs a label map with at least two classes, not {field}")
     classes = len(field.classes)
     loss_function = losses.get(loss, losses.SEGMENTATION)
-    palette = np.zeros((np.iinfo(field.dtype).max + 1, 3), np.uint8)
-    palette[:classes] = field.colors
+    palette = np.concatenate([field.colors, np.zeros((1, 3), np.uint8)])
     groups = {group: i for i, group in enumerate(dict.fromkeys(c.group for c in field.classes))}
     of_class = np.array([groups[c.group] for c in field.classes])
 
@@ -55,11 +54,15 @@ def segmentation(fields: Mapping[str, Field], name: str = "segmentation", loss: 
         per_class = dict(zip(field.names, metrics.iou(confusion), strict=True))
         return result | {f"iou/{n}": float(v) for n, v in per_class.items() if not np.isnan(v)}
 
+    def colors(ids: np.ndarray) -> np.ndarray:
+        """The classes' colors; black where there is no class."""
+        return palette[np.where((ids >= 0) & (ids < classes), ids, classes)]
+
     def files(logits: np.ndarray, focal_baseline: float) -> dict[str, np.ndarray]:
         del focal_baseline
         ids = np.argmax(logits, axis=-1).astype(field.dtype)
         numbers = "trainids" if name == "segmentation" else f"{name}_ids"
-        return {name: palette[ids], numbers: ids}
+        return {name: colors(ids), numbers: ids}
 
     return Task(
         name=name,
@@ -72,7 +75,7 @@ def segmentation(fields: Mapping[str, Field], name: str = "segmentation", loss: 
         metrics=task_metrics,
         picture=lambda logits: jnp.argmax(logits, axis=-1).astype(field.dtype),
         truth=lambda batch: batch[name],
-        colors=lambda ids: palette[ids],
+        colors=colors,
         files=files,
         headline=("miou",),
     )

@@ -61,7 +61,15 @@ def test_it_is_a_note_for_a_large_set():
         f"no {name} in the 32 training frames looked at (of 100): does the task {name} have any truth?"
         for name in ("normals", "segmentation")
     ]
-    assert source.read == list(range(0, 96, 3))  # spread over the set
+    assert source.read == [100 * i // 32 for i in range(32)]
+
+
+@pytest.mark.parametrize("length", [33, 63, 64, 1000])
+def test_the_frames_looked_at_are_spread_over_the_set(length):
+    source = Own(length)
+    data.check_truth(source, READS)
+    assert len(set(source.read)) == 32
+    assert np.diff([*source.read, length]).max() <= -(-length // 32)
 
 
 @pytest.mark.parametrize("at", [0, 2])

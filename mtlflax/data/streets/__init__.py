@@ -76,7 +76,7 @@ class Streets:
             UserError: the size, seed or length is not one.
         """
         if split not in SPLITS:
-            raise ValueError(f"unknown split {split!r}: choose one of {', '.join(SPLITS)}")
+            raise ValueError(f"unknown split {split!r}: choose from {', '.join(SPLITS)}")
         self._split = split
         self._size = check_size(size)
         self._unit = units.get(depth)
