@@ -337,7 +337,7 @@ def test_surgery_without_conflict_is_the_sum():
         np.testing.assert_allclose(one_step(name, g)[0], g.sum(axis=0), rtol=1e-5)
 
 
-def testsurgery.orders_are_drawn_evenly_and_repeat_with_the_seed():
+def test_orders_are_drawn_evenly_and_repeat_with_the_seed():
     draw = jax.jit(jax.vmap(lambda step, seed: surgery.orders(seed, step, 3).T))
     steps = jnp.arange(600)
     orders = np.asarray(draw(steps, jnp.zeros_like(steps)))  # [step, task, turn]
