@@ -8,6 +8,7 @@ networks with heads for segmentation and depth. A multiply-add is one of a convo
 
 import argparse
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -15,6 +16,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from flax.core import unfreeze
 
+from mtlflax import command_line
 from mtlflax.models import ENCODERS, MODELS, encoder, get
 
 # Parameters and 10⁹ multiply-adds at 224×224, from the metadata of torchvision 0.28's weights.
@@ -107,13 +109,13 @@ def _positive(text: str) -> int:
     return int(text)
 
 
-def main() -> None:
-    """Prints both tables."""
+def main(argv: Sequence[str]) -> None:
+    """Print both tables."""
     parser = argparse.ArgumentParser(prog="python -m mtlflax.models", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--backbone", choices=ENCODERS, default="resnet50")
     parser.add_argument("--size", type=_size, default=(128, 256), help="HEIGHTxWIDTH of the networks' images")
     parser.add_argument("--classes", type=_positive, default=19)
-    options = parser.parse_args()
+    options = parser.parse_args(argv)
     try:
         table = network_table(options.backbone, options.size, options.classes)
     except ValueError as error:  # an encoder that has no map left at that size
@@ -124,4 +126,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    command_line.run(main)
