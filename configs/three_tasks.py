@@ -30,7 +30,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     args = common.parse(arg, *models.MODELS)
     config = common.get_config({"name": "equal"}, args, model=common.network(args))
     config.tasks = ("segmentation", "depth", "configs.three_tasks:normals")
-    # Zoom repeats pixels of depth, between which there is no slope, and moves the camera's axis off the centre.
+    # Zoom repeats pixels of depth, between which there is no slope, and moves the camera's axis off the center.
     config.data.augment.scales = (1.0,)
     return config
 
@@ -42,7 +42,7 @@ def normals(config: Any, fields: Mapping[str, Field]) -> tasks.Task:
     assert isinstance(depth, Depth)
 
     def truth(batch: Any) -> tuple[jax.Array, jax.Array]:
-        """Unit normals [B, H, W, 3] and where there are any, from each pixel's neighbours to the right and below."""
+        """Unit normals [B, H, W, 3] and where there are any, from each pixel's neighbors to the right and below."""
         focal_baseline = batch["focal_baseline"][:, None, None, None]
         metres = jnp.asarray(depth.unit.to_metres(jnp.asarray(batch["depth"]), focal_baseline))
         metres = jnp.where(depth.measured(batch["depth"]) & (metres < FARTHEST), metres, 0)

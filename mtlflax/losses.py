@@ -178,7 +178,7 @@ DEPTH: Mapping[str, Callable[..., Array]] = {"l1": l1, "l2": l2, "berhu": berhu,
 
 
 def get(name: str, among: Mapping[str, Callable[..., Array]] | None = None) -> Callable[..., Array]:
-    """Returns the loss of that name among `SEGMENTATION` or `DEPTH`, or, by default, both.
+    """Return the loss of that name among `SEGMENTATION` or `DEPTH`, or, by default, both.
 
     Raises:
         ValueError: there is none; the message names those there are.
@@ -190,7 +190,7 @@ def get(name: str, among: Mapping[str, Callable[..., Array]] | None = None) -> C
 
 
 def _mask_segmentation(logits: Array, labels: Array, ignore: int) -> tuple[Array, Array, Array]:
-    """Makes invalid pixels harmless, and labels that are no class noticed.
+    """Make invalid pixels harmless, and labels that are no class noticeable.
 
     Returns:
         Where pixels are valid, bool [B, H, W]; which class is a valid pixel's own, bool

@@ -41,7 +41,7 @@ class Totals:
         self.sums: Any = None
 
     def add(self, batch: Any) -> None:
-        """Adds a pytree of device or host arrays, of one structure throughout; waits for them."""
+        """Add a pytree of device or host arrays, of one structure throughout; waits for them."""
         batch = jax.tree.map(_widen, batch)
         self.sums = batch if self.sums is None else jax.tree.map(np.add, self.sums, batch)
 
@@ -62,7 +62,7 @@ def _widen(array: Any) -> np.ndarray:
 
 
 def confusion_matrix(labels: Array, predictions: Array, num_classes: int, ignore: int = 255) -> Array:
-    """Counts the pixels of each pair of true and predicted class.
+    """Count the pixels of each pair of true and predicted class.
 
     Args:
         labels: integers, any shape: 0 to C - 1 or `ignore`.

@@ -261,7 +261,7 @@ def _resize(pixels: np.ndarray, size: tuple[int, int], *, exact: bool) -> np.nda
     if pixels.shape[:2] == size:
         return pixels
     if exact:
-        method = cv2.INTER_NEAREST_EXACT  # plain INTER_NEAREST takes the corner, not the centre
+        method = cv2.INTER_NEAREST_EXACT  # plain INTER_NEAREST takes the corner, not the center
     else:
         shrinks = size[0] <= pixels.shape[0] and size[1] <= pixels.shape[1]
         method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR

@@ -2,7 +2,7 @@
 
 *Label ids* (0 to 33) are what the files hold, *train ids* (0 to 18, 255 = ignore) the 19 classes
 that are scored, and *categories* (0 to 6, 255 = ignore) the 7 groups without void. Names, numbers
-and colours are those of the official `cityscapesscripts.helpers.labels`.
+and colors are those of the official `cityscapesscripts.helpers.labels`.
 """
 
 from collections.abc import Iterable
@@ -40,7 +40,7 @@ class Label(NamedTuple):
     color: tuple[int, int, int]
 
 
-# One row a label, in the order of the ids: name, whether scored, colour. The rest follows from the
+# One row a label, in the order of the ids: name, whether scored, color. The rest follows from the
 # order.
 _TABLE: dict[str, tuple[tuple[str, bool, tuple[int, int, int]], ...]] = {
     "void": (
@@ -148,7 +148,7 @@ def _check(classes: int) -> int:
 
 
 def lut(classes: int) -> np.ndarray:
-    """Returns the table from label ids to 19 or 7 classes: uint8 [256], 255 = ignore."""
+    """Return the table from label ids to 19 or 7 classes: uint8 [256], 255 = ignore."""
     return TRAIN_ID_LUT if _check(classes) == 19 else CATEGORY_LUT
 
 

@@ -61,7 +61,7 @@ class Batches:
         self.close()
 
     def close(self) -> None:
-        """Stops the threads and processes; there are no further batches."""
+        """Stop the threads and processes; there are no further batches."""
         self._finalizer()
 
 
@@ -171,7 +171,7 @@ def evaluation_batches(
 
 
 def _end_with_parent(worker_index: int, worker_count: int) -> None:
-    """Lets a worker process end when the one that started it does: Grain's would outlive one that is killed."""
+    """Let a worker process end when the one that started it does: Grain's would outlive one that is killed."""
     del worker_index, worker_count
     parent = multiprocessing.parent_process()
     assert parent is not None

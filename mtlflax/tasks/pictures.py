@@ -6,7 +6,7 @@ import numpy as np
 
 
 def overlay(image: np.ndarray, colors: np.ndarray, share: float = 0.5) -> np.ndarray:
-    """Blends colors [H, W, 3] over an image of the same shape, both uint8 RGB; black stays the image."""
+    """Blend colors [H, W, 3] over an image of the same shape, both uint8 RGB; black stays the image."""
     blended = image * (1 - share) + colors * share
     return np.where(colors.any(axis=-1, keepdims=True), blended, image).astype(np.uint8)
 
