@@ -11,31 +11,31 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from mtlflax import models
+from mtlflax import models, registry
 from mtlflax.errors import UserError
 
 BACKBONES = ("resnet18", "resnet50", "densenet121")
-# Of a topology's attributes, what the loop knows better than a command line.
+# Attributes of a network that are set elsewhere.
 NOT_OPTIONS = ("backbone", "heads", "axis_name", "parent", "name")
 
 
 def get_config(weighting: dict, args: tuple[str, ...] = (), *, model: str = "unet") -> ConfigDict:
-    """The recipe with a weighting, the arguments of `parse` and a topology of `models.MODELS`."""
+    """Return the recipe with a weighting, the arguments from `parse`, and a network."""
     config = ConfigDict()
     config.seed = 0
     config.tasks = ("segmentation", "depth")
-    config.batch_size = 8  # of all devices together
+    config.batch_size = 8  # over all devices
     config.epochs = 100.0
     config.parallel = "shard_map"  # or "pmap"
 
     config.data = ConfigDict()
-    config.data.name = "auto"  # cityscapes where there is a root, else streets
+    config.data.name = "auto"  # cityscapes where there is a root, else streets; or "module:function"
     config.data.root = ""  # '' = the environment variable CITYSCAPES_DATASET
     config.data.size = (128, 256)
     config.data.classes = 19  # or 7, the categories
     config.data.depth = "normalised_disparity"  # or disparity, inverse_metres, metres
-    config.data.num_threads = 4  # reading pictures, a process
-    config.data.num_workers = 0  # processes that read, where threads are not enough
+    config.data.num_threads = 4  # that read pictures, per process
+    config.data.num_workers = 0  # processes that read, if threads are not enough
     config.data.prefetch = 4  # batches held ready
     config.data.streets = ConfigDict({"train": 2975, "val": 500, "seed": 0})  # the embedded data set
     config.data.augment = ConfigDict(
@@ -70,8 +70,8 @@ def get_config(weighting: dict, args: tuple[str, ...] = (), *, model: str = "une
     config.log_every = 20  # steps
     config.evaluate_every = 1.0  # epochs; a checkpoint each time
     config.pictures = 4  # frames drawn at an evaluation
-    config.checkpoint = ConfigDict({"every": 1.0, "keep": 2})  # epochs; the newest to keep
-    # The best epoch of this range counts, and its checkpoint is kept beside the newest.
+    config.checkpoint = ConfigDict({"every": 1.0, "keep": 2})  # epochs; how many of the latest to keep
+    # The best epoch of this range counts, and its checkpoint is kept besides the latest.
     config.best = ConfigDict({"metric": "val/segmentation/miou", "mode": "max", "from_epoch": 80.0})
 
     backbones = [arg for arg in args if arg in BACKBONES]
@@ -83,31 +83,36 @@ def get_config(weighting: dict, args: tuple[str, ...] = (), *, model: str = "une
 
 
 def options(model: str) -> dict[str, Any]:
-    """A topology's options and their defaults, as `config.model` has them."""
-    fields = {field.name: field.default for field in dataclasses.fields(models.MODELS[model])}
-    chosen = {name: default for name, default in fields.items() if name not in NOT_OPTIONS}
-    return chosen | {"dtype": "float32"}  # or bfloat16: what is computed in; parameters are float32
+    """Return a network's options and their defaults, as `config.model` has them: its attributes.
+
+    Raises:
+        UserError: there is no such network, or it is no Flax module whose attributes have defaults.
+    """
+    found = registry.find(model, models.MODELS, what="network")
+    if not dataclasses.is_dataclass(found):
+        raise UserError(f"network {model!r} is a {type(found).__name__}: name a Flax module (a class)")
+    fields = {field.name: field.default for field in dataclasses.fields(found) if field.name not in NOT_OPTIONS}
+    if missing := [name for name, default in fields.items() if default is dataclasses.MISSING]:
+        raise UserError(f"network {model!r}: give its attribute {missing[0]} a default, for the config to hold")
+    return fields | ({"dtype": "float32"} if "dtype" in fields else {})  # or bfloat16; parameters stay float32
 
 
 def network(args: tuple[str, ...]) -> str:
-    """The topology that the arguments name; the U-Net where they name none.
+    """Return the network that the arguments name: a built-in one, or a "package.module:name"; by default the U-Net.
 
     Raises:
         UserError: they name several.
     """
-    named = [name for name in models.MODELS if name in args]
+    named = [arg for arg in args if arg in models.MODELS or registry.is_path(arg)]
     if len(named) > 1:
         raise UserError(f"config arguments {', '.join(args)}: give one network, not {' and '.join(named)}")
     return named[0] if named else "unet"
 
 
 def _quick(config: ConfigDict, *, keep_backbone: bool) -> None:
-    """Minutes on two CPU cores, nothing to download: a small network on a small part of the embedded data set."""
+    """Make it minutes on two CPU cores, with nothing to download: a small network, a few frames of the embedded set."""
     config.data.name = "streets"
-    config.data.size = (
-        96,
-        192,
-    )  # smaller maps are slower on a CPU: XLA's convolutions need some width
+    config.data.size = (96, 192)  # smaller maps are slower on a CPU: XLA's convolutions need some width
     config.data.streets.train = 400
     config.data.streets.val = 100
     config.data.num_threads = 1
@@ -134,11 +139,12 @@ def _quick(config: ConfigDict, *, keep_backbone: bool) -> None:
 
 
 def parse(arg: str | None, *own: str) -> tuple[str, ...]:
-    """Splits a config file's argument, `quick,resnet50`, and checks its parts.
+    """Split a config file's argument, `quick,resnet50`, and check its parts.
 
     Args:
         arg: what stands after the colon of `--config=FILE:ARG`.
-        *own: the arguments that this config has beside the common ones.
+        *own: the arguments that this config takes besides the common ones; where it takes any, it also takes
+            "package.module:name".
 
     Raises:
         UserError: an unknown part, one given twice, or two encoders.
@@ -146,8 +152,8 @@ def parse(arg: str | None, *own: str) -> tuple[str, ...]:
     args = tuple(part.strip() for part in (arg or "").split(",") if part.strip())
     known = ("quick", *BACKBONES, *own)
     for part in args:
-        if part not in known:
-            raise UserError(f"unknown config argument {part!r}: choose of {', '.join(known)}, joined by commas")
+        if part not in known and not (own and registry.is_path(part)):
+            raise UserError(f"unknown config argument {part!r}: choose from {', '.join(known)}, joined by commas")
         if args.count(part) > 1:
             raise UserError(f"config argument {part!r} is given twice")
     if sum(part in BACKBONES for part in args) > 1:

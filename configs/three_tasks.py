@@ -1,6 +1,8 @@
-"""Three tasks: segmentation, depth and surface normals, which are derived from the depth. How to add one of your own.
+"""Three tasks: segmentation, depth and surface normals, the last derived from the depth. An example of a task of one's own.
 
-python -m mtlflax.main --config=configs/three_tasks.py [:mtan] [,resnet18|resnet50|densenet121] [,quick]
+    python -m mtlflax.main --config=configs/three_tasks.py
+    python -m mtlflax.main --config=configs/three_tasks.py:quick
+    python -m mtlflax.main --config=configs/three_tasks.py:mtan,densenet121
 
 With `:quick` 2m50 on 2 cores of a Xeon, on the embedded data set: mIoU 0.385, depth RMSE 0.0301
 (best constant 0.1078), normals 19.2° off on average.
@@ -9,6 +11,7 @@ With `:quick` 2m50 on 2 cores of a Xeon, on the embedded data set: mIoU 0.385, d
 prediction find it too.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -18,14 +21,14 @@ from ml_collections import ConfigDict
 
 from configs import common
 from mtlflax import models, tasks
-from mtlflax.data import units
+from mtlflax.data.source import Depth, Field
 
 FOCAL = 2265 / 2048  # of Cityscapes' cameras, in widths of the image
 FARTHEST, EDGE = 80.0, 0.1  # metres; the relative step of depth from pixel to pixel that is no surface any more
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
-    """Called by `--config=configs/three_tasks.py:ARG`."""
+    """Return the config of `--config=configs/three_tasks.py:ARG`."""
     args = common.parse(arg, *models.MODELS)
     config = common.get_config({"name": "equal"}, args, model=common.network(args))
     config.tasks = ("segmentation", "depth", "configs.three_tasks:normals")
@@ -34,14 +37,17 @@ def get_config(arg: str | None = None) -> ConfigDict:
     return config
 
 
-def normals(config: Any) -> tasks.Task:
-    """Surface normals, towards the camera: x to the right, y down, z ahead; the loss is 1 − cosine."""
+def normals(config: Any, fields: Mapping[str, Field]) -> tasks.Task:
+    """Return surface normals, towards the camera: x to the right, y down, z ahead; the loss is 1 − cosine."""
+    del config
+    depth = fields["depth"]
+    assert isinstance(depth, Depth)
 
     def truth(batch: Any) -> tuple[jax.Array, jax.Array]:
         """Unit normals [B, H, W, 3] and where there are any, from each pixel's neighbours to the right and below."""
         focal_baseline = batch["focal_baseline"][:, None, None, None]
-        metres = jnp.asarray(units.to_metres(batch["depth"], focal_baseline, config.data.depth))
-        metres = jnp.where((batch["depth"] > 0) & (metres < FARTHEST), metres, 0)
+        metres = jnp.asarray(depth.unit.to_metres(jnp.asarray(batch["depth"]), focal_baseline))
+        metres = jnp.where(depth.measured(batch["depth"]) & (metres < FARTHEST), metres, 0)
         _, height, width, _ = metres.shape
         v, u = jnp.mgrid[:height, :width]
         rays = jnp.stack([(u - width / 2) / (FOCAL * width), (v - height / 2) / (FOCAL * width), jnp.ones_like(u)], -1)
@@ -69,9 +75,10 @@ def normals(config: Any) -> tasks.Task:
     return tasks.dense(
         "normals",
         3,
+        fields=("depth", "focal_baseline"),
         loss=loss,
         metrics={"mean_angle": angle},
         activation=lambda x: x / jnp.sqrt(jnp.sum(jnp.square(x), axis=-1, keepdims=True) + 1e-4),
         truth=lambda batch: np.asarray(truth(batch)[0]),
-        colours=lambda normal: (127.5 * (normal + 1) * np.any(normal != 0, axis=-1, keepdims=True)).astype(np.uint8),
+        colors=lambda normal: (127.5 * (normal + 1) * np.any(normal != 0, axis=-1, keepdims=True)).astype(np.uint8),
     )

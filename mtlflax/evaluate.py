@@ -1,8 +1,8 @@
-"""Whole-set, exact evaluation: every frame once, sums on the device, division once and on the host."""
+"""Exact evaluation on a whole set: every frame once, sums on the device, division once and on the host."""
 
 import math
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -11,10 +11,12 @@ from ml_collections import ConfigDict
 
 from mtlflax import metrics
 from mtlflax.data import loader
-from mtlflax.experiment import Experiment
+from mtlflax.data.source import Field, Source
 from mtlflax.run import signals
+from mtlflax.tasks import Task
 from mtlflax.training import parallel
 from mtlflax.training.step import TrainState, make_evaluation_step
+from mtlflax.training.trunk import Network
 
 
 class Sample(NamedTuple):
@@ -30,21 +32,35 @@ class Sample(NamedTuple):
 
 
 def make_evaluator(
-    experiment: Experiment, source: Any, mesh: Mesh, config: ConfigDict
+    model: Network,
+    tasks: Sequence[Task],
+    source: Source,
+    fields: Mapping[str, Field],
+    mesh: Mesh,
+    config: ConfigDict,
 ) -> Callable[[TrainState], tuple[dict[str, float], Sample]]:
-    """Returns a function that evaluates a state on all of a source; compiled at its first call.
+    """Return a function that evaluates a state on all of a source; it compiles at its first call.
 
-    Its result is `val/task/metric` → value, the same on every process, and this process's first frames
-    (`config.pictures` of them, at most a batch).
+    Args:
+        model: the network.
+        tasks: whose metrics are computed.
+        source: the frames.
+        fields: those that a batch holds.
+        mesh: of the devices.
+        config: the run's: `batch_size`, `parallel`, `pictures`, `data.num_threads`, `data.prefetch`.
+
+    Returns:
+        `evaluate(state)` → (`val/task/metric` → value, the same on every process; this process's first frames,
+        `config.pictures` of them, at most a batch).
     """
     step = parallel.map_step(
-        make_evaluation_step(experiment.model, experiment.tasks),
+        make_evaluation_step(model, tasks),
         mesh,
         via=config.parallel,
         out_specs=(parallel.REPLICATED, parallel.SHARDED),
     )
 
-    # Padding is masked, so that the batch may be larger than the configuration's, to divide among the devices.
+    # Padding is masked, so the batch may be larger than the config's in order to divide among the devices.
     batch_size = math.ceil(config.batch_size / mesh.size) * mesh.size
 
     def evaluate(state: TrainState) -> tuple[dict[str, float], Sample]:
@@ -53,6 +69,7 @@ def make_evaluator(
         waiting = None
         with loader.evaluation_batches(
             source,
+            fields,
             batch_size=batch_size,
             process_index=jax.process_index(),
             process_count=jax.process_count(),
@@ -60,7 +77,7 @@ def make_evaluator(
             prefetch=config.data.prefetch,
         ) as batches:
             for batch in batches:
-                signals.check()
+                signals.raise_pending()
                 arrays = {k: v for k, v in batch.items() if isinstance(v, np.ndarray)}
                 sums, predictions = step(state, parallel.shard_batch(arrays, mesh))
                 if sample is None:
@@ -76,7 +93,7 @@ def make_evaluator(
         totals.add(jax.device_get(waiting))
         results = {
             f"val/{task.name}/{name}": value
-            for task in experiment.tasks
+            for task in tasks
             for name, value in task.metrics(totals.sums[task.name]).items()
         }
         return results, sample

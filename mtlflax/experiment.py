@@ -1,118 +1,217 @@
-"""A configuration, built: the tasks, the network, the optimiser and the weighting that it names."""
+"""From a config to objects: the one place where a config is read.
+
+`build` makes everything that training and evaluation use; `load` finds what prediction needs from a run's record alone.
+"""
 
 import dataclasses
 import functools
-import inspect
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 from ml_collections import ConfigDict
 from ml_collections.config_flags import config_path
 
-from mtlflax import models, tasks, weighting
+from mtlflax import data, models, registry, tasks, weighting
+from mtlflax.data.source import Field, Source
+from mtlflax.data.transforms import Augment
 from mtlflax.errors import UserError
+from mtlflax.models import pretrained
+from mtlflax.run import workdir as workdirs
 from mtlflax.training import parallel
-from mtlflax.training.method import Method, balance_gradients, balance_losses
+from mtlflax.training.gradients import Method, make_method
 from mtlflax.training.step import TrainState, init_state
 
 _DTYPES = ("float32", "bfloat16")
 
 
 @dataclasses.dataclass(frozen=True)
-class Experiment:
-    """What training, evaluation and prediction share.
+class Predictor:
+    """What prediction needs.
 
     Attributes:
+        config: the run's, resolved.
+        fields: what the samples of its data set hold.
         tasks: in the order of the losses.
-        model: the network.
-        steps_per_epoch: updates in an epoch; frames that do not fill a last batch go to the next epoch.
+        model: the Flax module.
+    """
+
+    config: ConfigDict
+    fields: Mapping[str, Field]
+    tasks: tuple[tasks.Task, ...]
+    model: Any
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(H, W) of the images it is trained on."""
+        return (self.config.data.size[0], self.config.data.size[1])
+
+    def init_variables(self) -> dict[str, Any]:
+        """Return the untrained variables; to be traced for their shapes, or jitted."""
+        images = np.zeros((1, *self.size, 3), np.float32)
+        return dict(self.model.init(jax.random.key(self.config.seed), images, train=False))
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment(Predictor):
+    """A config, built: what training and evaluation share.
+
+    Attributes:
+        training: the source of the training frames; not read yet, nor rendered.
+        validation: the source of the validation frames, likewise.
+        augment: what is done to each training sample.
+        steps_per_epoch: updates per epoch; frames that do not fill a last batch go to the next epoch.
         total_steps: updates in all.
         schedule: updates so far → learning rate.
         optimizer: of the parameters.
         method: the weighting.
-        size: (H, W) of the images.
-        seed: of the parameters.
     """
 
-    tasks: tuple[tasks.Task, ...]
-    model: Any
+    training: Source
+    validation: Source
+    augment: Augment
     steps_per_epoch: int
     total_steps: int
     schedule: optax.Schedule
     optimizer: optax.GradientTransformation
     method: Method
-    size: tuple[int, int]
-    seed: int
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What a run records about its data, and what must not change when it is resumed."""
+        return {
+            "num_train": len(self.training),
+            "num_val": len(self.validation),
+            "train_frames": data.describe(self.training),
+            "val_frames": data.describe(self.validation),
+        }
+
+    @property
+    def batch_fields(self) -> dict[str, Field]:
+        """The fields that a batch holds: the image, and what the tasks read."""
+        names = ["image", *(name for task in self.tasks for name in task.fields)]
+        return {name: self.fields[name] for name in dict.fromkeys(names)}
 
     def init(self, encoder: Any = None) -> TrainState:
-        """The state at step 0: from scratch, or with the pretrained variables of an encoder."""
+        """Return the state at step 0: from scratch, or with the pretrained variables of an encoder."""
         return init_state(
             self.model,
             self.optimizer,
             self.method,
             num_tasks=len(self.tasks),
             size=self.size,
-            seed=self.seed,
+            seed=self.config.seed,
             encoder=encoder,
         )
 
     def steps(self, epochs: float) -> int:
-        """A duration in steps, at least 1."""
+        """Return a duration in steps, at least 1."""
         return max(1, round(epochs * self.steps_per_epoch))
 
 
-def build(config: ConfigDict, num_frames: int) -> Experiment:
-    """Builds what a configuration names.
+def build(config: ConfigDict) -> Experiment:
+    """Build what a config names, and check all of it before any frame is read or rendered.
 
     Args:
-        config: a run's.
-        num_frames: in the training set.
+        config: from a config file; see `configs/common.py`.
 
     Raises:
-        UserError: a name, an option or a number that does not fit.
+        UserError: a name, an option or a number that does not fit, or a data set that is not there.
     """
+    config = resolve(config)
     try:
         _check_ranges(config)
-        chosen = tasks.from_config(config)
-        if config.parallel not in parallel.MAPPINGS:
-            raise ValueError(f"parallel is {config.parallel!r}: choose {' or '.join(parallel.MAPPINGS)}")
-        steps_per_epoch = max(1, num_frames // config.batch_size)
+        training, validation = (data.open_source(config.data.name, config.data, split) for split in ("train", "val"))
+        network = _network(config, training)
+        steps_per_epoch = max(1, len(training) // config.batch_size)
         total_steps = round(config.epochs * steps_per_epoch)
         if total_steps < 1:
             raise ValueError(f"epochs is {config.epochs}: less than one step")
         schedule = optax.polynomial_schedule(config.optimizer.learning_rate, 0.0, config.optimizer.power, total_steps)
-        model = _model(config.model.to_dict(), chosen)
         experiment = Experiment(
-            tasks=chosen,
-            model=model,
+            **vars(network),
+            training=training,
+            validation=validation,
+            augment=Augment(fields=network.fields, **config.data.augment.to_dict()),
             steps_per_epoch=steps_per_epoch,
             total_steps=total_steps,
             schedule=schedule,
             optimizer=_optimizer(config.optimizer, schedule),
-            method=_method(config.weighting.to_dict(), model, len(chosen), steps_per_epoch),
-            size=(config.data.size[0], config.data.size[1]),
-            seed=config.seed,
+            method=_method(config.weighting.to_dict(), network.model, len(network.tasks), steps_per_epoch),
         )
-        metrics = [f"val/{task.name}/{name}" for task in chosen for name in _metric_names(task)]
-        if config.best.metric not in metrics:
-            raise ValueError(f"best.metric is {config.best.metric!r}: choose one of {', '.join(metrics)}")
-        jax.eval_shape(experiment.init)  # modules check their options when they are first called
-        if config.batch_size == 1:  # a map of one pixel cannot be normalised: then training says so, here
-            images = jax.ShapeDtypeStruct((1, *experiment.size, 3), np.float32)
-            alone = model.clone(axis_name=None)
-            variables = jax.eval_shape(alone.init, jax.random.key(0), images)
-            train = functools.partial(alone.apply, train=True, mutable=["batch_stats"])
-            jax.eval_shape(train, variables, images)
+        _check_best(config, experiment)
+        _check_shapes(experiment)
     except (ValueError, TypeError) as error:
-        raise UserError(f"configuration: {error}") from error
+        raise UserError(f"config: {error}") from error
     return experiment
 
 
+def load(workdir: str | Path) -> Predictor:
+    """Find a run's tasks and network again from what the run has recorded, without its data set.
+
+    Raises:
+        UserError: there is no run, or something that it names cannot be found any more.
+    """
+    record = workdirs.load(Path(workdir))
+    try:
+        return _network(ConfigDict(record["config"]), data.source.from_json(record["fields"]))
+    except (ValueError, TypeError, KeyError) as error:
+        raise UserError(f"{Path(workdir) / 'config.json'}: {error}") from error
+
+
+def resolve(config: ConfigDict) -> ConfigDict:
+    """Return a copy in which everything that a config may leave open is decided.
+
+    `data.name` and `data.root` become those of a data set, by `data.resolve`. `model.pretrained`, if it is "auto",
+    becomes the hub's weights of the backbone, or, on `streets`, '': from scratch; if it is a file, its absolute path.
+
+    Raises:
+        UserError: the root names no data set.
+    """
+    config = config.copy_and_resolve_references()
+    try:
+        name, root = data.resolve(config.data.name, config.data.root)
+    except ValueError as error:
+        raise UserError(f"config: data: {error}") from error
+    config.data.name, config.data.root = name, str(root or "")
+    if config.model.pretrained == "auto":
+        config.model.pretrained = pretrained.DEFAULTS.get(config.model.backbone, "") if name == "cityscapes" else ""
+    elif config.model.pretrained and not pretrained.is_name(config.model.pretrained):
+        config.model.pretrained = str(Path(config.model.pretrained).expanduser().absolute())
+    return config
+
+
+def open_encoder(config: ConfigDict) -> tuple[dict[str, Any] | None, str]:
+    """Return the pretrained variables that a resolved config starts from, or None, and where they come from, in words.
+
+    Raises:
+        UserError: they cannot be read, or belong to another encoder.
+    """
+    source, backbone = config.model.pretrained, config.model.backbone
+    if not source:
+        return None, "from scratch"
+    try:
+        variables, origin = pretrained.load(source, backbone)
+    except UserError as error:
+        raise UserError(
+            f"config: model.pretrained: {error}.\n"
+            f"Give a file with a {backbone}'s weights (torchvision's, timm's or Hugging Face's; .pth, .safetensors or "
+            ".npz) as --config.model.pretrained=FILE, or train from scratch with --config.model.pretrained=''"
+        ) from error
+    return variables, f"from {origin}"
+
+
+def _network(config: ConfigDict, source: Source | Mapping[str, Field]) -> Predictor:
+    fields = source if isinstance(source, Mapping) else source.fields
+    chosen = tasks.from_config(config, fields, missing=getattr(source, "missing", {}))
+    return Predictor(config, fields, chosen, _model(config.model.to_dict(), chosen))
+
+
 def _check_ranges(config: ConfigDict) -> None:
-    """Raises ValueError, naming the key, for a number that no run can have."""
+    """Raise ValueError, naming the key, for a number that no run can have."""
     least = {
         "batch_size": 1,
         "log_every": 1,
@@ -124,40 +223,43 @@ def _check_ranges(config: ConfigDict) -> None:
         "data.num_workers": 0,
         "data.prefetch": 1,
         "losses.auxiliary": 0,
-        "data.streets.train": 1,
-        "data.streets.val": 1,
-        "data.streets.seed": 0,
     }
     for key, bound in least.items():
         value = config_path.get_value(key, config)
         if not bound <= value < float("inf"):
-            raise ValueError(f"{key} is {value}: give a number from {bound} on")
+            raise ValueError(f"{key} is {value}: must be at least {bound}")
     for key in ("epochs", "evaluate_every", "checkpoint.every", "optimizer.learning_rate"):
         value = config_path.get_value(key, config)
         if not 0 < value < float("inf"):
-            raise ValueError(f"{key} is {value}: give a positive number")
+            raise ValueError(f"{key} is {value}: must be positive")
     if not 0 <= config.seed < 2**31:
-        raise ValueError(f"seed is {config.seed}: give a number from 0 on, below {2**31}")
+        raise ValueError(f"seed is {config.seed}: must be at least 0 and below {2**31}")
     size = config.data.size
     if len(size) != 2 or min(size) < 1:
-        raise ValueError(f"data.size is {tuple(size)}: give (height, width), once")
-    if config.model.dtype not in _DTYPES:
+        raise ValueError(f"data.size is {tuple(size)}: give one (height, width)")
+    if config.model.get("dtype", "float32") not in _DTYPES:
         raise ValueError(f"model.dtype is {config.model.dtype!r}: choose {' or '.join(_DTYPES)}")
     if config.best.mode not in ("max", "min"):
         raise ValueError(f"best.mode is {config.best.mode!r}: choose max or min")
+    if config.parallel not in parallel.MAPPINGS:
+        raise ValueError(f"parallel is {config.parallel!r}: choose {' or '.join(parallel.MAPPINGS)}")
 
 
-def _metric_names(task: tasks.Task) -> list[str]:
-    """All metrics that a task can have: those of sums in which everything occurs once."""
-    pixels = jax.ShapeDtypeStruct((1, 2, 2, task.channels), jnp.float32)
-    batch = {
-        "segmentation": jax.ShapeDtypeStruct((1, 2, 2), jnp.uint8),
-        "depth": jax.ShapeDtypeStruct((1, 2, 2, 1), jnp.float32),
-        "focal_baseline": jax.ShapeDtypeStruct((1,), jnp.float32),
-        "mask": jax.ShapeDtypeStruct((1,), jnp.float32),
-    }
-    sums = jax.eval_shape(task.sums, pixels, batch)
-    return list(task.metrics(jax.tree.map(lambda x: np.ones(x.shape, x.dtype), sums)))
+def _check_best(config: ConfigDict, experiment: Experiment) -> None:
+    known = [f"val/{task.name}/{name}" for task in experiment.tasks for name in task.metric_names(experiment.fields)]
+    if config.best.metric not in known:
+        raise ValueError(f"best.metric is {config.best.metric!r}: choose from {', '.join(known)}")
+
+
+def _check_shapes(experiment: Experiment) -> None:
+    """Trace what is called first in a run: modules check their options only then."""
+    jax.eval_shape(experiment.init)
+    if experiment.config.batch_size == 1:  # BatchNorm refuses a batch that ends as one pixel
+        images = jax.ShapeDtypeStruct((1, *experiment.size, 3), np.float32)
+        alone = experiment.model.clone(axis_name=None)
+        variables = jax.eval_shape(alone.init, jax.random.key(0), images)
+        train = functools.partial(alone.apply, train=True, mutable=["batch_stats"])
+        jax.eval_shape(train, variables, images)
 
 
 def _model(options: dict[str, Any], chosen: tuple[tasks.Task, ...]) -> Any:
@@ -191,24 +293,15 @@ def _optimizer(config: ConfigDict, schedule: optax.Schedule) -> optax.GradientTr
 
 
 def _method(options: dict[str, Any], model: Any, num_tasks: int, steps_per_epoch: int) -> Method:
-    """The weighting. A method that counts epochs is told how long one is; one that learns, by which rule."""
+    """The weighting; a method that counts epochs is told how long one is."""
     name = options.pop("name")
-    factory = (weighting.loss_balancing.METHODS | weighting.gradient_balancing.METHODS).get(name)
-    takes = inspect.signature(factory).parameters if factory else {}
-    if "steps_per_epoch" in takes:
-        options.setdefault("steps_per_epoch", steps_per_epoch)
-    if "optimizer" in takes and "learning_rate" in options:
-        learning_rate = options.pop("learning_rate")
-        if not 0 < learning_rate < float("inf"):
-            raise ValueError(f"weighting.learning_rate is {learning_rate}: give a positive number")
-        options["optimizer"] = optax.adam(learning_rate)
-    try:
-        if name in weighting.gradient_balancing.METHODS:
-            return balance_gradients(name, model, num_tasks=num_tasks, **options)
-        if factory is None:
-            raise ValueError(f"unknown weighting {name!r}: choose one of {', '.join(weighting.names())}")
-        return balance_losses(name, **options)
-    except ValueError as error:
-        if isinstance(error.__cause__, TypeError):  # an option that it does not have: only the name was changed
-            raise ValueError(f"{error} (another method takes another config: configs/weighting.py:{name})") from error
-        raise
+    factory = weighting.find(registry.find(name, weighting.METHODS, what="weighting"))
+    known = weighting.options(factory)
+    if surplus := options.keys() - known.keys():  # only the name was changed
+        raise ValueError(
+            f"weighting.{min(surplus)} is no option of {name} (another method takes another config: "
+            f"configs/weighting.py:{name})"
+        )
+    if "steps_per_epoch" in known and options.get("steps_per_epoch") is None:
+        options["steps_per_epoch"] = steps_per_epoch
+    return make_method(factory, model, num_tasks=num_tasks, **options)

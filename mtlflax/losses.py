@@ -200,7 +200,8 @@ def _mask_segmentation(logits: Array, labels: Array, ignore: int) -> tuple[Array
         raise ValueError(f"logits {logits.shape} do not fit labels {labels.shape}")
     valid = labels != ignore
     known = (labels >= 0) & (labels < logits.shape[-1])
-    filling = jnp.where(valid, jnp.nan, 0.0)
+    # NaN is made only where a label is wrong: with JAX_DEBUG_NANS, any other would stop a run that is right.
+    filling = jnp.where(valid & ~known, jnp.nan, 0.0)
     logits = jnp.where((valid & known)[..., None], logits, filling[..., None])
     classes = lax.broadcasted_iota(jnp.int32, logits.shape, 3)
     own_class = (labels[..., None].astype(jnp.int32) == classes) & valid[..., None]

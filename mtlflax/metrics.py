@@ -14,13 +14,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mtlflax.data import units
-
 Array = jax.Array
 
-# Predictions below it count as this much in `rmse_log`, `log10` and the δs of the trained unit. It
-# is the smallest measurement there is in the default unit, code 1 ("infinitely far") of Cityscapes.
-FLOOR = 1 / units.MAX_CODE
+# Predictions below this count as this much in ratios and logarithms: the smallest measurement in Cityscapes' default
+# unit, the code 1 of 65535.
+FLOOR = 1 / 65535
 
 
 class Totals:
@@ -150,106 +148,87 @@ def pixel_accuracy(confusion: np.ndarray) -> float:
 # Depth -------------------------------------------------------------------------------------------
 
 
-def depth_sums(prediction: Array, target: Array, focal_baseline: Array, *, unit: str) -> dict[str, Array]:
-    """Sums, over a batch, of everything that `depth_metrics` needs.
+def depth_sums(prediction: Array, target: Array, valid: Array, comparable: Array) -> dict[str, Array]:
+    """Sum, over a batch, everything that `depth_metrics` needs.
 
     Args:
-        prediction: float [B, H, W, 1], in `unit`.
-        target: float [B, H, W, 1], in `unit`; pixels count where it is finite and above 0.
-        focal_baseline: float [B], pixels × metres at full width, 0 where unknown: such frames are
-            left out of the sums in metres, unless the unit needs no camera.
-        unit: one of `units.UNITS`.
+        prediction: float [B, H, W, 1].
+        target: float [B, H, W, 1], in the same unit.
+        valid: bool [B, H, W, 1]: the pixels that count.
+        comparable: bool [B, H, W, 1]: those of them whose ratio to the truth means something: not "infinitely far".
 
     Returns:
-        A sum for each image row, [H], float32 (`count` and `delta...`: int32), so that float32 only
-        has to hold a row's sum; the host adds the rows. Names ending in `_metres` are over
-        pixels whose true depth lies in `MIN_METRES` to `MAX_METRES` of `depth_units`, with the
-        prediction, converted to metres, clipped to the same range.
+        A sum for each image row, [H], float32 (counts: int32), so that float32 only has to hold a row's sum; the host
+        adds the rows.
 
     Raises:
-        ValueError: unknown unit, or prediction and target differ in shape.
+        ValueError: prediction and target differ in shape.
     """
     if prediction.shape != target.shape:
         raise ValueError(f"prediction {prediction.shape} does not fit target {target.shape}")
-    camera = focal_baseline[:, None, None, None]
-    measured = (target > 0) & (target < jnp.inf)
-    sums = _depth_sums(prediction, target, measured)
-
-    near, far = units.MIN_METRES, units.MAX_METRES
-    true = units.to_metres(target, camera, unit)
-    # An unknown camera, 0, makes every true depth 0 metres: out of range.
-    in_range = measured & (true >= near) & (true <= far)
-    guess = jnp.clip(units.to_metres(prediction, camera, unit), near, far)
-    metres = _depth_sums(guess, true, in_range)
-    return sums | {f"{name}_metres": sum_ for name, sum_ in metres.items()}
-
-
-def _depth_sums(prediction: Array, target: Array, valid: Array) -> dict[str, Array]:
     prediction = jnp.where(valid, prediction, 1).astype(jnp.float32)
     target = jnp.where(valid, target, 1).astype(jnp.float32)
     error = prediction - target
     positive = jnp.maximum(prediction, FLOOR)
     ratio = jnp.maximum(positive / target, target / positive)
-    values = {
+    of_valid = {
         "count": valid,
         "target": target,
         "squared_target": jnp.square(target),
         "absolute": jnp.abs(error),
         "squared": jnp.square(error),
+        "absolute_relative_all": jnp.abs(error) / target,
+    }
+    of_comparable = {
+        "comparable": comparable,
         "absolute_relative": jnp.abs(error) / target,
         "squared_relative": jnp.square(error) / target,
         "squared_log": jnp.square(jnp.log(positive / target)),
         "absolute_log10": jnp.abs(jnp.log10(positive / target)),
         **{f"delta{k}": ratio < 1.25**k for k in (1, 2, 3)},
     }
-    return {
-        name: jnp.sum(jnp.where(valid, value, jnp.zeros_like(value)), axis=(0, 2, 3)) for name, value in values.items()
+
+    def rows(value: Array, counts: Array) -> Array:
+        return jnp.sum(jnp.where(counts, value, jnp.zeros_like(value)), axis=(0, 2, 3))
+
+    return {name: rows(value, valid) for name, value in of_valid.items()} | {
+        name: rows(value, comparable) for name, value in of_comparable.items()
     }
 
 
 def depth_metrics(totals: Mapping[str, np.ndarray]) -> dict[str, float]:
-    """Reads depth figures from the totals of `depth_sums`.
+    """Read depth figures from the totals of `depth_sums`.
 
-    | name | over the pixels, with e = prediction − truth |
+    | name | with e = prediction − truth |
     |---|---|
-    | `rmse`, `mae` | √ mean e², mean abs(e) |
-    | `abs_rel`, `sq_rel` | mean abs(e) / truth, mean e² / truth |
+    | `rmse`, `mae` | √ mean e², mean abs(e), over the valid pixels |
+    | `rmse_constant` | the best constant's `rmse`: the standard deviation of the truth |
+    | `abs_rel`, `sq_rel` | mean abs(e) / truth, mean e² / truth, over the comparable pixels, as all below |
     | `rmse_log`, `log10` | √ mean (ln ratio)², mean abs(log10 ratio), ratio = prediction / truth |
     | `delta1`, `delta2`, `delta3` | fraction with max(ratio, 1 / ratio) < 1.25, 1.25², 1.25³ |
-    | `rmse_constant` | the best constant's `rmse`: the standard deviation of the truth |
 
-    Each is given in the trained unit and, with `_metres` behind its name, in metres (which pixels:
-    see `depth_sums`). Where the logarithm or the ratio is taken, predictions below `FLOOR` count
-    as `FLOOR`; everywhere else they count as they are.
+    Where the logarithm or the ratio is taken, predictions below `FLOOR` count as `FLOOR`; everywhere else they count as
+    they are.
 
     Args:
         totals: `Totals.sums`, rows added up or not.
 
     Returns:
-        Figures by name. Those without a single pixel are left out, as JSON has no NaN; a NaN that
-        the network predicted stays one.
+        Figures by name. Those without a single pixel are left out, as JSON has no NaN; a NaN that the network
+        predicted stays one.
     """
     totals = {name: np.sum(rows) for name, rows in totals.items()}
+    count, comparable = totals["count"], totals["comparable"]
     figures: dict[str, float] = {}
-    for suffix in ("", "_metres"):
-        count = totals[f"count{suffix}"]
-        if count == 0:
-            continue
-        mean = {
-            name.removesuffix(suffix): total / count
-            for name, total in totals.items()
-            if name.endswith("_metres") == bool(suffix)
-        }
-        variance = mean["squared_target"] - mean["target"] ** 2
-        values = {
-            "rmse": np.sqrt(mean["squared"]),
-            "mae": mean["absolute"],
-            "abs_rel": mean["absolute_relative"],
-            "sq_rel": mean["squared_relative"],
-            "rmse_log": np.sqrt(mean["squared_log"]),
-            "log10": mean["absolute_log10"],
-            **{f"delta{k}": mean[f"delta{k}"] for k in (1, 2, 3)},
-            "rmse_constant": np.sqrt(max(variance, 0.0)),
-        }
-        figures |= {f"{name}{suffix}": float(value) for name, value in values.items()}
+    if count:
+        mean, square = totals["target"] / count, totals["squared_target"] / count
+        figures["rmse"] = float(np.sqrt(totals["squared"] / count))
+        figures["mae"] = float(totals["absolute"] / count)
+        figures["rmse_constant"] = float(np.sqrt(max(square - mean**2, 0.0)))
+    if comparable:
+        figures["abs_rel"] = float(totals["absolute_relative"] / comparable)
+        figures["sq_rel"] = float(totals["squared_relative"] / comparable)
+        figures["rmse_log"] = float(np.sqrt(totals["squared_log"] / comparable))
+        figures["log10"] = float(totals["absolute_log10"] / comparable)
+        figures |= {f"delta{k}": float(totals[f"delta{k}"] / comparable) for k in (1, 2, 3)}
     return figures

@@ -1,165 +1,135 @@
-"""Pictures in, maps out.
+"""Predict maps from pictures.
 
     python -m mtlflax.predict --workdir=DIR --images='photos/*.png' --out=DIR
 
-For each picture NAME, of any size, as the run's tasks allow: `NAME_segmentation.png` (class colours),
-`NAME_trainids.png` (8-bit class ids), `NAME_depth.png` (16-bit, metres × 256, 0 = unknown or beyond 255 m),
-`NAME_depth_color.png` and `NAME_overlay.png` (the picture with the class colours, or else the depth's, over it).
+Files written for each picture NAME, at the picture's own size, as far as the run's tasks give them:
+
+    NAME_segmentation.png   8-bit RGB    the classes in their colors
+    NAME_trainids.png       8-bit gray   the classes' ids (Cityscapes: train ids 0 to 18)
+    NAME_depth.png          16-bit gray  metres × 256; 0 = unknown, or beyond 255 m
+    NAME_depth_color.png    8-bit RGB    the depth in colors, near to far
+    NAME_overlay.png        8-bit RGB    the picture under the class colors (without classes: the depth's)
+    NAME_depth_metres.npy   float32      with --raw: metres; infinity = infinitely far
+
+A task of your own is written as NAME_<task>.png, in its colors, unless it says otherwise. If two pictures have the same
+name, their folders or suffixes become part of NAME.
 """
 
 import argparse
-import collections
-import glob
-import os
+import math
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import jax
 import jax.numpy as jnp
 import numpy as np
-from ml_collections import ConfigDict
 from tqdm import tqdm
 
+from mtlflax import command_line, experiment
 from mtlflax.data import photo
+from mtlflax.data.source import Image
 from mtlflax.errors import UserError
-from mtlflax.experiment import Experiment, build
-from mtlflax.run import workdir as runs
+from mtlflax.experiment import Predictor
+from mtlflax.files import plain_errors
+from mtlflax.run import picture_files
 from mtlflax.run.checkpoint import Checkpoints
-from mtlflax.run.files import plain_errors
 from mtlflax.run.map_files import FOCAL_BASELINE, write_maps
-from mtlflax.training import parallel
-from mtlflax.training.step import TrainState, normalise
+from mtlflax.training.step import normalise
 
-_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
-# Longer pictures than this many times their width, or the other way round, are skipped: memory grows with the aspect.
+# Pictures longer than this many times their width, or the other way round, are skipped: memory grows with the aspect.
 _MAX_ASPECT = 8
 
 
-def restore(workdir: str | Path) -> tuple[Experiment, ConfigDict, TrainState]:
-    """Restores a run's best checkpoint (or its newest, where none has competed) on one device.
+class Run(NamedTuple):
+    """A trained run, as far as prediction and export need it.
 
-    Returns:
-        The experiment, its configuration, and the state.
+    Attributes:
+        network: its tasks and its model.
+        step: of the checkpoint.
+        variables: `params` and `batch_stats`, on one device.
+    """
+
+    network: Predictor
+    step: int
+    variables: dict[str, Any]
+
+
+def load(folder: str | Path) -> Run:
+    """Load the best checkpoint of a workdir, or the latest if none has a score.
+
+    Only the network is built, and only its variables are restored: the optimizer and the weighting of the run may be
+    unknown here, and its data set is not looked for.
 
     Raises:
-        UserError: no run there, or none of its checkpoints can be read.
+        UserError: there is no run, its network cannot be built, or no checkpoint can be restored.
     """
-    workdir = Path(workdir)
-    known = runs.load(workdir)
-    config = ConfigDict(known["config"])
-    experiment = build(config, known["facts"]["num_train"])
-    checkpoints = Checkpoints(workdir, read_only=True)
-    step = checkpoints.best_step or checkpoints.latest_step
-    if step is None:
-        raise UserError(f"{workdir} has no checkpoint: train it first")
-    sharding = parallel.replicated(parallel.make_mesh(1))
-    state = checkpoints.restore(step, jax.jit(experiment.init, out_shardings=sharding)())
-    return experiment, config, state
+    network = experiment.load(folder)
+    device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    shapes = jax.eval_shape(network.init_variables)
+    like = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device),
+        {"params": shapes["params"], "batch_stats": shapes.get("batch_stats", {})},
+    )
+    step, variables = Checkpoints(Path(folder), read_only=True).restore_best(like, variables_only=True)
+    return Run(network, step, variables)
 
 
-def load(
-    workdir: str | Path,
-) -> tuple[Experiment, ConfigDict, Callable[[Any], dict[str, jax.Array]]]:
-    """Loads a run's network, as `restore` does.
+def make_predict(run: Run) -> Callable[[jax.Array], dict[str, jax.Array]]:
+    """Return a function from images, uint8 [B, H, W, 3] RGB, to predictions: task → float32 [B, H, W, channels].
 
-    Returns:
-        The experiment, its configuration, and a function from images, uint8 [B, H, W, 3] RGB, to predictions: task →
-        float32 [B, H, W, channels]. It is compiled for each new shape of its input.
-
-    Raises:
-        UserError: no run there, or none of its checkpoints can be read.
+    It is compiled for each new shape of its input.
     """
-    experiment, config, state = restore(workdir)
-    variables = {"params": state.params, "batch_stats": state.batch_stats}
 
     @jax.jit
     def predict(images: jax.Array) -> dict[str, jax.Array]:
-        outputs = experiment.model.apply(variables, normalise(images), train=False)
-        return {task.name: task.activation(outputs[task.name]) for task in experiment.tasks}
+        outputs = run.network.model.apply(run.variables, normalise(images), train=False)
+        return {task.name: task.activation(outputs[task.name]) for task in run.network.tasks}
 
-    return experiment, config, predict
+    return predict
 
 
 def predict_picture(
-    picture: np.ndarray, predict: Callable[[Any], dict[str, jax.Array]], size: tuple[int, int]
+    picture: np.ndarray,
+    predict: Callable[[jax.Array], dict[str, jax.Array]],
+    size: tuple[int, int],
+    aspect: float | None = None,
 ) -> dict[str, np.ndarray]:
-    """Predicts one picture at the size the network was trained at.
+    """Predict one picture at the size the network was trained at.
 
     Args:
         picture: uint8 [H, W, 3], RGB.
-        predict: from `load`.
-        size: (H, W) of the training images, made from frames twice as wide as high. The picture is scaled as those
-            frames were, by its height; its width follows, to a multiple of 32.
+        predict: from `make_predict`.
+        size: (H, W) of the training images. The picture is scaled as the frames were that they were made from, by its
+            height; its width follows, to a multiple of 32.
+        aspect: width / height of those frames; None = W / H.
 
     Returns:
         Task → float32 [h, w, channels], of that size: `map_files.enlarge` makes them the picture's.
     """
     full_height, full_width = picture.shape[:2]
     height = size[0]
-    width = max(32, round(full_width / full_height * size[1] / 2 / 32) * 32)
+    stretch = size[1] / (aspect * height) if aspect else 1.0
+    width = max(32, round(full_width / full_height * height * stretch / 32) * 32)
     shrinking = height * width < full_height * full_width
     small = cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA if shrinking else cv2.INTER_LINEAR)
     maps = jax.device_get(predict(jnp.asarray(small[None])))
     return {task: values[0] for task, values in maps.items()}
 
 
-def find_pictures(pattern: str) -> list[Path]:
-    """The pictures of a folder, or those that a glob pattern names, sorted.
-
-    Raises:
-        UserError: there are none.
-    """
-    if Path(pattern).is_file():  # before it is taken for a pattern: names may hold brackets
-        found = [Path(pattern)]
-    elif Path(pattern).is_dir():
-        found = [p for p in Path(pattern).iterdir() if p.suffix.lower() in _SUFFIXES]
-    else:
-        # glob.glob and not Path.glob: a pattern may start at the root, and folders in it may be patterns too.
-        found = [Path(p) for p in glob.glob(pattern, recursive=True) if Path(p).is_file()]  # noqa: PTH207 (see above)
-    if not found:
-        raise UserError(f"--images: no pictures at {pattern!r}: give a folder or a quoted pattern like 'photos/*.png'")
-    return sorted(found)
-
-
-def _names(paths: Sequence[Path]) -> list[str]:
-    """What each picture's maps are called: its name, with its ending and folders where others share it."""
-    stems = collections.Counter(path.stem for path in paths)
-    common = Path(os.path.commonpath([path.resolve().parent for path in paths]))
-    return [
-        path.stem if stems[path.stem] == 1 else "_".join(path.resolve().relative_to(common).parts) for path in paths
-    ]
-
-
-def _read(path: Path) -> np.ndarray:
-    """A picture as uint8 [H, W, 3] RGB; UserError where it cannot be read or is of no use."""
-    picture = photo.read(path)
-    height, width = picture.shape[:2]
-    if max(height, width) > _MAX_ASPECT * min(height, width):
-        raise UserError(f"{path}: {height}×{width} is no picture of a street")
-    return picture
-
-
 def main(argv: Sequence[str]) -> int:
-    """The command line; returns the exit code: 1 where a file could not be read."""
-    parser = argparse.ArgumentParser("python -m mtlflax.predict", description=__doc__.splitlines()[0])
-    parser.add_argument("--workdir", type=Path, required=True, help="a run's folder")
-    parser.add_argument("--images", required=True, help="a folder, or a quoted pattern: 'photos/*.png'")
-    parser.add_argument("--out", type=Path, required=True, help="where the maps are written")
-    parser.add_argument(
-        "--focal_baseline",
-        type=float,
-        default=FOCAL_BASELINE,
-        help="focal length (pixels, of the picture scaled to 1024 pixels height) × the training set's stereo baseline "
-        "(m): what turns a predicted disparity into metres; default: Cityscapes' first rig. Networks trained on metres "
-        "or inverse metres have no use for it",
-    )
-    options = parser.parse_args(argv)
-    found = find_pictures(options.images)
-    names = _names(found)
-    experiment, config, predict = load(options.workdir)
+    """Run the command; return the exit code: 1 if a picture was skipped."""
+    options = _parse(argv)
+    found, passed_over = picture_files.find(str(options.images))
+    names = picture_files.output_names(found)
+    if not options.images.is_file():
+        _check_out(options.out, found, names)
+    run = load(options.workdir)
+    network, predict = run.network, make_predict(run)
+    image = network.fields["image"]
+    aspect = image.aspect if isinstance(image, Image) else None
     with plain_errors(options.out):
         options.out.mkdir(parents=True, exist_ok=True)
     skipped = 0
@@ -171,18 +141,64 @@ def main(argv: Sequence[str]) -> int:
             bar.write(f"skipped {error}", file=sys.stderr)
             skipped += 1
             continue
-        maps = predict_picture(picture, predict, tuple(config.data.size))
-        write_maps(picture, maps, experiment, config, options.out / name, options.focal_baseline)
+        maps = predict_picture(picture, predict, network.size, aspect)
+        write_maps(picture, maps, network.tasks, options.out / name, options.focal_baseline, raw=options.raw)
         if not sys.stderr.isatty():
             print(f"{path} done", file=sys.stderr, flush=True)
-    print(f"{len(found) - skipped} pictures done, {skipped} skipped; maps in {options.out}")
+    done = len(found) - skipped
+    summary = f"{done} picture{'' if done == 1 else 's'} done, {skipped} skipped; maps in {options.out}"
+    print(f"{summary} ({picture_files.describe(passed_over)})" if passed_over else summary)
     return 1 if skipped else 0
 
 
-if __name__ == "__main__":
+def _parse(argv: Sequence[str]) -> argparse.Namespace:
+    parser = command_line.Parser("mtlflax.predict", __doc__)
+    path = command_line.path
+    parser.add_argument("--workdir", type=path, required=True, metavar="DIR", help="the run to predict with")
+    parser.add_argument("--images", type=path, required=True, help="a folder, or a quoted pattern: 'photos/*.png'")
+    parser.add_argument("--out", type=path, required=True, metavar="DIR", help="where the maps are written")
+    parser.add_argument(
+        "--focal_baseline",
+        type=_positive,
+        default=FOCAL_BASELINE,
+        metavar="NUMBER",
+        help="focal length (in pixels, of the picture scaled to a height of 1024 pixels) × the training set's stereo "
+        "baseline (in metres): turns a predicted disparity into metres. Default: %(default)s, of Cityscapes' first "
+        "camera. Networks trained on metres or inverse metres do not use it",
+    )
+    parser.add_argument("--raw", action="store_true", help="write NAME_depth_metres.npy too")
+    return parser.parse_args(argv)
+
+
+def _positive(text: str) -> float:
     try:
-        sys.exit(main(sys.argv[1:]))
-    except UserError as error:
-        sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
-        sys.exit(130)
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not 0 < number < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a positive number")
+    return number
+
+
+def _check_out(out: Path, found: Sequence[Path], names: Sequence[Path]) -> None:
+    """Raise UserError if a map would be written where pictures were found: next time it would be taken for one."""
+    targets = {(out / name).parent.resolve() for name in names}
+    for path in found:
+        if path.parent.resolve() in targets:
+            raise UserError(
+                f"--out={out} is where --images finds pictures ({path}): give another folder, because the same command "
+                "would take the maps for pictures the next time"
+            )
+
+
+def _read(path: Path) -> np.ndarray:
+    """Read a picture as uint8 [H, W, 3] RGB; UserError if it cannot be read or is too elongated."""
+    picture = photo.read(path)
+    height, width = picture.shape[:2]
+    if max(height, width) > _MAX_ASPECT * min(height, width):
+        raise UserError(f"{path}: {height}×{width} is too elongated for a picture of a street")
+    return picture
+
+
+if __name__ == "__main__":
+    command_line.run(main)

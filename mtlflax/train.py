@@ -1,36 +1,34 @@
-"""Trains and evaluates one configuration in one workdir, from start to end."""
+"""Train and evaluate one config in one workdir, from start to end."""
 
-import itertools
 import math
 import time
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
-import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from mtlflax import configuration
+from mtlflax import data
+from mtlflax import experiment as experiments
 from mtlflax.data import loader
-from mtlflax.data.transforms import Augment
 from mtlflax.errors import UserError
-from mtlflax.evaluate import Sample, make_evaluator
-from mtlflax.experiment import Experiment, build
-from mtlflax.run import parameter_table, signals
-from mtlflax.run import workdir as runs
+from mtlflax.evaluate import make_evaluator
+from mtlflax.experiment import Experiment
+from mtlflax.files import write_text
+from mtlflax.run import parameter_table, signals, summary
+from mtlflax.run import workdir as workdirs
 from mtlflax.run.checkpoint import Checkpoints
-from mtlflax.run.files import plain_errors, write_json
 from mtlflax.run.metric_writer import MetricWriter
 from mtlflax.run.progress import Progress, format_seconds
-from mtlflax.tasks import pictures
+from mtlflax.run.training_log import TrainingLog
 from mtlflax.training import parallel
-from mtlflax.training.step import make_train_step
+from mtlflax.training.step import TrainState, make_train_step
 
 
 def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict[str, float]:
-    """Trains, going on from the workdir's last checkpoint where there is one.
+    """Train; resume from the latest checkpoint in `workdir` if there is one.
 
     Args:
         config: from a config file; see `configs/common.py`.
@@ -47,77 +45,50 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict[str, flo
 
 
 def evaluate_checkpoint(config: ConfigDict, workdir: str | Path) -> dict[str, float]:
-    """Evaluates the workdir's best checkpoint, by `config.best`, or its newest where none has competed.
+    """Evaluate the best checkpoint in `workdir`, by `config.best`, or the latest if none has competed.
 
-    Writes `results.json` and returns and raises as `train_and_evaluate`.
+    `batch_size` may differ from the run's: it changes no result. Writes `results.json` and returns and raises as
+    `train_and_evaluate`.
     """
     workdir = Path(workdir)
-    runs.load(workdir)  # a clear error where there is no run
-    setup = _set_up(config, begun=True)
-    runs.compare(setup.config, workdir, free=("batch_size",), **setup.facts)
+    record = workdirs.load(workdir)
+    batch_size = config.batch_size
+    config = config.copy_and_resolve_references()
+    config.batch_size = record["config"]["batch_size"]  # so that epochs are the run's
+    experiment = experiments.build(config)
+    workdirs.compare(experiment.config, workdir, **experiment.facts)
     checkpoints = Checkpoints(workdir, read_only=True)
-    step = checkpoints.best_step or checkpoints.latest_step
-    if step is None:
-        raise UserError(f"{workdir} has no checkpoint to evaluate: train it first")
-    state = checkpoints.restore(step, _init(setup))
-    _say(f"evaluating {checkpoints.directory / str(step)}")
-    evaluate = make_evaluator(setup.experiment, setup.validation, setup.mesh, setup.config)
-    results, _ = evaluate(state)
-    _say(_summary(results, step, workdir))
-    _write_results(workdir, setup, step, results)
-    return results
-
-
-class _Setup(NamedTuple):
-    config: ConfigDict  # resolved
-    mesh: Mesh
-    training: Any
-    validation: Any
-    augment: Augment
-    experiment: Experiment
-    encoder: tuple[Any, str]  # pretrained variables or None, and where they are from
-    facts: dict[str, Any]
-
-
-def _set_up(config: ConfigDict, *, begun: bool) -> _Setup:
-    asked_for = config.data.name == "streets"
-    config = configuration.resolve(config)
     mesh = parallel.make_mesh()
-    build(config, num_frames=2**31)  # names what is wrong before any data is read or rendered
-    augment = configuration.augmentation(config)
-    encoder = (None, "from a checkpoint") if begun else configuration.open_encoder(config)
-    _say(configuration.describe_data(config, asked_for=asked_for))
-    training = configuration.open_data(config, "train")
-    validation = configuration.open_data(config, "val")
-    experiment = build(config, len(training))
-    facts = {
-        "num_train": len(training),
-        "num_val": len(validation),
-        "train_frames": configuration.describe_frames(training),
-        "val_frames": configuration.describe_frames(validation),
-    }
-    kind = mesh.devices.flat[0].device_kind
-    _say(f"{len(training)} training and {len(validation)} validation frames; {mesh.size} × {kind}")
-    _say(f"encoder: {config.model.backbone}, {encoder[1]}")
-    return _Setup(config, mesh, training, validation, augment, experiment, encoder, facts)
-
-
-def _init(setup: _Setup) -> Any:
-    # Made where it is used, not copied there.
-    return jax.jit(setup.experiment.init, out_shardings=parallel.replicated(setup.mesh))(setup.encoder[0])
+    _open(experiment, config.data.name, mesh)
+    step, state = checkpoints.restore_best(_init(experiment, mesh))
+    _say(f"evaluating {checkpoints.directory / str(step)}")
+    config.batch_size = batch_size
+    evaluate = make_evaluator(
+        experiment.model, experiment.tasks, experiment.validation, experiment.batch_fields, mesh, config
+    )
+    results, _ = evaluate(state)
+    _say(summary.summary(experiment.tasks, results, step, workdir))
+    _write_results(workdir, experiment, step, results)
+    return results
 
 
 def _train(config: ConfigDict, workdir: Path, stack: ExitStack) -> dict[str, float]:
     started = time.monotonic()
 
     # ---------------------------------------------------------------- data, network, steps
-    if jax.process_index() == 0:
-        stack.enter_context(runs.only_run(workdir))
-    setup = _set_up(config, begun=runs.begun(workdir))
-    config, mesh, training, validation, augment, experiment, encoder, facts = setup
-    configuration.check_batch_size(config, mesh.size)
-    runs.record(config, workdir, encoder=encoder[1], **facts)
-    total = experiment.total_steps
+    first_process = jax.process_index() == 0
+    if first_process:
+        stack.enter_context(workdirs.lock(workdir))
+    resuming = workdirs.has_checkpoint(workdir)
+    experiment = experiments.build(config)
+    mesh = parallel.make_mesh()
+    _check_batch_size(experiment.config, mesh.size)
+    encoder, origin = (None, "from a checkpoint") if resuming else experiments.open_encoder(experiment.config)
+    fields = data.source.to_json(experiment.fields)
+    workdirs.record(experiment.config, workdir, fields=fields, encoder=origin, **experiment.facts)
+    _open(experiment, config.data.name, mesh)
+    _say(f"encoder: {experiment.config.model.backbone}, {origin}")
+    config, total = experiment.config, experiment.total_steps
     evaluate_every = experiment.steps(config.evaluate_every)
     checkpoint_every = experiment.steps(config.checkpoint.every)
     train_step = parallel.map_step(
@@ -127,40 +98,41 @@ def _train(config: ConfigDict, workdir: Path, stack: ExitStack) -> dict[str, flo
         out_specs=(parallel.REPLICATED, parallel.REPLICATED),
         donate_state=True,
     )
-    evaluate = make_evaluator(experiment, validation, mesh, config)
+    evaluate = make_evaluator(
+        experiment.model, experiment.tasks, experiment.validation, experiment.batch_fields, mesh, config
+    )
 
-    # ---------------------------------------------------------------- state: resumed, or fresh
+    # ---------------------------------------------------------------- state: resumed, or at step 0
     checkpoints = Checkpoints(workdir, keep=config.checkpoint.keep)
     stack.callback(checkpoints.close)
-    state = _init(setup)
-    if jax.process_index() == 0:
-        with plain_errors(workdir):
-            (workdir / "parameters.txt").write_text(parameter_table.parameter_table(state.params) + "\n")
+    state = _init(experiment, mesh, encoder)
+    if first_process:
+        write_text(workdir / "parameters.txt", parameter_table.parameter_table(state.params) + "\n")
     _say(parameter_table.module_table(state.params))
-    first_step = checkpoints.latest_step or 0
+    first_step, state = checkpoints.restore_latest(state) or (0, state)
     if first_step:
-        state = checkpoints.restore(first_step, state)
-        _say(f"going on from {checkpoints.directory / str(first_step)}")
+        _say(f"resuming from {checkpoints.directory / str(first_step)}")
     if config.best.from_epoch > config.epochs:
         _say(
             f"NOTE: no checkpoint competes for the best: best.from_epoch is {config.best.from_epoch:g}, of "
-            f"{config.epochs:g} epochs; evaluation and prediction will take the newest"
+            f"{config.epochs:g} epochs; evaluation and prediction will take the latest"
         )
     _say(f"training to step {total} ({config.epochs:g} epochs of {experiment.steps_per_epoch} steps) in {workdir}")
 
     # ---------------------------------------------------------------- the loop
-    stack.enter_context(signals.held_back())
-    progress = Progress(total, initial=first_step, batch_size=config.batch_size, enabled=jax.process_index() == 0)
+    stack.enter_context(signals.deferred())
+    progress = Progress(total, initial=first_step, batch_size=config.batch_size, enabled=first_process)
     stack.callback(progress.close)
-    writer = MetricWriter(workdir, step=first_step, enabled=jax.process_index() == 0)
+    writer = MetricWriter(workdir, step=first_step, enabled=first_process)
     stack.callback(writer.close)
-    log = _Log(setup, checkpoints, writer, progress)
+    log = TrainingLog([task.name for task in experiment.tasks], experiment.schedule, checkpoints, writer, progress)
     batches = stack.enter_context(
         loader.train_batches(
-            training,
+            experiment.training,
+            experiment.batch_fields,
             batch_size=config.batch_size,
             seed=config.seed,
-            augment=augment,
+            augment=experiment.augment,
             start_step=first_step,
             process_index=jax.process_index(),
             process_count=jax.process_count(),
@@ -174,7 +146,7 @@ def _train(config: ConfigDict, workdir: Path, stack: ExitStack) -> dict[str, flo
     # The order matters: evaluate and save the state of this step, and only then take the next batch. So a checkpoint of
     # step n stands for n batches taken and for all that was written up to n, and resuming is exact.
     for step in range(first_step, total + 1):
-        signals.check()
+        signals.raise_pending()
         if step > first_step:
             evaluating = step == total or step % evaluate_every == 0
             if evaluating or step % checkpoint_every == 0:
@@ -189,10 +161,10 @@ def _train(config: ConfigDict, workdir: Path, stack: ExitStack) -> dict[str, flo
                         raise
                     writer.scalars(step, results)
                     if config.pictures:
-                        writer.picture(step, "val", _panel(experiment, sample))
-                    _write_results(workdir, setup, step, results)
-                    progress.write(f"step {step}: " + _headline(results))
-                    score = _score(setup, step, results)
+                        writer.picture(step, "val", summary.panel(experiment.tasks, *sample))
+                    _write_results(workdir, experiment, step, results)
+                    progress.write(f"step {step}: " + summary.headline(experiment.tasks, results))
+                    score = _score(experiment, step, results)
                 checkpoints.save(step, state, config=config.to_dict(), score=score)
         if step == total:
             break
@@ -205,144 +177,72 @@ def _train(config: ConfigDict, workdir: Path, stack: ExitStack) -> dict[str, flo
         if step == first_step:  # the one that compiles
             jax.block_until_ready(metrics)
             progress.write(f"train step compiled in {time.monotonic() - began:.0f}s")
+            progress.update(step + 1)
         log.add(step + 1, metrics)
         if step % config.log_every == 0:
             log.read(step)
-        progress.update(step + 1)
 
     # ---------------------------------------------------------------- the end
     checkpoints.wait()
     progress.close()
     if not results:  # the run was at its end when this process started
         results, _ = evaluate(state)
-        _write_results(workdir, setup, total, results)
-    _say(_summary(results, total, workdir))
+        _write_results(workdir, experiment, total, results)
+    _say(summary.summary(experiment.tasks, results, total, workdir))
     if (best := checkpoints.best_step) is not None:
         _say(f"best {config.best.metric}: step {best}, in {checkpoints.directory / str(best)}")
     _say(f"took {format_seconds(time.monotonic() - started)}")
     return results
 
 
-class _Log:
-    """The metrics of the steps under way: they leave the device a window at a time, and are checked on the way."""
+def _open(experiment: Experiment, asked_for: str, mesh: Mesh) -> None:
+    """Say which data set this is, so that nobody takes one for another, and make it ready to be read."""
+    config = experiment.config
+    if config.data.name == "streets":
+        how = "For Cityscapes set CITYSCAPES_DATASET or --config.data.root to the folder of leftImg8bit, gtFine, …"
+        if asked_for == "streets":
+            how = "The config asks for it: data.name is streets (as with the argument quick)."
+        rule = "=" * 110
+        _say(f"{rule}\nDATA: streets, the embedded data set of rendered scenes: NOT Cityscapes.\n      {how}\n{rule}")
+    else:
+        where = f" at {config.data.root}" if config.data.root else ""
+        _say(f"DATA: {config.data.name}{where}, read at {tuple(config.data.size)}")
+    for source in (experiment.training, experiment.validation):
+        if prepare := getattr(source, "prepare", None):
+            prepare()
+    counts = f"{len(experiment.training)} training and {len(experiment.validation)} validation frames"
+    _say(f"{counts}; {mesh.size} × {mesh.devices.flat[0].device_kind}")
+    for note in data.check_truth(experiment.training, {task.name: task.fields for task in experiment.tasks}):
+        _say(f"NOTE: {note}")
 
-    def __init__(self, setup: _Setup, checkpoints: Checkpoints, writer: MetricWriter, progress: Progress) -> None:
-        self._names = [task.name for task in setup.experiment.tasks]
-        self._schedule = setup.experiment.schedule
-        self._checkpoints, self._writer, self._progress = checkpoints, writer, progress
-        self._pending: list[tuple[int, dict[str, jax.Array]]] = []
 
-    def add(self, step: int, metrics: dict[str, jax.Array]) -> None:
-        """Takes the metrics of a step just dispatched, and waits for the step two before."""
-        self._pending.append((step, metrics))
-        if len(self._pending) > 2:  # bounds what is under way, without ever waiting for the newest
-            jax.block_until_ready(self._pending[-3][1])
+def _init(experiment: Experiment, mesh: Mesh, encoder: Any = None) -> TrainState:
+    # Made where it is used, not copied there.
+    return jax.jit(experiment.init, out_shardings=parallel.replicated(mesh))(encoder)
 
-    def read(self, through: int) -> None:
-        """Writes the mean over the steps up to `through` that were not yet read.
 
-        Raises:
-            UserError: one of them is not finite.
-        """
-        ready = [entry for entry in self._pending if entry[0] <= through]
-        if not ready:
-            return
-        self._pending = self._pending[len(ready) :]
-        window = jax.device_get([metrics for _, metrics in ready])
-        for (step, _), metrics in zip(ready, window, strict=True):
-            self._check_finite(step, metrics)
-        mean = {key: np.stack([m[key] for m in window]).mean(axis=0, dtype=np.float64) for key in window[0]}
-        scalars: dict[str, float] = {}
-        for key, kind in (("losses", "loss"), ("weights", "weight"), ("task_gradient_norms", "task_gradient_norm")):
-            if key in mean:
-                scalars |= {f"train/{kind}/{n}": v for n, v in zip(self._names, mean[key].tolist(), strict=True)}
-        if "cosines" in mean:
-            for (i, a), (j, b) in itertools.combinations(enumerate(self._names), 2):
-                scalars[f"train/cosine/{a}/{b}"] = float(mean["cosines"][i, j])
-        scalars |= {
-            "train/gradient_norm": float(mean["gradient_norm"]),
-            "train/learning_rate": float(self._schedule(through - 1)),
-            "train/images_per_second": self._progress.images_per_second,
-        }
-        self._writer.scalars(through, scalars)
-        parts = [f"{name} {loss:.4f}" for name, loss in zip(self._names, mean["losses"], strict=True)]
-        if "weights" in mean:
-            parts = [f"{part} ×{weight:.2f}" for part, weight in zip(parts, mean["weights"], strict=True)]
-        self._progress.describe(" · ".join(parts))
-
-    def _check_finite(self, step: int, metrics: dict[str, np.ndarray]) -> None:
-        bad = [
-            f"the loss of {name} is {loss}"
-            for name, loss in zip(self._names, metrics["losses"], strict=True)
-            if not np.isfinite(loss)
-        ]
-        if not bad and not np.isfinite(metrics["gradient_norm"]):
-            bad = [f"the gradient's norm is {metrics['gradient_norm']}, with finite losses"]
-        if not bad:
-            return
-        self._checkpoints.wait()
-        last = self._checkpoints.latest_step
-        where = "there is none yet" if last is None else str(self._checkpoints.directory / str(last))
+def _check_batch_size(config: ConfigDict, num_devices: int) -> None:
+    if config.batch_size % num_devices:
         raise UserError(
-            f"step {step}: {' and '.join(bad)}. Training stopped.\n"
-            f"The last good checkpoint: {where}\n"
-            "A lower --config.optimizer.learning_rate (with a new --workdir) is the usual cure."
+            f"config.batch_size is {config.batch_size}: must be a multiple of the number of devices, {num_devices}"
         )
+
+
+def _score(experiment: Experiment, step: int, results: dict[str, float]) -> float | None:
+    """Return what this evaluation counts for the best checkpoint: more is better; None outside the range of epochs."""
+    best = experiment.config.best
+    value = results.get(best.metric, math.nan)  # a class may be in neither the truth nor the predictions
+    if step < round(best.from_epoch * experiment.steps_per_epoch) or math.isnan(value):
+        return None
+    return value if best.mode == "max" else -value
+
+
+def _write_results(workdir: Path, experiment: Experiment, step: int, results: dict[str, float]) -> None:
+    if jax.process_index() == 0:
+        facts = {"epoch": step / experiment.steps_per_epoch, "data": experiment.config.data.name}
+        summary.write_results(workdir, step, results, **facts, num_val=len(experiment.validation))
 
 
 def _say(text: str) -> None:
     if jax.process_index() == 0:
         print(text, flush=True)
-
-
-def _score(setup: _Setup, step: int, results: dict[str, float]) -> float | None:
-    """What this evaluation counts for the best checkpoint: more is better; None outside the range of epochs."""
-    best = setup.config.best
-    value = results.get(best.metric, math.nan)  # a class may be in neither the truth nor the predictions
-    if step < round(best.from_epoch * setup.experiment.steps_per_epoch) or math.isnan(value):
-        return None
-    return value if best.mode == "max" else -value
-
-
-def _write_results(workdir: Path, setup: _Setup, step: int, results: dict[str, float]) -> None:
-    if jax.process_index() == 0:
-        facts = {"step": step, "epoch": step / setup.experiment.steps_per_epoch}
-        facts |= {"data": setup.config.data.name, "num_val": len(setup.validation)}
-        write_json(workdir / "results.json", facts | results)
-
-
-def _panel(experiment: Experiment, sample: Sample) -> np.ndarray:
-    """A row a frame: the image, and for each task the truth and the prediction."""
-    truths = {task.name: np.asarray(task.truth(sample.batch)) for task in experiment.tasks}
-    rows = []
-    for i, image in enumerate(sample.batch["image"]):
-        row = [image]
-        for task in experiment.tasks:
-            row += [task.colours(truths[task.name][i]), task.colours(sample.predictions[task.name][i])]
-        rows.append(row)
-    return pictures.panel(rows)
-
-
-_HEADLINES = ("val/segmentation/miou", "val/depth/rmse", "val/depth/rmse_constant")
-
-
-def _headline(results: dict[str, float]) -> str:
-    return "  ".join(f"{name} {results[name]:.4f}" for name in _HEADLINES if name in results) + _nothing(results)
-
-
-def _nothing(results: dict[str, float]) -> str:
-    """Says of which tasks the validation set has no truth at all."""
-    deciding = {"segmentation": "val/segmentation/miou", "depth": "val/depth/rmse"}
-    empty = [task for task, name in deciding.items() if math.isnan(results.get(name, 0))]
-    return f"\nNOTE: no pixel of the validation set has a truth of {' or '.join(empty)}" if empty else ""
-
-
-def _summary(results: dict[str, float], step: int, workdir: Path) -> str:
-    lines = [f"\nstep {step}:"]
-    lines += [f"  {name:<26} {results[name]:.4f}" for name in _HEADLINES if name in results]
-    if results.get("val/depth/rmse_constant", 0) > 0:
-        share = results["val/depth/rmse"] / results["val/depth/rmse_constant"]
-        lines.append(f"  (depth RMSE is {share:.2f} of the best constant predictor's)")
-    lines += [_nothing(results).strip()] if _nothing(results) else []
-    lines.append(f"everything is in {workdir}: results.json, metrics.jsonl, pictures/, tensorboard/, checkpoints/")
-    return "\n".join(lines)

@@ -1,16 +1,39 @@
-"""What holds for every test: strict JAX, a few simulated devices, parsed flags."""
+"""What holds for every test: strict JAX, a few simulated devices, a cache of compiled programs, parsed flags."""
 
+import itertools
 import os
 import signal
+from pathlib import Path
+
+import absl.flags
+import pytest
 
 # Before jax starts: four simulated devices, so that every test can map over 1, 2 or 4 of them.
 os.environ.setdefault("JAX_NUM_CPU_DEVICES", "4")
 os.environ["JAX_NUMPY_RANK_PROMOTION"] = "raise"
 
-import absl.flags
+# A compiled program is stored once, for the other worker, for the commands that tests start, and for the next run.
+# (jax_compilation_cache_max_size would read the whole folder at each new program: `pytest_configure` trims it instead.)
+COMPILED = Path(os.environ.get("MTLFLAX_TEST_CACHE") or "~/.cache/mtlflax/compiled").expanduser()
+COMPILED_LIMIT = 2 << 30  # bytes; a run of the whole suite adds less than half of it
+os.environ["JAX_COMPILATION_CACHE_DIR"] = str(COMPILED)
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 
 # Grain reads absl flags when it starts worker processes, and outside absl.app nobody has parsed them.
 absl.flags.FLAGS.mark_as_parsed()
 
 # A shell that starts the tests in the background has them ignore Ctrl-C, which some send to themselves and others.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Delete the oldest compiled programs above the limit, once for all workers."""
+    if hasattr(config, "workerinput"):
+        return
+    entries = [(path.stat(), path) for path in COMPILED.glob("*-cache")]
+    entries.sort(key=lambda entry: entry[0].st_mtime, reverse=True)
+    sizes = itertools.accumulate(status.st_size for status, _ in entries)
+    for (_, path), size in zip(entries, sizes, strict=True):
+        if size > COMPILED_LIMIT:
+            path.unlink(missing_ok=True)

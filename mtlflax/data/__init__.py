@@ -1,40 +1,73 @@
 """Data sources, augmentation and the input pipeline: NumPy, OpenCV and Grain, never a JAX array."""
 
+import hashlib
 import os
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
+import numpy as np
+
+from mtlflax import registry
+from mtlflax.data import source
+from mtlflax.data.source import Depth, Field, Image, Labels, Map, Source
 from mtlflax.errors import UserError
 
-if TYPE_CHECKING:
-    from mtlflax.data.loader import Source
-
-NAMES = ("cityscapes", "streets")
 ROOT_VARIABLE = "CITYSCAPES_DATASET"  # as the official scripts have it
+_LOOKED_AT = 32  # frames, in `check_truth`
+
+
+def _cityscapes(config: Any, split: str) -> Source:
+    from mtlflax.data.cityscapes import Cityscapes
+
+    if not config.root:
+        raise UserError(f"data.root is empty: give the root of Cityscapes, or {ROOT_VARIABLE}")
+    return Cityscapes(config.root, split, size=tuple(config.size), depth=config.depth, classes=config.classes)
+
+
+def _streets(config: Any, split: str) -> Source:
+    from mtlflax.data.streets import Streets
+
+    return Streets(
+        split,
+        size=tuple(config.size),
+        depth=config.depth,
+        classes=config.classes,
+        length=config.streets[split],
+        seed=config.streets.seed,
+        cache="auto",
+    )
+
+
+# Name → function from `config.data` and a split, "train" or "val", to a source.
+SOURCES: dict[str, Callable[[Any, str], Source]] = {"cityscapes": _cityscapes, "streets": _streets}
 
 
 def resolve(name: str, root: str | os.PathLike[str] | None = None) -> tuple[str, str | None]:
-    """Decides which data set a config means.
+    """Decide which data set a config means.
 
     Args:
-        name: "streets", the embedded data set; or "cityscapes" (or "auto"): Cityscapes where a root
-            is known, else `streets`.
-        root: of Cityscapes; empty or None = the environment variable CITYSCAPES_DATASET.
+        name: "streets", the embedded data set; "cityscapes"; "auto": Cityscapes where a root is known, else `streets`;
+            or "package.module:function".
+        root: of Cityscapes; empty or None = the environment variable CITYSCAPES_DATASET. For a source of your own, as
+            it likes.
 
     Returns:
-        The name of a source and its root, for `get`.
+        The name of a source and its root, for `open_source`.
 
     Raises:
-        UserError: a root is given, here or in the environment, that is not Cityscapes'; or one is
-            given here for `streets`, which has none.
+        UserError: a root is given, here or in the environment, that is not Cityscapes'; or one is given here for
+            `streets`, which has none.
         ValueError: unknown name.
     """
     given = os.fspath(root) if root else ""
+    if registry.is_path(name):
+        return name, given
     if name == "streets":
         if given:
             raise UserError(f"data.root is {given}, but data.name is streets: drop one of the two")
         return "streets", None
     if name not in ("auto", "cityscapes"):
-        raise ValueError(f"unknown data set {name!r}: choose one of auto, {', '.join(NAMES)}")
+        raise ValueError(f"unknown data set {name!r}: choose from auto, {', '.join(SOURCES)}, or give module:function")
     origin = "data.root" if given else f"the environment variable {ROOT_VARIABLE}"
     given = given or os.environ.get(ROOT_VARIABLE, "")
     if not given:
@@ -49,42 +82,88 @@ def resolve(name: str, root: str | os.PathLike[str] | None = None) -> tuple[str,
         raise UserError(f"{origin}: {error}") from error
 
 
-def get(
-    name: str,
-    split: str,
-    *,
-    root: str | os.PathLike[str] | None = None,
-    size: tuple[int, int] | None,
-    depth: str = "normalised_disparity",
-    classes: int = 19,
-    **options: Any,
-) -> "Source":
-    """Returns a source of samples by its name.
+def open_source(name: str, config: Any, split: str) -> Source:
+    """Open a split of a data set.
 
     Args:
-        name: "cityscapes" or "streets", as `resolve` gives it.
-        split: "train", "val" or "test".
-        root: of Cityscapes.
-        size: (H, W); for Cityscapes, None = as stored.
-        depth: a unit of `mtlflax.data.units`.
-        classes: 19 or 7.
-        **options: what else this source takes.
+        name: a key of `SOURCES`, or "package.module:function", called as those are.
+        config: `config.data`; a source of your own may have keys of its own there.
+        split: "train" or "val".
 
     Raises:
-        UserError: the data set is not there or not whole, or the size is not one.
-        ValueError: unknown name, unit or number of classes.
+        UserError: the data set is not there or not whole, or what the function returns is no `Source`.
+        ValueError: an option that does not fit.
     """
-    if name == "cityscapes":
-        from mtlflax.data.cityscapes import Cityscapes
+    opened = registry.find(name, SOURCES, what="data set")(config, split)
+    lacking = [
+        attribute for attribute in ("fields", "names", "__len__", "__getitem__") if not hasattr(opened, attribute)
+    ]
+    if lacking:
+        raise UserError(f"data set {name!r}: its {type(opened).__name__} has no {lacking[0]} (see mtlflax.data.source)")
+    if wrong := [key for key, field in opened.fields.items() if not isinstance(field, Field)]:
+        raise UserError(f"data set {name!r}: the field {wrong[0]!r} is not one of mtlflax.data.source's kinds")
+    if not isinstance(opened.fields.get("image"), Image):
+        raise UserError(f"data set {name!r}: declares no field 'image' of the kind Image")
+    if not len(opened):
+        raise UserError(f"data set {name!r}: the split {split} has no frames")
+    return opened
 
-        if not root:
-            raise UserError(f"data.root is empty: give the root of Cityscapes, or {ROOT_VARIABLE}")
-        return Cityscapes(root, split, size=size, depth=depth, classes=classes, **options)
-    if name == "streets":
-        from mtlflax.data.streets import Streets
 
-        if size is None:
-            raise UserError("data.size is None: give (height, width) for streets")
-        options.setdefault("cache", "auto")
-        return Streets(split, size=size, depth=depth, classes=classes, **options)
-    raise ValueError(f"unknown data set {name!r}: choose one of {', '.join(NAMES)}")
+def describe(opened: Source) -> str:
+    """Tell a source's frames from others, wherever they lie: their number, the first, the last, a digest of all names.
+
+    What is in the files is not looked at: it would take minutes.
+    """
+    names = list(opened.names)
+    digest = hashlib.sha256("\n".join(names).encode()).hexdigest()[:12]
+    return f"{len(names)} frames, {names[0]} to {names[-1]}, {digest}"
+
+
+def check_truth(opened: Source, reads: Mapping[str, Sequence[str]]) -> list[str]:
+    """Look for tasks that would train on nothing, in up to 32 frames spread over a source.
+
+    Args:
+        opened: a source, prepared.
+        reads: task → the fields it reads.
+
+    Returns:
+        A note for each task without a single known value in the frames that were looked at.
+
+    Raises:
+        UserError: there is such a task, and these were all frames.
+    """
+    step = max(1, len(opened) // _LOOKED_AT)
+    indices = range(0, len(opened), step)[:_LOOKED_AT]
+    truths = {
+        task: [name for name in names if isinstance(opened.fields[name], Labels | Depth | Map)]
+        for task, names in reads.items()
+    }
+    waiting = {task for task, names in truths.items() if names}
+    for index in indices:
+        if not waiting:
+            break
+        sample = opened[index]
+        waiting = {
+            task for task in waiting if not all(_known(sample.get(name), opened.fields[name]) for name in truths[task])
+        }
+    notes = []
+    for task in sorted(waiting):
+        message = f"no {' or '.join(truths[task])} in the {len(indices)} training frames looked at"
+        if len(indices) == len(opened):
+            raise UserError(f"the task {task} would train on nothing: {message}, which are all there are")
+        notes.append(f"{message} (of {len(opened)}): does the task {task} have any truth?")
+    return notes
+
+
+def _known(values: np.ndarray | None, field: Field) -> bool:
+    """Whether a frame has a value that says something."""
+    if values is None:
+        return False
+    if isinstance(field, Depth):
+        return bool(np.any(field.measured(values)))
+    if np.isnan(field.fill):
+        return not bool(np.all(np.isnan(values)))
+    return bool(np.any(values != field.fill))
+
+
+__all__ = ["ROOT_VARIABLE", "SOURCES", "check_truth", "describe", "open_source", "resolve", "source"]

@@ -7,16 +7,15 @@
 import json
 import os
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 from absl import logging
 
 from mtlflax.data import labels, png, units
+from mtlflax.data.source import Depth, Field, Image, Labels, Number, Sample
 from mtlflax.errors import UserError
-
-Sample = dict[str, Any]
 
 _IMAGE_ENDING = "_leftImg8bit.png"
 _PACKAGES = {
@@ -35,36 +34,37 @@ class _Frame(NamedTuple):
 
 
 def check_root(root: str | os.PathLike[str]) -> Path:
-    """Returns `root` with ~ expanded, or raises UserError where it is not a Cityscapes tree."""
+    """Return `root` with ~ expanded, or raise UserError where it is not a Cityscapes tree."""
     path = Path(root).expanduser()
     if not path.is_dir():
         raise UserError(f"{path}: there is no such folder; give the root of Cityscapes")
     if not (path / "leftImg8bit").is_dir():
         raise UserError(
-            f"{path}: is not the root of Cityscapes, since it has no folder leftImg8bit;"
-            " give the folder in which leftImg8bit, gtFine and disparity lie"
+            f"{path}: is not the root of Cityscapes: it has no folder leftImg8bit;"
+            " give the folder that holds leftImg8bit, gtFine and disparity"
         )
     return path
 
 
 class Cityscapes:
-    """The frames of one split, in the order of their names: a random-access source.
+    """The frames of one split, in the order of their names: a `Source`.
 
     `source[i]` is a dict of
 
     * `image`: uint8 [H, W, 3], RGB;
     * `segmentation`: uint8 [H, W], 0 to classes − 1, 255 = ignore (all of it in the split `test`);
     * `depth`: float32 [H, W, 1] in the chosen unit, 0 = no measurement;
-    * `focal_baseline`: float32, the frame's own fx × baseline in pixels × metres at full width; 0
-      where there is no folder `camera`;
+    * `focal_baseline`: float32, the frame's own fx × baseline in pixels × metres at full width; 0 where there is no
+      folder `camera`;
     * `name`: str, `{city}_{sequence}_{frame}`.
 
-    Pictures are resized by area (linearly when enlarged), labels and disparities take the pixel
-    under the centre, so that nothing is mixed and all stay aligned. `depth` keeps its values: a
-    disparity stays in pixels at full width.
+    A tree without the folder `gtFine` has no field `segmentation`, one without `disparity` no `depth`: `missing` says
+    what to unpack. Images are resized by area (linearly when enlarged); labels and disparities take the pixel under the
+    center, so that nothing is mixed and all stay aligned. `depth` keeps its values: a disparity stays in pixels at full
+    width.
 
-    The constructor lists folders and opens no file. Reading a frame raises UserError, naming the
-    file, where it is missing, broken, of the wrong kind or of another size than its picture.
+    The constructor lists folders and opens no file. Reading a frame raises UserError, naming the file, where it is
+    missing, broken, of the wrong kind or of another size than its image.
     """
 
     def __init__(
@@ -76,13 +76,13 @@ class Cityscapes:
         depth: str = "normalised_disparity",
         classes: int = 19,
     ):
-        """Checks the folders and lists the frames.
+        """Check the folders and list the frames.
 
         Args:
-            root: the folder in which leftImg8bit, gtFine, disparity and camera lie.
+            root: the folder that holds leftImg8bit, gtFine, disparity and camera.
             split: "train", "val", "test" or another that is there.
             size: (H, W) of what is returned; None = as stored.
-            depth: a unit of `mtlflax.data.units`.
+            depth: a unit, a key of `mtlflax.data.units.UNITS`.
             classes: 19 (train ids, from `_labelTrainIds.png` where it is there) or 7 (categories).
 
         Raises:
@@ -92,20 +92,32 @@ class Cityscapes:
         self._root = check_root(root)
         self._split = split
         self._size = _check_size(size)
-        self._unit = units.check(depth)
         self._classes = classes
         self._lut = labels.lut(classes)
-        for kind in ("leftImg8bit", "gtFine", "disparity"):
-            self._check_folder(kind)
-        self._has_camera = self._folder("camera").is_dir()
-        if not self._has_camera:
-            if depth in ("inverse_metres", "metres"):
+        self._unit = units.get(depth)
+        self._check_folder("leftImg8bit")
+        self._kinds = [kind for kind in ("gtFine", "disparity", "camera") if self._folder(kind).is_dir()]
+        has_depth = "disparity" in self._kinds
+        if has_depth and "camera" not in self._kinds:
+            if not self._unit.stereo:
                 self._check_folder("camera")
             logging.warning(
                 "%s: there is no such folder, so depth cannot be reported in metres (unpack %s)",
                 self._folder("camera"),
                 _PACKAGES["camera"],
             )
+        truths: dict[str, tuple[str, Field]] = {
+            "segmentation": ("gtFine", Labels(labels.table(classes), labels.IGNORE)),
+            "depth": ("disparity", Depth(self._unit)),
+        }
+        self.fields: dict[str, Field] = {"image": Image(aspect=2.0)}
+        self.missing: dict[str, str] = {}  # field → why this tree lacks it
+        for name, (kind, field) in truths.items():
+            if kind in self._kinds:
+                self.fields[name] = field
+            else:
+                self.missing[name] = self._no_folder(kind)
+        self.fields["focal_baseline"] = Number()
         self._frames = self._list_frames()
 
     @property
@@ -120,28 +132,29 @@ class Cityscapes:
         frame = self._frames[index]
         image_path = self._path(frame, "leftImg8bit", _IMAGE_ENDING)
         image = png.read(image_path, "8-bit RGB")
-        label_path = self._path(frame, "gtFine", frame.labels)
-        label = png.read(label_path, "8-bit gray")
-        codes_path = self._path(frame, "disparity", "_disparity.png")
-        codes = png.read(codes_path, "16-bit gray")
-        for path, pixels in ((label_path, label), (codes_path, codes)):
-            if pixels.shape != image.shape[:2]:
-                raise UserError(
-                    f"{path}: is {_shape(pixels)} pixels, but its picture {image_path.name} is"
-                    f" {_shape(image)}: restore the original files"
-                )
-        if self._size is not None:
-            image = _resize(image, self._size, exact=False)
-            label = _resize(label, self._size, exact=True)
-            codes = _resize(codes, self._size, exact=True)
-        focal_baseline = self._focal_baseline(frame) if self._has_camera else 0.0
-        return {
-            "image": image,
-            "segmentation": self._segmentation(label, label_path),
-            "depth": units.codes_to_unit(codes, focal_baseline, self._unit)[..., None],
-            "focal_baseline": np.float32(focal_baseline),
-            "name": frame.name,
-        }
+        focal_baseline = self._focal_baseline(frame) if "camera" in self._kinds else 0.0
+        sample: Sample = {"image": self._resized(image, exact=False)}
+        if "gtFine" in self._kinds:
+            path = self._path(frame, "gtFine", frame.labels)
+            label = self._truth(path, "8-bit gray", image, image_path)
+            sample["segmentation"] = self._segmentation(label, path)
+        if "disparity" in self._kinds:
+            path = self._path(frame, "disparity", "_disparity.png")
+            codes = self._truth(path, "16-bit gray", image, image_path)
+            sample["depth"] = units.codes_to_unit(codes, focal_baseline, self._unit.name)[..., None]
+        return sample | {"focal_baseline": np.float32(focal_baseline), "name": frame.name}
+
+    def _truth(self, path: Path, kind: str, image: np.ndarray, image_path: Path) -> np.ndarray:
+        pixels = png.read(path, kind)
+        if pixels.shape != image.shape[:2]:
+            raise UserError(
+                f"{path}: is {_shape(pixels)} pixels, but its image {image_path.name} is"
+                f" {_shape(image)}: restore the original files"
+            )
+        return self._resized(pixels, exact=True)
+
+    def _resized(self, pixels: np.ndarray, *, exact: bool) -> np.ndarray:
+        return pixels if self._size is None else _resize(pixels, self._size, exact=exact)
 
     def _folder(self, kind: str) -> Path:
         return self._root / kind / self._split
@@ -150,15 +163,17 @@ class Cityscapes:
         return self._folder(kind) / frame.city / (frame.name + ending)
 
     def _check_folder(self, kind: str) -> None:
+        if not self._folder(kind).is_dir():
+            raise UserError(self._no_folder(kind))
+
+    def _no_folder(self, kind: str) -> str:
         folder = self._folder(kind)
-        if folder.is_dir():
-            return
         there = ", ".join(s for s in ("train", "val", "test") if (folder.parent / s).is_dir())
         hint = f"; {folder.parent} has {there}" if there else ""
-        raise UserError(f"{folder}: there is no such folder{hint}: unpack {_PACKAGES[kind]} into {self._root}")
+        return f"{folder}: there is no such folder{hint}: unpack {_PACKAGES[kind]} into {self._root}"
 
     def _list_frames(self) -> list[_Frame]:
-        # One listing a folder: on a network disk, asking for each file would take minutes.
+        # One listing per folder: on a network disk, asking for each file would take minutes.
         frames: list[_Frame] = []
         missing: list[Path] = []
         for city in sorted(_listed(self._folder("leftImg8bit"))):
@@ -171,11 +186,11 @@ class Cityscapes:
                 train_ids = self._classes == 19 and name + _TRAIN_IDS in targets
                 frame = _Frame(city, name, _TRAIN_IDS if train_ids else _LABEL_IDS)
                 frames.append(frame)
-                if name + frame.labels not in targets:
+                if "gtFine" in self._kinds and name + frame.labels not in targets:
                     missing.append(self._path(frame, "gtFine", frame.labels))
-                if name + "_disparity.png" not in disparities:
+                if "disparity" in self._kinds and name + "_disparity.png" not in disparities:
                     missing.append(self._path(frame, "disparity", "_disparity.png"))
-                if self._has_camera and name + "_camera.json" not in cameras:
+                if "camera" in self._kinds and name + "_camera.json" not in cameras:
                     missing.append(self._path(frame, "camera", "_camera.json"))
         if missing:
             more = f" ({len(missing)} files are missing in all)" if len(missing) > 1 else ""

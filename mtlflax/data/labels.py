@@ -10,6 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from mtlflax.data.source import Class
+
 IGNORE = 255
 CATEGORY_NAMES = ("flat", "construction", "object", "nature", "sky", "human", "vehicle")
 
@@ -137,10 +139,6 @@ LABEL_ID_LUT = _lookup(((label.train_id, label.id) for label in _scored), 0)
 TRAIN_NAMES = tuple(label.name for label in _scored)
 TRAIN_COLORS = _constant(label.color for label in _scored)  # uint8 [19, 3]
 TRAIN_TO_CATEGORY = _constant(label.category_id - 1 for label in _scored)  # uint8 [19]
-# uint8 [7, 3]: a category has the colour of its first scored class.
-CATEGORY_COLORS = _constant(
-    next(label.color for label in _scored if label.category == category) for category in CATEGORY_NAMES
-)
 
 
 def _check(classes: int) -> int:
@@ -154,11 +152,10 @@ def lut(classes: int) -> np.ndarray:
     return TRAIN_ID_LUT if _check(classes) == 19 else CATEGORY_LUT
 
 
-def names(classes: int) -> tuple[str, ...]:
-    """Returns the names of the 19 or 7 classes."""
-    return TRAIN_NAMES if _check(classes) == 19 else CATEGORY_NAMES
-
-
-def colors(classes: int) -> np.ndarray:
-    """Returns the colours of the 19 or 7 classes: uint8 [classes, 3], RGB."""
-    return TRAIN_COLORS if _check(classes) == 19 else CATEGORY_COLORS
+def table(classes: int) -> tuple[Class, ...]:
+    """Return the class table of the 19 train ids, whose groups are the categories, or of the 7 categories."""
+    if _check(classes) == 19:
+        return tuple(Class(label.name, label.color, group=label.category, id=label.id) for label in _scored)
+    # A category has the color of its first scored class.
+    colors = {label.category: label.color for label in reversed(_scored)}
+    return tuple(Class(category, colors[category]) for category in CATEGORY_NAMES)

@@ -1,9 +1,9 @@
 """From a source to batches of NumPy arrays, with Grain.
 
-The examples of a run form one endless sequence: position i has its frame (reshuffled each epoch)
-and its random numbers, whatever reads it. Global batch k is the positions from k·B on; with N
-processes, process r takes every N-th of them from the r-th on. So runs on 1 and on N processes see
-the same batches, and resuming at step k is starting there: nothing else needs to be saved.
+The examples of a run form one endless sequence: position i has its frame (reshuffled each epoch) and its random
+numbers, whatever reads it. Global batch k is the positions k·B to k·B + B − 1; of N processes, process r takes every
+N-th of them, from the r-th on. So runs on 1 and on N processes see the same batches, and to resume at step k is to
+start there: nothing else needs to be saved.
 """
 
 import functools
@@ -13,33 +13,22 @@ import os
 import sys
 import threading
 import weakref
-from collections.abc import Callable, Sequence
-from typing import Any, Protocol, Self
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Self
 
 import cv2
 import grain
 import numpy as np
 from absl import flags
 
-from mtlflax.data.labels import IGNORE
+from mtlflax.data.source import Field, Sample, Source
 from mtlflax.errors import UserError
 
-Sample = dict[str, Any]
 Batch = dict[str, Any]
 
 # Grain's threads and processes are the parallelism; OpenCV's own threads in each would fight them.
 # Here, because worker processes import this module too.
 cv2.setNumThreads(0)
-
-_KEYS = ("image", "segmentation", "depth", "focal_baseline")
-
-
-class Source(Protocol):
-    """What holds the frames: any object with a length, and samples by index."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, index: int, /) -> Sample: ...
 
 
 class Batches:
@@ -80,6 +69,7 @@ class Batches:
 
 def train_batches(
     source: Source,
+    fields: Mapping[str, Field],
     *,
     batch_size: int,
     seed: int,
@@ -91,10 +81,11 @@ def train_batches(
     prefetch: int = 4,
     num_workers: int = 0,
 ) -> Batches:
-    """Returns this process's part of the endless sequence of global batches, from a step on.
+    """Return this process's part of the endless sequence of global batches, from a step on.
 
     Args:
         source: of samples; it may be smaller than a batch.
+        fields: those that a batch holds, of those that the source declares.
         batch_size: of all processes together.
         seed: of the order of the frames and of the augmentation.
         augment: applied to each sample, with a random generator of the sample's position.
@@ -108,13 +99,12 @@ def train_batches(
             and `augment` are pickled.
 
     Returns:
-        An iterator over dicts: `image` uint8 [b, H, W, 3], `segmentation` uint8 [b, H, W], `depth`
-        float32 [b, H, W, 1], `focal_baseline` float32 [b], where b is batch_size / process_count.
+        An iterator over dicts: field name → array [b, ...], where b is batch_size / process_count. A field that a
+        sample lacks is filled with the field's "unknown".
 
     Raises:
-        UserError: the batch cannot be divided among the processes, there are no frames, or the seed
-            is negative. While iterating: what reading a frame raises, or frames have different
-            sizes.
+        UserError: the batch cannot be divided among the processes, there are no frames, or the seed is negative. While
+            iterating: what reading a frame raises, or a frame is not as its fields declare.
     """
     if seed < 0:
         raise UserError(f"seed is {seed}: give a number of at least 0")
@@ -125,7 +115,9 @@ def train_batches(
         # processes' samples cost nothing: elements are computed when they are asked for.
         dataset = dataset.random_map(augment)
     # There is no remainder to drop, but without it Grain overflows on the endless length.
-    dataset = dataset[process_index::process_count].batch(local_size, drop_remainder=True, batch_fn=_stack)
+    dataset = dataset[process_index::process_count].batch(
+        local_size, drop_remainder=True, batch_fn=functools.partial(_stack, fields)
+    )
     dataset = dataset[start_step:].to_iter_dataset(_read_options(num_threads, prefetch))
     if num_workers:
         if not flags.FLAGS.is_parsed():  # Grain reads its flags here, even outside absl.app
@@ -143,6 +135,7 @@ def train_batches(
 
 def evaluation_batches(
     source: Source,
+    fields: Mapping[str, Field],
     *,
     batch_size: int,
     process_index: int = 0,
@@ -150,13 +143,14 @@ def evaluation_batches(
     num_threads: int = 4,
     prefetch: int = 4,
 ) -> Batches:
-    """Returns this process's part of one pass over the source: every frame exactly once.
+    """Return this process's part of one pass over the source: every frame exactly once.
 
-    All processes get the same number of batches, all of one size; what is missing at the end is
-    padding: black images without labels or depth, of mask 0.
+    All processes get the same number of batches, all of one size; what is missing at the end is padding: frames of
+    which nothing is known, with mask 0.
 
     Args:
         source: of samples.
+        fields: as in `train_batches`.
         batch_size: of all processes together.
         process_index: which of the processes this is.
         process_count: how many take part.
@@ -171,8 +165,10 @@ def evaluation_batches(
         UserError: as in `train_batches`.
     """
     local_size = _local_size(source, batch_size, process_count)
-    dataset = grain.MapDataset.source(_Padded(source, batch_size))
-    dataset = dataset[process_index::process_count].batch(local_size, batch_fn=_stack_evaluation)
+    dataset = grain.MapDataset.source(_Padded(source, fields, batch_size))
+    dataset = dataset[process_index::process_count].batch(
+        local_size, batch_fn=functools.partial(_stack_evaluation, fields)
+    )
     return Batches(dataset.to_iter_dataset(_read_options(num_threads, prefetch)))
 
 
@@ -197,8 +193,8 @@ def _close(iterators: list[Any]) -> None:
 class _Padded:
     """A source as long as a whole number of batches, with masks."""
 
-    def __init__(self, source: Source, batch_size: int):
-        self._source = source
+    def __init__(self, source: Source, fields: Mapping[str, Field], batch_size: int):
+        self._source, self._fields = source, fields
         self._length = math.ceil(len(source) / batch_size) * batch_size
 
     def __len__(self) -> int:
@@ -211,10 +207,9 @@ class _Padded:
 
     @functools.cached_property
     def _padding(self) -> Sample:
-        like = self._source[0]
-        padding = {key: np.zeros_like(like[key]) for key in _KEYS}
-        padding["segmentation"] += np.uint8(IGNORE)
-        return {**padding, "name": "", "mask": np.float32(0)}
+        size = _size(self._source[0], self._fields)
+        unknown = {name: _unknown(field, size) for name, field in self._fields.items()}
+        return {**unknown, "name": "", "mask": np.float32(0)}
 
 
 def _local_size(source: Source, batch_size: int, process_count: int) -> int:
@@ -232,16 +227,44 @@ def _read_options(num_threads: int, prefetch: int) -> grain.ReadOptions:
     return grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=max(prefetch, num_threads))
 
 
-def _stack(samples: Sequence[Sample]) -> Batch:
-    shapes = {sample["image"].shape[:2] for sample in samples}
-    if len(shapes) > 1:
-        raise UserError(f"frames have different sizes ({', '.join(map(str, sorted(shapes)))}): set data.size")
-    return {key: np.stack([sample[key] for sample in samples]) for key in _KEYS}
+def _stack(fields: Mapping[str, Field], samples: Sequence[Sample]) -> Batch:
+    sizes = {_size(sample, fields) for sample in samples}
+    if len(sizes) > 1:
+        raise UserError(f"frames have different sizes ({', '.join(map(str, sorted(sizes)))}): set data.size")
+    (size,) = sizes
+    return {name: np.stack([_value(s, name, field, size) for s in samples]) for name, field in fields.items()}
 
 
-def _stack_evaluation(samples: Sequence[Sample]) -> Batch:
+def _stack_evaluation(fields: Mapping[str, Field], samples: Sequence[Sample]) -> Batch:
     return {
-        **_stack(samples),
+        **_stack(fields, samples),
         "mask": np.stack([sample["mask"] for sample in samples]),
         "name": [sample["name"] for sample in samples],
     }
+
+
+def _size(sample: Sample, fields: Mapping[str, Field]) -> tuple[int, int]:
+    """(H, W) of a sample's first field that has pixels: the image."""
+    for name, field in fields.items():
+        if field.spatial and name in sample:
+            height, width = np.shape(sample[name])[:2]
+            return height, width
+    raise UserError(f"frame {sample.get('name')!r} has no image")
+
+
+def _value(sample: Sample, name: str, field: Field, size: tuple[int, int]) -> np.ndarray:
+    """A sample's field, checked against its declaration; "unknown" throughout where the sample lacks it."""
+    if name not in sample:
+        return _unknown(field, size)
+    value = np.asarray(sample[name])
+    expected = field.shape(size)
+    if value.shape != expected or value.dtype != field.dtype:
+        raise UserError(
+            f"frame {sample.get('name')!r}: {name} is {value.dtype} {list(value.shape)}, but the data set declares "
+            f"{field.dtype} {list(expected)}"
+        )
+    return value
+
+
+def _unknown(field: Field, size: tuple[int, int]) -> np.ndarray:
+    return np.full(field.shape(size), field.fill, field.dtype)

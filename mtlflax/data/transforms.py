@@ -1,22 +1,19 @@
-"""Random augmentation of one sample, with the geometry that each unit of depth needs.
+"""Random augmentation of one sample, with the geometry that each kind of field needs.
 
-Zooming in by s leaves the camera's intrinsics as they are, so the same picture is that of a scene s
-times nearer: metres are divided by s, disparities and inverse metres multiplied. A mirrored scene
-has the same depths. Colour changes touch the image alone.
+Zooming in by s leaves the camera's intrinsics as they are, so the same picture is that of a scene s times nearer:
+metres are divided by s, disparities and inverse metres multiplied. A mirrored scene has the same depths. Color changes
+touch images alone.
 """
 
 import dataclasses
-from typing import Any
+from collections.abc import Mapping
 
 import cv2
 import numpy as np
 
-from mtlflax.data import units
+from mtlflax.data.source import Depth, Field, Image, Map, Sample
 from mtlflax.errors import UserError
 
-Sample = dict[str, Any]
-
-_FIRST_CODE = np.float32(1) / np.float32(units.MAX_CODE)
 _LUMA = np.array([0.299, 0.587, 0.114])
 # RGB to YIQ (NTSC): turning the I-Q plane turns the hue and keeps the luma.
 _YIQ = np.array([_LUMA, [0.5959, -0.2746, -0.3213], [0.2115, -0.5227, 0.3112]])
@@ -24,16 +21,16 @@ _YIQ = np.array([_LUMA, [0.5959, -0.2746, -0.3213], [0.2115, -0.5227, 0.3112]])
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Augment:
-    """Zoom, mirror and recolour a sample at random: `augment(sample, rng) -> sample`.
+    """Zoom, mirror and recolor a sample at random: `augment(sample, rng) -> sample`.
 
-    The result depends on the sample and on `rng` alone, and the number of random numbers drawn on
-    nothing. The sample given is not written to.
+    The result depends on the sample and on `rng` alone, and always takes the same number of random numbers. The given
+    sample is not changed.
 
     Attributes:
-        depth: the unit of the sample's depth.
-        scales: zooms to choose from, each at least 1 (MTAN's by default): a window of 1/s of the
-            height and width, anywhere within the frame, is enlarged to the whole.
-        flip: the probability of mirroring left and right.
+        fields: those of the samples; entries that are not among them stay as they are.
+        scales: zooms to choose from, each at least 1 (by default MTAN's): a window of 1/s of the height and width,
+            anywhere within the frame, is enlarged to the whole.
+        flip: the probability of exchanging left and right.
         brightness: factors are drawn from 1 ± this, as are those of `contrast` and `saturation`.
         contrast: about the mean luma of the image.
         saturation: about the gray of equal luma.
@@ -41,10 +38,9 @@ class Augment:
 
     Raises:
         UserError: a value is out of its range.
-        ValueError: unknown unit of depth.
     """
 
-    depth: str = "normalised_disparity"
+    fields: Mapping[str, Field]
     scales: tuple[float, ...] = (1.0, 1.2, 1.5)
     flip: float = 0.5
     brightness: float = 0.2
@@ -53,101 +49,83 @@ class Augment:
     hue: float = 0.02
 
     def __post_init__(self) -> None:
-        units.check(self.depth)
         if not self.scales or not all(1 <= scale < float("inf") for scale in self.scales):
-            raise UserError(f"data.augment.scales is {self.scales}: give zooms of at least 1")
+            raise UserError(f"data.augment.scales is {self.scales}: zooms must be at least 1")
         limits = {"flip": 1, "brightness": 1, "contrast": 1, "saturation": 1, "hue": 0.5}
         for name, largest in limits.items():
             if not 0 <= getattr(self, name) <= largest:
-                raise UserError(f"data.augment.{name} is {getattr(self, name)}: give a number from 0 to {largest}")
+                raise UserError(f"data.augment.{name} is {getattr(self, name)}: must be in 0 to {largest}")
 
     def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
-        """Returns a new sample of the same shapes and types."""
+        """Return a new sample of the same shapes and dtypes."""
         scale = self.scales[rng.integers(len(self.scales))]
         corner = rng.random(2) * (1 - 1 / scale)
         mirrored = rng.random() < self.flip
         strengths = (self.brightness, self.contrast, self.saturation, self.hue)
         changes = rng.uniform(-1, 1, 4) * strengths + (1, 1, 1, 0)
-        if scale != 1:
-            sample = zoom(sample, scale, corner, self.depth)
-        if mirrored:
-            sample = mirror(sample)
-        if any(strengths):
-            sample = {**sample, "image": recolor(sample["image"], *changes)}
-        return sample
+        changed = dict(sample)
+        for name, field in self.fields.items():
+            if name not in sample or not field.spatial:
+                continue
+            values = sample[name]
+            if scale != 1:
+                values = zoom(values, field, scale, corner)
+            if mirrored:
+                values = mirror(values, field)
+            if any(strengths) and isinstance(field, Image):
+                values = recolor(values, *changes)
+            changed[name] = values
+        return changed
 
 
-def zoom(sample: Sample, scale: float, corner: np.ndarray, unit: str) -> Sample:
-    """Enlarges a window of a sample to its full size.
+def zoom(values: np.ndarray, field: Field, scale: float, corner: np.ndarray) -> np.ndarray:
+    """Enlarge a window of a field to the full size.
 
     Args:
-        sample: as in `Augment`.
+        values: [H, W, ...], of one frame.
+        field: how they behave: images are interpolated linearly, all else takes the pixel under the center, and depths
+            become those of a nearer scene.
         scale: how much nearer all gets, at least 1, the same in x and y.
-        corner: upper left corner (y, x) of the window, each from 0 to 1 − 1/scale, as a fraction of
-            the height and the width.
-        unit: of the depth.
+        corner: upper left corner (y, x) of the window, each from 0 to 1 − 1/scale, as a fraction of the height and
+            width.
 
     Returns:
-        A sample of the same shapes: the image interpolated linearly, labels and depth taken from
-        the pixel under the centre.
+        An array of the same shape and dtype.
     """
-    image = sample["image"]
-    height, width = image.shape[:2]
+    height, width = values.shape[:2]
     top, left = corner[0] * height, corner[1] * width
-    # Pixel i covers [i, i + 1): its centre i + 1/2 comes from (i + 1/2) / scale + corner.
+    if isinstance(field, Image):
+        shift = 0.5 / scale - 0.5
+        back = np.array([[1 / scale, 0, left + shift], [0, 1 / scale, top + shift]])
+        flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+        return cv2.warpAffine(values, back, (width, height), flags=flags, borderMode=cv2.BORDER_REPLICATE)
+    # Pixel i covers [i, i + 1): its center i + 1/2 comes from (i + 1/2) / scale + corner.
     rows = ((np.arange(height) + 0.5) / scale + top).astype(np.intp)
     columns = ((np.arange(width) + 0.5) / scale + left).astype(np.intp)
-    window = np.ix_(rows, columns)
-    shift = 0.5 / scale - 0.5
-    back = np.array([[1 / scale, 0, left + shift], [0, 1 / scale, top + shift]])
-    return {
-        **sample,
-        "image": cv2.warpAffine(
-            image,
-            back,
-            (width, height),
-            flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
-            borderMode=cv2.BORDER_REPLICATE,
-        ),
-        "segmentation": sample["segmentation"][window],
-        "depth": scale_depth(sample["depth"][window], scale, unit),
-    }
+    window = values[np.ix_(rows, columns)]
+    return field.unit.zoom(window, scale) if isinstance(field, Depth) else window
 
 
-def scale_depth(depth: np.ndarray, scale: float, unit: str) -> np.ndarray:
-    """Returns the depth of a scene `scale` times nearer: float32; 0 stays "no measurement".
-
-    A normalised disparity is p / 65535 with p = 256 · disparity + 1 (see `mtlflax.data.units`),
-    hence v' = s·v + (1 − s) / 65535, under which "infinitely far" (p = 1) stays what it is.
-    """
-    factor = np.float32(scale)
-    if unit == "metres":
-        return depth / factor
-    if unit != "normalised_disparity":
-        return depth * factor
-    return np.where(depth > _FIRST_CODE, factor * depth + (1 - factor) * _FIRST_CODE, depth)
-
-
-def mirror(sample: Sample) -> Sample:
-    """Returns the sample with left and right exchanged."""
-    return {
-        **sample,
-        **{key: sample[key][:, ::-1] for key in ("image", "segmentation", "depth")},
-    }
+def mirror(values: np.ndarray, field: Field) -> np.ndarray:
+    """Exchange left and right; the channels of a `Map` change sign as it declares."""
+    mirrored = values[:, ::-1]
+    if isinstance(field, Map) and field.mirror:
+        mirrored = mirrored * np.asarray(field.mirror, values.dtype)
+    return mirrored
 
 
 def recolor(image: np.ndarray, brightness: float, contrast: float, saturation: float, hue: float) -> np.ndarray:
-    """Changes the colours of an image in one pass.
+    """Change the colors of an image in one pass.
 
-    All four are affine maps of a pixel's colour, applied in the order of the arguments; as they are
-    multiplied out first, rounding and clipping happen once, at the end.
+    All four are affine maps of a pixel's color, applied in the order of the arguments. They are multiplied out first,
+    so that rounding and clipping happen once, at the end.
 
     Args:
         image: uint8 [H, W, 3], RGB.
         brightness: factor, 1 = unchanged.
         contrast: factor on the distance from the image's mean luma.
         saturation: factor on the distance from the gray of equal luma.
-        hue: turn of the colours about the gray axis in YIQ, as a fraction of the circle; from red
+        hue: turn of the colors about the gray axis in YIQ, as a fraction of the circle; from red
             towards yellow where positive.
 
     Returns:

@@ -5,7 +5,6 @@
 (True, False)
 """
 
-import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -17,16 +16,16 @@ from mtlflax.models.deeplab import DeepLabV3Plus
 from mtlflax.models.encoders import ENCODERS, Backbone, Encoder, encoder
 from mtlflax.models.mtan import MTAN
 from mtlflax.models.nddr import NDDRCNN
-from mtlflax.models.network import Network
+from mtlflax.models.network import Network, Topology
 from mtlflax.models.pad_net import PADNet
 from mtlflax.models.pap_net import PAPNet
 from mtlflax.models.refinenet_lw import LightWeightRefineNet
 from mtlflax.models.sluice import SluiceNetwork
 from mtlflax.models.unet import UNet
 
-__all__ = ["ENCODERS", "MODELS", "Encoder", "Network", "encoder", "get", "options", "pretrained"]
+__all__ = ["ENCODERS", "MODELS", "Encoder", "Network", "encoder", "get", "pretrained"]
 
-MODELS: dict[str, Callable[..., Network]] = {
+MODELS: dict[str, type[Topology]] = {
     "unet": UNet,
     "deeplabv3plus": DeepLabV3Plus,
     "mtan": MTAN,
@@ -38,8 +37,6 @@ MODELS: dict[str, Callable[..., Network]] = {
     "adamt_net": AdaMTNet,
     "refinenet_lw": LightWeightRefineNet,
 }
-# What `get` gives a network besides its options, and what flax adds to a module.
-_NOT_OPTIONS = ("backbone", "heads", "axis_name", "parent", "name")
 
 
 def get(name: str | Callable[..., Any], *, backbone: Backbone, heads: Mapping[str, int], **options: Any) -> Any:
@@ -59,21 +56,5 @@ def get(name: str | Callable[..., Any], *, backbone: Backbone, heads: Mapping[st
         TypeError: an option that the network does not have.
     """
     encoders.find(backbone)
-    return _find(name)(backbone=backbone, heads=heads, **options)
-
-
-def options(name: str | Callable[..., Any]) -> dict[str, Any]:
-    """Return the options of a network, as `get` takes them, and their defaults.
-
-    They are the attributes of its class, or the parameters of its function, that have a default.
-
-    Raises:
-        UserError: an unknown network.
-    """
-    parameters = inspect.signature(_find(name)).parameters
-    defaults = {key: parameter.default for key, parameter in parameters.items() if key not in _NOT_OPTIONS}
-    return {key: default for key, default in defaults.items() if default is not inspect.Parameter.empty}
-
-
-def _find(name: str | Callable[..., Any]) -> Callable[..., Any]:
-    return registry.find(name, MODELS, what="network") if isinstance(name, str) else name
+    network = registry.find(name, MODELS, what="network") if isinstance(name, str) else name
+    return network(backbone=backbone, heads=heads, **options)

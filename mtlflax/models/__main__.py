@@ -10,7 +10,6 @@ networks with heads for segmentation and depth. Multiply-adds are those of convo
 
 import argparse
 import math
-import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -19,6 +18,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from flax.core import unfreeze
 
+from mtlflax import command_line
 from mtlflax.errors import UserError
 from mtlflax.models import ENCODERS, MODELS, encoder, get
 
@@ -114,9 +114,7 @@ def _positive(text: str) -> int:
 
 def main(argv: Sequence[str]) -> None:
     """Print both tables."""
-    # Not every terminal knows "×" and "⁶".
-    getattr(sys.stdout, "reconfigure", lambda **_: None)(errors="replace")
-    parser = argparse.ArgumentParser(prog="python -m mtlflax.models", description=(__doc__ or "").splitlines()[0])
+    parser = command_line.Parser("mtlflax.models", __doc__ or "")
     parser.add_argument("--network", action="append", help="of one's own, package.module:name; add it to the table")
     parser.add_argument("--backbone", default="resnet50", help=f"{', '.join(ENCODERS)}, or package.module:name")
     parser.add_argument("--size", type=_size, default=(128, 256), help="HEIGHTxWIDTH of the networks' images")
@@ -134,4 +132,4 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    command_line.run(main)

@@ -1,4 +1,4 @@
-"""What several decoders are made of: a convolution block, a prediction head, and the activation of raw maps."""
+"""What decoders begin and end with: the activation of raw maps, and the head."""
 
 from collections.abc import Sequence
 
@@ -7,31 +7,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax.typing import DTypeLike
 
-from mtlflax.models.layers import BatchNorm, Conv, Initializer, scaled_normal
-
-
-class ConvBlock(nn.Module):
-    """A convolution, BatchNorm and ReLU: [B, H, W, C] -> [B, H', W', features], as `Conv`.
-
-    Attributes:
-        axis_name: as in `BatchNorm`.
-        dtype: of the computation and of the result.
-    """
-
-    features: int
-    kernel_size: int = 1
-    padding: int = 0
-    dilation: int = 1
-    axis_name: str | None = None
-    dtype: DTypeLike = jnp.float32
-    kernel_init: Initializer = scaled_normal(2.0, "out")
-
-    @nn.compact
-    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        """Return the activated map."""
-        k, p, d = self.kernel_size, self.padding, self.dilation
-        conv = Conv(self.features, k, 1, p, d, dtype=self.dtype, kernel_init=self.kernel_init, name="conv")
-        return nn.relu(BatchNorm(axis_name=self.axis_name, dtype=self.dtype, name="bn")(conv(x), train))
+from mtlflax.models.layers import BatchNorm, Conv, scaled_normal
 
 
 def head(channels: int, dtype: DTypeLike, *, kernel_size: int = 1, gain: float = 1e-3, name: str | None = None) -> Conv:

@@ -11,10 +11,10 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax.typing import DTypeLike
 
-from mtlflax.models.blocks import ConvBlock, activate, head
+from mtlflax.models.blocks import activate, head
 from mtlflax.models.checks import check_choice, check_whole
 from mtlflax.models.encoders import activated, encoder
-from mtlflax.models.layers import resize
+from mtlflax.models.layers import ConvBlock, resize
 from mtlflax.models.network import BranchedNetwork
 from mtlflax.models.staged import OUTPUT_STRIDES
 

@@ -153,6 +153,30 @@ class BatchNorm(nn.Module):
         return origin + shift, jnp.maximum(square - jnp.square(shift), 0.0), count
 
 
+class ConvBlock(nn.Module):
+    """A convolution, BatchNorm and ReLU: [B, H, W, C] -> [B, H', W', features], as `Conv`.
+
+    Attributes:
+        axis_name: as in `BatchNorm`.
+        dtype: of the computation and of the result.
+    """
+
+    features: int
+    kernel_size: int = 1
+    padding: int = 0
+    dilation: int = 1
+    axis_name: str | None = None
+    dtype: DTypeLike = jnp.float32
+    kernel_init: Initializer = scaled_normal(2.0, "out")
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        """Return the activated map."""
+        k, p, d = self.kernel_size, self.padding, self.dilation
+        conv = Conv(self.features, k, 1, p, d, dtype=self.dtype, kernel_init=self.kernel_init, name="conv")
+        return nn.relu(BatchNorm(axis_name=self.axis_name, dtype=self.dtype, name="bn")(conv(x), train))
+
+
 def max_pool(x: jax.Array) -> jax.Array:
     """3×3 max pooling, stride 2, padded by one: [B, H, W, C] -> [B, ceil(H/2), ceil(W/2), C].
 

@@ -7,10 +7,9 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax.typing import DTypeLike
 
-from mtlflax.models.blocks import ConvBlock
 from mtlflax.models.deeplab import DeepLabHead, check_head
 from mtlflax.models.encoders import activated, staged_encoder
-from mtlflax.models.layers import BatchNorm, Conv, max_pool
+from mtlflax.models.layers import BatchNorm, Conv, ConvBlock, max_pool
 from mtlflax.models.network import BranchedNetwork
 from mtlflax.models.resnet import Block
 

@@ -8,9 +8,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax.typing import DTypeLike
 
-from mtlflax.models.blocks import ConvBlock
 from mtlflax.models.checks import check_share
-from mtlflax.models.layers import Initializer
+from mtlflax.models.layers import ConvBlock, Initializer
 from mtlflax.models.soft_sharing import SoftSharing, shrink
 
 

@@ -8,9 +8,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax.typing import DTypeLike
 
-from mtlflax.models.blocks import ConvBlock
 from mtlflax.models.guided import GuidedNetwork
-from mtlflax.models.layers import Conv, scaled_normal
+from mtlflax.models.layers import Conv, ConvBlock, scaled_normal
 
 # The sigmoid must not start saturated, however many channels are summed.
 _init = scaled_normal(1.0, "in")

@@ -81,7 +81,7 @@ class PAPNet(GuidedNetwork):
     We could not read its equation of the diffusion: this one, with three iterations, is from a public
     re-implementation. Its β is 0.05, with which hardly anything passes between the tasks: at first, the initial network
     of another task gets less than 1 % as much of a task's gradient as its own. With our β it gets more than 3 %
-    (`tests/models/test_guided.py` measures both).
+    (`test_guided.py` measures both).
 
     Attributes:
         affinity_channels: channels of the maps whose pixels are compared.

@@ -1,25 +1,35 @@
-"""Checkpoints of a run: the state (weighting included), the position in the data, and the configuration.
+"""Checkpoints of a run: the state (weighting included), the position in the data, the score, and the configuration.
 
-Orbax writes them in the background, each into a temporary folder that is renamed when it is whole: a process killed at
-any moment leaves the last whole checkpoint. Kept are the newest few and the best by a metric.
+Orbax writes them in the background, each into a temporary folder that is renamed when it is complete: a process killed
+at any moment leaves the last complete checkpoint. The newest few and the best by score are kept.
 """
 
+import functools
 import json
+import logging
 import math
-from collections.abc import Iterator, Mapping
+import re
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
+from jax.experimental import multihost_utils
 from orbax.checkpoint import checkpoint_managers
 
 from mtlflax.errors import UserError
-from mtlflax.run.signals import held_back
+from mtlflax.run import signals
 
-_DISK_TROUBLE = ("No space left on device", "Read-only file system", "Permission denied", "RESOURCE_EXHAUSTED")
-_SCORE = "score"  # the metric that decides, negated where less is better, so that more is always better
+_OS_ERROR = re.compile(r"([^:]*) \[os_error_code='(\d+)'")  # at the end of TensorStore's messages
+
+_CLOSED = "Event loop is closed"
+
+
+class DamagedError(UserError):
+    """A checkpoint's files are truncated, missing or overwritten."""
 
 
 class Checkpoints:
@@ -36,135 +46,273 @@ class Checkpoints:
 
     def __init__(self, workdir: Path, *, keep: int = 2, read_only: bool = False) -> None:
         self.directory = (workdir / "checkpoints").absolute()
+        self._keep, self._read_only = keep, read_only
         if not read_only and any(character in str(self.directory) for character in "[]"):
             raise UserError(f"cannot write checkpoints to {self.directory}: Orbax takes [ and ] for a pattern")
-        policy = checkpoint_managers.AnyPreservationPolicy(
-            [
-                checkpoint_managers.LatestN(keep),
-                checkpoint_managers.BestN(
-                    n=1,
-                    get_metric_fn=lambda metrics: metrics[_SCORE],
-                ),
-            ]
-        )
+        _report_errors_once()
         options = ocp.CheckpointManagerOptions(
-            preservation_policy=policy,
-            best_fn=lambda metrics: metrics[_SCORE],  # without it Orbax forgets the scores when the process ends
+            preservation_policy=self,
             # Every call of save() saves: the loop knows when.
             save_decision_policy=checkpoint_managers.FixedIntervalPolicy(1),
             create=not read_only,
-            cleanup_tmp_directories=not read_only,  # what a killed process left; another's that still runs is not ours
+            cleanup_tmp_directories=not read_only,  # what a killed process left; those of a running one are not ours
         )
-        with self._said_plainly():
+        with self._writing():
             self._manager = ocp.CheckpointManager(self.directory, options=options)
+        self._scores = {step: self._read_score(step) for step in self._manager.all_steps()}
 
     @property
     def latest_step(self) -> int | None:
-        """The newest checkpoint's step, or None."""
-        return self._manager.latest_step()
+        """The step of the newest checkpoint, or None."""
+        return max(self._scores, default=None)
 
     @property
     def best_step(self) -> int | None:
-        """The step of the checkpoint with the best score, the newest of equals, or None where none competes."""
-        scores = {}
-        for step in self._manager.all_steps():
-            with self._said_plainly():
-                metrics = self._manager.metrics(step)
-            if metrics is not None and metrics[_SCORE] > -math.inf:
-                scores[step] = metrics[_SCORE]
-        return max(scores, key=lambda step: (scores[step], step)) if scores else None
+        """The step of the checkpoint with the best score (the newest of equals), or None if none has a score."""
+        return max(self._scored(), key=lambda entry: entry[::-1], default=(None, 0))[0]
 
-    def save(
-        self,
-        step: int,
-        state: Any,
-        *,
-        config: Mapping[str, Any],
-        score: float | None = None,
-    ) -> None:
-        """Saves in the background; the state is copied before this returns.
+    def save(self, step: int, state: Any, *, config: Mapping[str, Any], score: float | None = None) -> None:
+        """Save in the background; the state is copied before this returns.
 
         Args:
             step: updates so far. The data pipeline gives the batch of any step, so it is the data position too.
             state: the `TrainState`.
             config: the run's configuration, JSON.
-            score: more is better; None where this checkpoint does not compete for the best.
+            score: more is better; None or NaN if this checkpoint does not compete for the best.
         """
-        if step in self._manager.all_steps():
+        if step in self._scores:
             return  # resumed here: the same checkpoint is there already
-        with self._said_plainly():
+        score = None if score is None or math.isnan(score) else score
+        self._scores[step] = score  # now, because saving decides which others are kept
+        with self._writing():
             self._manager.save(
                 step,
                 args=ocp.args.Composite(
-                    state=ocp.args.StandardSave(state),
-                    data=ocp.args.JsonSave({"next_step": step}),
+                    state=ocp.args.PyTreeSave(state),
+                    data=ocp.args.JsonSave({"next_step": step, "score": score}),
                     config=ocp.args.JsonSave(dict(config)),
                 ),
-                metrics={_SCORE: -math.inf if score is None else score},
             )
 
-    def restore(self, step: int, like: Any) -> Any:
-        """Restores a checkpoint.
+    def restore_latest(self, like: Any) -> tuple[int, Any] | None:
+        """Restore the newest checkpoint that is not damaged, for training to resume from.
+
+        Damaged ones that are newer are renamed to `<step>.damaged`, with a line that says so.
 
         Args:
-            step: one that exists.
             like: a state, or its shapes with shardings: what is restored has the same.
 
         Returns:
-            The state. `step` is also the data position: the batch to go on with.
+            The step, which is also the position in the data, and the state; None if there are no checkpoints.
 
         Raises:
-            UserError: the checkpoint does not fit `like`.
+            UserError: every checkpoint is damaged (then none is renamed), or one does not fit `like`.
         """
-        like = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
-        try:
-            with held_back():
-                restored = self._manager.restore(
-                    step,
-                    args=ocp.args.Composite(state=ocp.args.StandardRestore(like), data=ocp.args.JsonRestore()),
-                )
-        except (ValueError, KeyError, OSError, json.JSONDecodeError) as error:
-            raise UserError(
-                f"cannot restore {self.directory / str(step)}: {_first_line(error)}\n"
-                "It was damaged, or made by another network. Delete that folder to go on from the one before."
-            ) from error
-        if int(restored["data"]["next_step"]) != step:
-            raise UserError(f"{self.directory / str(step)} stands for another step: it was renamed")
-        return restored["state"]
+        if not self._scores:
+            return None
+        step, state, damaged = self._first(sorted(self._scores, reverse=True), lambda step: self.restore(step, like))
+        for other in damaged:
+            aside = self._set_aside(other)
+            _note(f"{damaged[other]}; set aside as {aside}, resuming from step {step}")
+        return step, state
+
+    def restore_best(self, like: Any, *, variables_only: bool = False) -> tuple[int, Any]:
+        """Restore the best checkpoint that is not damaged, or the newest if none has a score.
+
+        Args:
+            like: as in `restore_latest`.
+            variables_only: restore no more than the parameters and batch statistics: `like` is a dict of `params` and
+                `batch_stats`.
+
+        Returns:
+            The step and the state.
+
+        Raises:
+            UserError: there is none, every one is damaged, or one does not fit `like`.
+        """
+        if not self._scores:
+            raise UserError(f"{self.directory.parent} has no checkpoint: train it first")
+        ranked = [step for step, _ in sorted(self._scored(), key=lambda entry: entry[::-1], reverse=True)]
+        steps = dict.fromkeys([*ranked, *sorted(self._scores, reverse=True)])
+        restore = self.restore_variables if variables_only else self.restore
+        step, state, damaged = self._first(steps, lambda step: restore(step, like))
+        for error in damaged.values():
+            _note(f"{error}; using step {step} instead")
+        return step, state
+
+    def restore(self, step: int, like: Any) -> Any:
+        """Restore the state of one checkpoint.
+
+        Raises:
+            DamagedError: its files are damaged.
+            UserError: it does not fit `like`, or cannot be read.
+        """
+        return self._restore(step, like, partial=False)
+
+    def restore_variables(self, step: int, like: Mapping[str, Any]) -> Any:
+        """Restore only `params` and `batch_stats` of one checkpoint; raises as `restore`."""
+        return self._restore(step, like, partial=True)
+
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
+        """Tell Orbax, as its preservation policy, which checkpoints to keep: the newest few, and the best."""
+        kept = {*sorted(checkpoint.step for checkpoint in checkpoints)[-self._keep :], self.best_step}
+        return [checkpoint.step in kept for checkpoint in checkpoints]
 
     def wait(self) -> None:
-        """Returns when everything saved is on the disk."""
-        with self._said_plainly():
+        """Return when everything saved is on the disk."""
+        with self._writing():
             self._manager.wait_until_finished()
 
     def close(self) -> None:
-        """Waits and closes."""
-        with self._said_plainly():
+        """Wait and close."""
+        with self._writing():
             self._manager.close()
 
+    def _scored(self) -> list[tuple[int, float]]:
+        return [(step, score) for step, score in self._scores.items() if score is not None]
+
+    def _read_score(self, step: int) -> float | None:
+        try:
+            return json.loads((self.directory / str(step) / "data" / "metadata").read_text())["score"]
+        except (OSError, ValueError, KeyError):
+            return None  # damaged: restoring it says so
+
+    def _first(self, steps: Iterable[int], restore: Callable[[int], Any]) -> tuple[int, Any, dict[int, DamagedError]]:
+        """Return the first step that can be restored, what it holds, and those before it with what is wrong."""
+        damaged: dict[int, DamagedError] = {}
+        for step in steps:
+            try:
+                return step, restore(step), damaged
+            except DamagedError as error:
+                damaged[step] = error
+        reasons = "\n".join(f"  {error}" for error in damaged.values())
+        raise UserError(f"no checkpoint can be restored:\n{reasons}\nGive another --workdir to start again.")
+
+    def _restore(self, step: int, like: Any, *, partial: bool) -> Any:
+        path = self.directory / str(step)
+        like = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
+        state = ocp.args.PyTreeRestore(
+            like, restore_args=ocp.checkpoint_utils.construct_restore_args(like), partial_restore=partial
+        )
+        try:
+            with signals.deferred():
+                restored = self._manager.restore(
+                    step, args=ocp.args.Composite(state=state, data=ocp.args.JsonRestore())
+                )
+            position = int(restored["data"]["next_step"])
+        except Exception as error:  # Orbax raises a bare Exception where an array cannot be read
+            if isinstance(error, MemoryError | RuntimeError):
+                raise
+            reason = _reason(error)
+            if reason is not None:
+                raise UserError(f"cannot read {path}: {reason}") from error
+            difference = _difference(path / "state", like, partial)
+            if difference:
+                raise UserError(f"{path} is of another network: {difference}") from error
+            raise DamagedError(f"{path} is damaged ({_first_line(error)})") from error
+        if position != step:
+            raise UserError(f"{path} is the checkpoint of step {position}: it was renamed")
+        return restored["state"]
+
+    def _set_aside(self, step: int) -> Path:
+        """Rename a damaged checkpoint, on one process for all, so that it is neither overwritten nor deleted."""
+        path = self.directory / str(step)
+        aside = path.with_name(f"{step}.damaged")
+        if jax.process_count() > 1:
+            multihost_utils.sync_global_devices(f"before {aside}")
+        if jax.process_index() == 0:
+            with self._writing():
+                for count in range(2, 1000):
+                    if not aside.exists():
+                        break
+                    aside = path.with_name(f"{step}.damaged-{count}")
+                path.rename(aside)
+        if jax.process_count() > 1:
+            multihost_utils.sync_global_devices(f"after {aside}")
+        del self._scores[step]
+        self._manager.reload()
+        return aside
+
     @contextmanager
-    def _said_plainly(self) -> Iterator[None]:
-        """Turns a disk that is full or cannot be written into a message; not to be interrupted.
+    def _writing(self) -> Iterator[None]:
+        """Turn a disk that is full or cannot be written into a message; not to be interrupted.
 
         Orbax runs event loops: an exception out of their middle closes them, and what still writes complains.
         """
         try:
-            with held_back():
+            with signals.deferred():
                 yield
-        except json.JSONDecodeError as error:
-            raise UserError(
-                f"a checkpoint in {self.directory} is damaged ({error}): delete the newest folder there, or the best"
-            ) from error
         except (OSError, ValueError, RuntimeError) as error:
-            # TensorStore puts the reason behind paths and sources.
-            reason = next((sign for sign in _DISK_TROUBLE if sign in str(error)), None)
-            if reason is None and not isinstance(error, OSError):
+            reason = _reason(error)
+            if reason is None:
                 raise
             raise UserError(
-                f"cannot write checkpoints to {self.directory}: {reason or _first_line(error)}\n"
-                "Free some space or give another --workdir; what was saved before is whole."
+                f"cannot write checkpoints to {self.directory}: {reason}\n"
+                "Free some space or give another --workdir; the checkpoints saved before are complete."
             ) from error
+
+
+def _reason(error: BaseException | None) -> str | None:
+    """Return why the operating system refused, or None if it did not; a file that is missing is no refusal."""
+    while error is not None:
+        if isinstance(error, OSError) and not isinstance(error, FileNotFoundError):
+            return error.strerror or str(error)
+        if (found := _OS_ERROR.search(str(error))) and found[2] != "2":
+            return found[1].strip()
+        error = error.__cause__
+    return None
+
+
+def _difference(path: Path, like: Any, partial: bool) -> str | None:
+    """Return the first difference between a saved state and what is to be restored; None if there is none."""
+    try:
+        with ocp.PyTreeCheckpointer() as checkpointer:
+            saved = checkpointer.metadata(path).item_metadata.tree
+    except Exception:  # as in restoring: Orbax raises errors of many kinds over damaged files
+        return None
+    there, here = _shapes(saved), _shapes(like)
+    keys = here.keys() if partial else here.keys() | there.keys()
+    absent = "absent"
+    differing = [key for key in sorted(keys) if there.get(key, absent) != here.get(key, absent)]
+    if not differing:
+        return None
+    key = differing[0]
+    return f"{key} is {there.get(key, absent)} there, {here.get(key, absent)} here ({len(differing)} differ)"
+
+
+def _shapes(tree: Any) -> dict[str, str]:
+    """Return path → shape, as text, of a state or of what Orbax has recorded of one."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree, is_leaf=lambda leaf: hasattr(leaf, "shape"))
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): str(tuple(leaf.shape)) for path, leaf in leaves}
+
+
+@functools.cache
+def _report_errors_once() -> None:
+    """Silence what Orbax prints beside the errors that it raises.
+
+    It logs them from several threads. The first one also closes its event loop: what still waits there, and
+    TensorStore's threads when they end, would each print a traceback by way of `sys.unraisablehook`.
+    """
+    python_hook = sys.unraisablehook
+
+    def hook(unraisable: Any) -> None:
+        code = getattr(unraisable.object, "cr_code", None)  # of a coroutine
+        if str(unraisable.exc_value) != _CLOSED and not (code and "orbax" in code.co_filename):
+            python_hook(unraisable)
+
+    def useful(record: logging.LogRecord) -> bool:
+        error = record.exc_info[1] if record.exc_info else None
+        return "orbax" not in record.pathname and str(error) != _CLOSED
+
+    sys.unraisablehook = hook
+    for name in ("absl", "concurrent.futures"):
+        logging.getLogger(name).addFilter(useful)
 
 
 def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+
+
+def _note(text: str) -> None:
+    if jax.process_index() == 0:
+        print(f"NOTE: {text}", flush=True)

@@ -1,17 +1,16 @@
 """Predicted maps, as files: enlarged to the picture they are of, drawn, and written a strip at a time."""
 
 import collections
+import io
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import cv2
 import jax.numpy as jnp
 import numpy as np
-from ml_collections import ConfigDict
 
-from mtlflax.data import units
-from mtlflax.experiment import Experiment
-from mtlflax.run.files import plain_errors
-from mtlflax.tasks import pictures
+from mtlflax.files import write_bytes
+from mtlflax.tasks import Task, pictures
 
 # Cityscapes' first rig: focal length 2262.52 pixels at 2048 pixels width, baseline 0.209313 m.
 FOCAL_BASELINE = 473.575
@@ -19,7 +18,7 @@ _STRIP = 64  # rows that are enlarged and drawn at a time
 
 
 def enlarge(values: np.ndarray, size: tuple[int, int], rows: slice = slice(None)) -> np.ndarray:
-    """Enlarges a map bilinearly, aligned by its outer edges: all of it, or some rows of the result.
+    """Enlarge a map bilinearly, aligned by its outer edges: all of it, or some rows of the result.
 
     Args:
         values: float32 [h, w, channels].
@@ -33,10 +32,10 @@ def enlarge(values: np.ndarray, size: tuple[int, int], rows: slice = slice(None)
     [0.0, 0.25, 0.75, 1.0]
     """
     last = len(values) - 1
-    centres = np.clip((np.arange(size[0])[rows] + 0.5) * len(values) / size[0] - 0.5, 0, last)
-    above = centres.astype(int)
+    centers = np.clip((np.arange(size[0])[rows] + 0.5) * len(values) / size[0] - 0.5, 0, last)
+    above = centers.astype(int)
     below = np.minimum(above + 1, last)
-    share = (centres - above).astype(np.float32)[:, None, None]
+    share = (centers - above).astype(np.float32)[:, None, None]
     used = values[above[0] : below[-1] + 1]
     wide = cv2.resize(used, (size[1], len(used)), interpolation=cv2.INTER_LINEAR)
     wide = wide.reshape(len(used), size[1], -1)  # OpenCV drops an axis of one channel
@@ -45,21 +44,22 @@ def enlarge(values: np.ndarray, size: tuple[int, int], rows: slice = slice(None)
 
 def write_maps(
     picture: np.ndarray,
-    maps: dict[str, np.ndarray],
-    experiment: Experiment,
-    config: ConfigDict,
+    predictions: Mapping[str, np.ndarray],
+    tasks: Sequence[Task],
     stem: Path,
     focal_baseline: float = FOCAL_BASELINE,
+    *,
+    raw: bool = False,
 ) -> None:
-    """Writes `stem` + `_segmentation.png` and so on; `mtlflax.predict` says what each is.
+    """Write `stem` + `_segmentation.png` and so on; `mtlflax.predict` says what each is.
 
     Args:
         picture: uint8 [H, W, 3], RGB.
-        maps: of that picture, from `predict.predict_picture`.
-        experiment: from `predict.load`.
-        config: from `predict.load`.
+        predictions: task → float32 [h, w, channels], from `predict.predict_picture`.
+        tasks: that were predicted.
         stem: the files' common beginning.
-        focal_baseline: pixels × metres, as the command line has it.
+        focal_baseline: pixels × metres, as on the command line.
+        raw: whether maps of floats are written too, as `.npy`.
 
     Raises:
         UserError: the folder cannot be written.
@@ -69,38 +69,33 @@ def write_maps(
     # All channels of all tasks at the size of a large photo would be gigabytes.
     for start in range(0, height, _STRIP):
         rows = slice(start, start + _STRIP)
-        enlarged = {name: enlarge(values, (height, width), rows) for name, values in maps.items()}
-        for name, strip in _draw(picture[rows], enlarged, experiment, config, focal_baseline).items():
+        enlarged = {name: enlarge(values, (height, width), rows) for name, values in predictions.items()}
+        for name, strip in _draw(picture[rows], enlarged, tasks, focal_baseline).items():
             strips[name].append(strip)
     for name, parts in strips.items():
-        path = stem.with_name(f"{stem.name}_{name}.png")
-        with plain_errors(path):
-            path.write_bytes(cv2.imencode(".png", np.concatenate(parts))[1].tobytes())
+        values = np.concatenate(parts)
+        path = stem.with_name(f"{stem.name}_{name}")
+        if np.issubdtype(values.dtype, np.floating):
+            if raw:
+                buffer = io.BytesIO()
+                np.save(buffer, values)
+                write_bytes(path.with_name(path.name + ".npy"), buffer.getvalue())
+        else:
+            bgr = values[..., ::-1] if values.ndim == 3 else values
+            write_bytes(path.with_name(path.name + ".png"), cv2.imencode(".png", bgr)[1].tobytes())
 
 
 def _draw(
-    picture: np.ndarray,
-    maps: dict[str, np.ndarray],
-    experiment: Experiment,
-    config: ConfigDict,
-    focal_baseline: float,
+    picture: np.ndarray, predictions: Mapping[str, np.ndarray], tasks: Sequence[Task], focal_baseline: float
 ) -> dict[str, np.ndarray]:
-    """What the files show, from maps of the picture's size: name → uint8 or uint16, colours as OpenCV has them, BGR."""
+    """The files' content, from predictions of the picture's size: name → [H, W], or RGB [H, W, 3]."""
     files: dict[str, np.ndarray] = {}
-    colours: dict[str, np.ndarray] = {}
-    for task in experiment.tasks:
-        shown = np.asarray(task.picture(jnp.asarray(maps[task.name][None])))[0]
-        colours[task.name] = task.colours(shown)
-        if task.name == "segmentation":
-            files["trainids"] = shown
-            files["segmentation"] = colours[task.name][..., ::-1]
-        elif task.name == "depth":
-            metres = units.to_metres(maps["depth"][..., 0], np.float32(focal_baseline), config.data.depth)
-            known = (metres > 0) & (metres * 256 < 65535)
-            files["depth"] = np.where(known, np.rint(np.where(known, metres, 0) * 256), 0).astype(np.uint16)
-            files["depth_color"] = colours[task.name][..., ::-1]
-        else:
-            files[task.name] = colours[task.name][..., ::-1]
-    over = colours.get("segmentation", next(iter(colours.values())))
-    files["overlay"] = pictures.overlay(picture, over)[..., ::-1]
+    colored = []
+    for task in tasks:
+        values = predictions[task.name]
+        drawn = task.colors(np.asarray(task.picture(jnp.asarray(values[None])))[0])
+        colored.append(drawn)
+        files |= task.files(values, focal_baseline) if task.files else {task.name: drawn}
+    # The first task with a color for every class, or else whatever comes first: segmentation over depth.
+    files["overlay"] = pictures.overlay(picture, colored[0])
     return files

@@ -1,25 +1,30 @@
-"""Where a run's numbers and pictures go: `metrics.jsonl`, TensorBoard and PNG files."""
+"""A run's numbers and pictures: `metrics.jsonl`, TensorBoard events and PNG files."""
 
 import json
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
 import cv2
 import numpy as np
-from tensorboardX import SummaryWriter
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.proto.summary_pb2 import Summary
 
-from mtlflax.run.files import finite_or_none, plain_errors
+from mtlflax.files import finite_or_none, plain_errors, write_bytes, write_text
 
 
 class MetricWriter:
-    """Writes scalars and pictures of one run, on process 0 only.
+    """Write scalars and pictures of one run, on process 0 only.
 
     Args:
         workdir: the run's folder.
-        step: the step the run goes on from: what was written after it (by a process that was killed before its next
-            checkpoint) is taken out, because it will be written again.
+        step: the step that the run resumes from: what was written after it (by a process that was killed before its
+            next checkpoint) is removed, because it will be written again.
         enabled: False on all processes but the first: every method then does nothing.
+
+    Raises:
+        UserError: a file cannot be written (from any method).
     """
 
     def __init__(self, workdir: Path, *, step: int = 0, enabled: bool = True) -> None:
@@ -29,52 +34,50 @@ class MetricWriter:
         self._workdir = workdir
         self._path = workdir / "metrics.jsonl"
         with plain_errors(self._path):
-            workdir.mkdir(parents=True, exist_ok=True)
+            (workdir / "tensorboard").mkdir(parents=True, exist_ok=True)
             _truncate(self._path, step)
             self._file = open(self._path, "a")  # noqa: SIM115 (closed by close(): it lives as long as the run)
-            self._tensorboard = SummaryWriter(str(workdir / "tensorboard"), purge_step=step + 1)
+            # Not SummaryWriter, whose thread would meet a full disk by itself and print a traceback.
+            self._events = EventsWriter(str(workdir / "tensorboard" / "events"))
+            start = SessionLog(status=SessionLog.START)  # TensorBoard drops what earlier files have from this step on
+            self._events.write_event(Event(step=step + 1, wall_time=time.time(), session_log=start))
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
-        """Writes one line; numbers that are not finite become null, so that the file stays JSON."""
+        """Write one line; numbers that are not finite become null, so that the file stays JSON."""
         if not self._enabled:
             return
         line = {"step": step} | {name: finite_or_none(value) for name, value in values.items()}
         with plain_errors(self._path):
             self._file.write(json.dumps(line) + "\n")
             self._file.flush()
-            for name, value in values.items():
-                self._tensorboard.add_scalar(name, value, step)
+            self._add(step, [Summary.Value(tag=name, simple_value=value) for name, value in values.items()])
 
     def picture(self, step: int, name: str, image: np.ndarray) -> None:
-        """Writes a picture, uint8 [H, W, 3] RGB: `pictures/<name>_<step>.png` and TensorBoard."""
+        """Write a picture, uint8 [H, W, 3] RGB: `pictures/<name>_<step>.png` and TensorBoard."""
         if not self._enabled:
             return
         path = self._workdir / "pictures" / f"{name}_{step:07d}.png"
         png = cv2.imencode(".png", image[..., ::-1])[1].tobytes()
-        with plain_errors(path):
-            path.parent.mkdir(exist_ok=True)
-            path.write_bytes(png)
-            value = Summary.Value(
-                tag=name,
-                image=Summary.Image(
-                    height=image.shape[0],
-                    width=image.shape[1],
-                    colorspace=3,
-                    encoded_image_string=png,
-                ),
-            )
-            self._tensorboard.file_writer.add_summary(Summary(value=[value]), step)
+        write_bytes(path, png)
+        height, width, _ = image.shape
+        encoded = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=png)
+        with plain_errors(self._path):
+            self._add(step, [Summary.Value(tag=name, image=encoded)])
 
     def close(self) -> None:
-        """Flushes and closes."""
+        """Flush and close."""
         if self._enabled:
             with plain_errors(self._path):
                 self._file.close()
-                self._tensorboard.close()
+                self._events.close()
+
+    def _add(self, step: int, values: list[Summary.Value]) -> None:
+        self._events.write_event(Event(step=step, wall_time=time.time(), summary=Summary(value=values)))
+        self._events.flush()
 
 
 def _truncate(path: Path, step: int) -> None:
-    """Drops the lines after `step` and a last line that was cut off."""
+    """Remove the lines after `step`, and a last line that was cut off."""
     if not path.exists():
         return
     kept = []
@@ -85,6 +88,4 @@ def _truncate(path: Path, step: int) -> None:
         except (json.JSONDecodeError, KeyError, TypeError):
             continue
         kept.append(line)
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text("".join(line + "\n" for line in kept))
-    temporary.replace(path)
+    write_text(path, "".join(line + "\n" for line in kept))

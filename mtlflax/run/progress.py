@@ -1,4 +1,4 @@
-"""How far a run is: a bar in a terminal, plain lines elsewhere."""
+"""The progress of a run: a bar in a terminal, plain lines elsewhere."""
 
 import math
 import sys
@@ -9,12 +9,15 @@ from tqdm import tqdm
 
 
 class Progress:
-    """How far a run is: a bar in a terminal, a plain line every few seconds elsewhere.
+    """The progress of a run: a bar in a terminal, a plain line every few seconds elsewhere.
+
+    Its clock is started and paused by the caller. Speeds are of the steps that finished while it ran, so `update` must
+    be called with steps that have finished, not with steps that were only dispatched.
 
     Args:
         total: steps in all.
         initial: steps done before this process.
-        batch_size: images a step, for the rate.
+        batch_size: images per step, for the speed.
         enabled: False prints nothing (on all processes but the first).
         stream: standard error by default.
         every: seconds between plain lines.
@@ -32,11 +35,11 @@ class Progress:
     ) -> None:
         self._stream = stream or sys.stderr
         self._total, self._batch_size, self._enabled, self._every = total, batch_size, enabled, every
-        self._step, self._text, self._said = initial, "", -math.inf
-        self._steps = 0  # since the clock was first started
-        self._busy = 0.0  # seconds the clock ran, evaluations left out
+        self._step, self._text, self._printed = initial, "", -math.inf
+        self._steps = 0  # finished while the clock ran
+        self._busy = 0.0  # seconds that it ran, up to its last pause
         self._running_since: float | None = None
-        self._first = math.nan  # when it was first started
+        self._first = math.nan  # time of its first start
         self._bar = None
         if enabled and self._stream.isatty():
             shape = "{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} {postfix}"
@@ -44,59 +47,62 @@ class Progress:
 
     @property
     def images_per_second(self) -> float:
-        """Training speed so far, evaluations left out; 0 before the clock runs."""
+        """Training speed so far, evaluations left out; 0 if nothing has been measured."""
         busy = self._busy
         if self._running_since is not None:
             busy += time.monotonic() - self._running_since
         return self._steps * self._batch_size / busy if busy else 0.0
 
     def start(self) -> None:
-        """The clock runs: steps are being taken."""
+        """Start the clock: steps are being taken."""
         if self._running_since is None:
             self._running_since = time.monotonic()
             if math.isnan(self._first):
                 self._first = self._running_since
 
     def pause(self) -> None:
-        """The clock stands: an evaluation, say."""
+        """Pause the clock, for an evaluation or the like. The steps taken so far must have finished."""
         if self._running_since is not None:
             self._busy += time.monotonic() - self._running_since
             self._running_since = None
 
     def update(self, step: int) -> None:
-        """That many steps are done."""
+        """Report that this many steps have finished."""
         if self._running_since is not None:
             self._steps += step - self._step
         self._step = step
         if self._bar is not None:
             self._bar.set_postfix_str(self._line(), refresh=False)
             self._bar.update(step - self._bar.n)
-        elif self._enabled and (time.monotonic() - self._said >= self._every or step == self._total):
-            self._said = time.monotonic()
-            print(f"step {step}/{self._total} {self._line()}", file=self._stream, flush=True)
+        elif self._enabled and (time.monotonic() - self._printed >= self._every or step == self._total):
+            self._printed = time.monotonic()
+            line = " ".join(part for part in (f"step {step}/{self._total}", self._line()) if part)
+            print(line, file=self._stream, flush=True)
 
     def describe(self, text: str) -> None:
-        """What stands beside the step from now on: the losses and weights last read."""
+        """Show this beside the step from now on: the losses and weights last read."""
         self._text = text
 
     def write(self, text: str) -> None:
-        """Prints a line of its own, above the bar."""
+        """Print a line of its own, above the bar."""
         if self._bar is not None:
             self._bar.write(text, file=self._stream)
         elif self._enabled:
             print(text, file=self._stream, flush=True)
 
     def close(self) -> None:
-        """Ends the bar."""
+        """Finish the bar."""
         if self._bar is not None:
             self._bar.close()
 
     def _line(self) -> str:
-        # The time left counts the evaluations too, as they were so far.
-        elapsed = time.monotonic() - self._first
-        left = (self._total - self._step) * elapsed / self._steps if self._steps else math.nan
-        rate = f"{self.images_per_second:.1f} images/s" if self._steps else ""
-        return " · ".join(part for part in (self._text, rate, f"{format_seconds(left)} left") if part)
+        parts = [self._text]
+        if self._steps:
+            # The time left includes evaluations, as frequent as they were so far.
+            elapsed = time.monotonic() - self._first
+            left = (self._total - self._step) * elapsed / self._steps
+            parts += [f"{self.images_per_second:.1f} images/s", f"{format_seconds(left)} left"]
+        return " · ".join(part for part in parts if part)
 
 
 def format_seconds(seconds: float) -> str:

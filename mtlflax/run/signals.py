@@ -1,8 +1,8 @@
-"""When Ctrl-C and SIGTERM may stop a run.
+"""Defer Ctrl-C and SIGTERM to the points where a run may stop.
 
-A signal handler that raises does so between any two bytecodes: in the middle of a library, which is then left half
-done, or in a destructor, where Python drops the exception and the run goes on. So what lasts holds the signals back and
-says, with `check`, where it may be stopped.
+A signal handler that raises does so between any two bytecodes: in the middle of a library, which is then left in an
+inconsistent state, or in a destructor, where Python drops the exception and the run continues. So long operations defer
+the signals, and call `raise_pending` where they may be stopped.
 """
 
 import signal
@@ -13,58 +13,58 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-# The state of the process, as signals are: the handlers put aside while signals are held back, and what has arrived.
+# Global, as signals are: the usual handlers while signals are deferred, and the signal that has arrived.
 _usual: dict[int, Any] | None = None
-_arrived: int | None = None
+_pending: int | None = None
 
 
 @contextmanager
-def held_back() -> Iterator[None]:
-    """Lets a first SIGINT or SIGTERM act only at the next `check`, or when the block is left; a second acts at once.
+def deferred() -> Iterator[None]:
+    """Defer a first SIGINT or SIGTERM to the next `raise_pending` or the end of the block; a second acts at once.
 
-    Within another such block, and outside the main thread, where Python runs no signal handlers, it does nothing.
+    It does nothing inside another such block, and outside the main thread, where Python runs no signal handlers.
     """
-    global _usual, _arrived
+    global _usual, _pending
     if _usual is not None or threading.current_thread() is not threading.main_thread():
         yield
         return
     _usual = {signum: signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)}
     _usual = {signum: handler for signum, handler in _usual.items() if handler is not signal.SIG_IGN}  # as under nohup
     for signum in _usual:
-        signal.signal(signum, _note)
+        signal.signal(signum, _defer)
     try:
         yield
     finally:
         usual, _usual = _usual, None
         for signum, handler in usual.items():
             signal.signal(signum, handler)
-        late, _arrived = _arrived, None
-        if late is not None:
-            signal.raise_signal(late)
+        pending, _pending = _pending, None
+        if pending is not None:
+            signal.raise_signal(pending)
 
 
-def check() -> None:
-    """Lets a signal that was held back act: with the usual handlers, raises KeyboardInterrupt or SystemExit."""
-    global _arrived
-    if _arrived is not None:
-        signum, _arrived = _arrived, None
-        _act(signum)
+def raise_pending() -> None:
+    """Handle a deferred signal, if there is one: the usual handlers raise KeyboardInterrupt or SystemExit."""
+    global _pending
+    if _pending is not None:
+        signum, _pending = _pending, None
+        _handle(signum)
 
 
-def _note(signum: int, frame: FrameType | None) -> None:
-    global _arrived
-    if _arrived is not None:
-        _act(signum)
-    _arrived = signum
+def _defer(signum: int, frame: FrameType | None) -> None:
+    global _pending
+    if _pending is not None:
+        _handle(signum)
+    _pending = signum
     if signum == signal.SIGINT and sys.stderr.isatty():
-        sys.stderr.write("\nstopping after this step; once more to stop at once\n")
+        sys.stderr.write("\nstopping after this step; press Ctrl-C again to stop at once\n")
 
 
-def _act(signum: int) -> None:
-    """Runs the usual handler; what it raises leaves the signals held back, for what is closed on the way out."""
+def _handle(signum: int) -> None:
+    """Run the usual handler; if it raises, signals stay deferred while things are closed on the way out."""
     assert _usual is not None
     signal.signal(signum, _usual[signum])
     try:
         signal.raise_signal(signum)
     finally:
-        signal.signal(signum, _note)
+        signal.signal(signum, _defer)

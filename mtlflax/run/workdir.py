@@ -1,11 +1,10 @@
-"""A run's folder: held by one run at a time; what run it is of, recorded, and compared where it is gone on with."""
+"""The workdir: its lock, its `config.json`, and the check that a resumed run has the same configuration."""
 
-import fcntl
 import json
 import platform
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -13,26 +12,87 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
+from mtlflax import files, registry
 from mtlflax.errors import UserError
-from mtlflax.run.files import plain_errors, write_json
 
 # What may differ between the processes of one run: it changes no number.
 _FREE = ("data.root", "data.num_threads", "data.num_workers", "data.prefetch", "pictures")
 _VERSIONS = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "mtlflax")
 
 
-def compare(config: ConfigDict, workdir: Path, *, free: tuple[str, ...] = (), **facts: Any) -> None:
-    """Compares with the run that the workdir holds.
+@contextmanager
+def lock(workdir: Path) -> Iterator[None]:
+    """Keep other runs out of the workdir, which is created if needed.
+
+    Raises:
+        UserError: another run holds it, or it cannot be written.
+    """
+    path = workdir / "lock"
+    with files.plain_errors(path):
+        workdir.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(files.lock(path))
+        except BlockingIOError as error:
+            raise UserError(f"another run is writing to {workdir}: wait for it, or give another --workdir") from error
+        yield
+
+
+def has_checkpoint(workdir: Path) -> bool:
+    """Whether the workdir has a checkpoint. Without one, it holds nothing that another configuration could spoil."""
+    return any(entry.name.isdigit() for entry in (workdir / "checkpoints").glob("*"))
+
+
+def record(
+    config: ConfigDict, workdir: Path, *, fields: Mapping[str, Any], encoder: str = "from scratch", **facts: Any
+) -> None:
+    """Write `config.json`, or, if the workdir has a checkpoint, check that the run there is the same.
 
     Args:
         config: resolved.
         workdir: a run's folder.
-        free: keys that may differ, beside those that change no number.
-        **facts: about the data, that must not change in a run either: what `configuration.describe_frames` says.
+        fields: of the data set, from `data.source.to_json`: prediction needs the classes and the unit.
+        encoder: where its weights are from. Not compared: a resumed run does not load them.
+        **facts: about the data, which must not change during a run either.
 
     Raises:
-        UserError: the workdir was made with another configuration or on other frames (naming the keys), or has no
-            `config.json`.
+        UserError: as from `compare`; the workdir cannot be written.
+    """
+    if has_checkpoint(workdir):
+        if not (workdir / "config.json").exists():
+            raise UserError(
+                f"{workdir} has checkpoints but no config.json, which says what run they are of: put it back (each "
+                "checkpoint holds the configuration in config/metadata), or give another --workdir"
+            )
+        compare(config, workdir, **facts)
+        return
+    content = {
+        "config": json.loads(config.to_json()),
+        "facts": facts,
+        "fields": fields,
+        "encoder": encoder,
+        "modules": registry.origins(),
+        "command": sys.argv,
+        "versions": {name: metadata.version(name) for name in _VERSIONS} | {"python": platform.python_version()},
+        "devices": [str(device.device_kind) for device in jax.devices()],
+        "processes": jax.process_count(),
+    }
+    if jax.process_index() == 0:
+        files.write_json(workdir / "config.json", content)
+
+
+def compare(config: ConfigDict, workdir: Path, *, free: tuple[str, ...] = (), **facts: Any) -> None:
+    """Check that the run in the workdir has this configuration and these facts.
+
+    Args:
+        config: as in `record`.
+        workdir: as in `record`.
+        free: keys that may differ, besides those that change no number.
+        **facts: as in `record`.
+
+    Raises:
+        UserError: they differ (the message names the keys), or there is no `config.json`.
     """
     known = load(workdir)
     here = _flat(json.loads(config.to_json())) | {f"facts.{k}": v for k, v in facts.items()}
@@ -45,89 +105,36 @@ def compare(config: ConfigDict, workdir: Path, *, free: tuple[str, ...] = (), **
     ]
     if lines:
         raise UserError(
-            f"{workdir} holds a run of another configuration or on other data:\n"
+            f"{workdir} holds a run with another configuration or other data:\n"
             + "\n".join(lines)
-            + "\nGive these to go on with it, or another --workdir to start afresh."
+            + "\nGive these values to resume it, or another --workdir to start a new run."
         )
-    if there["data.root"] != here["data.root"] and jax.process_index() == 0:
-        print(
-            f"NOTE: this run was begun on {there['data.root']}; now the data is {here['data.root']}, with frames of"
-            " the same names"
-        )
+    root = there.get("data.root", absent)
+    if root != here["data.root"] and jax.process_index() == 0:
+        print(f"NOTE: this run began on {root}; the data is now {here['data.root']}, with frames of the same names")
 
 
-def begun(workdir: Path) -> bool:
-    """Whether the workdir has a checkpoint. Before, it holds nothing that another configuration could spoil."""
-    return any(entry.name.isdigit() for entry in (workdir / "checkpoints").glob("*"))
-
-
-def record(config: ConfigDict, workdir: Path, *, encoder: str = "from scratch", **facts: Any) -> None:
-    """Writes `config.json`; where the workdir has a checkpoint already, compares with the one that is there.
-
-    Args:
-        config: as in `compare`.
-        workdir: as in `compare`.
-        encoder: what its weights are from, as `configuration.open_encoder` says. Not compared: a run that goes on has
-            no need of it.
-        **facts: as in `compare`.
+def load(workdir: Path) -> dict[str, dict[str, Any]]:
+    """Read `config`, `facts` and `fields` from `config.json`, and make the run's own modules importable.
 
     Raises:
-        UserError: as from `compare`; the workdir cannot be written.
-    """
-    if begun(workdir):
-        if not (workdir / "config.json").exists():
-            raise UserError(
-                f"{workdir} has checkpoints and no config.json, which says what run they are of: put it back (each "
-                "checkpoint has the configuration in config/metadata), or give another --workdir"
-            )
-        compare(config, workdir, **facts)
-        return
-    content = {
-        "config": json.loads(config.to_json()),
-        "facts": facts,
-        "encoder": encoder,
-        "command": sys.argv,
-        "versions": {name: metadata.version(name) for name in _VERSIONS} | {"python": platform.python_version()},
-        "devices": [str(device.device_kind) for device in jax.devices()],
-        "processes": jax.process_count(),
-    }
-    if jax.process_index() == 0:
-        write_json(workdir / "config.json", content)
-
-
-@contextmanager
-def only_run(workdir: Path) -> Iterator[None]:
-    """Holds the workdir for this run; the system lets go of it when the process ends, however it ends.
-
-    Raises:
-        UserError: another run holds it.
-    """
-    path = workdir / "lock"
-    with plain_errors(path):
-        workdir.mkdir(parents=True, exist_ok=True)
-        file = open(path, "w")  # noqa: SIM115 (closed below)
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise UserError(f"another run is writing to {workdir}: wait for it, or give another --workdir") from error
-        yield
-
-
-def load(workdir: Path) -> dict[str, Any]:
-    """Reads a workdir's `config.json`.
-
-    Raises:
-        UserError: there is none, or it is broken.
+        UserError: there is no such file, or it is damaged.
     """
     path = workdir / "config.json"
     try:
         content = json.loads(path.read_text())
-        return {"config": content["config"], "facts": content["facts"]}
+        registry.search(content.get("modules", {}).values())
+        known = {key: content[key] for key in ("config", "facts", "fields")}
     except FileNotFoundError as error:
         raise UserError(f"{workdir} is not a run's workdir: it has no config.json") from error
-    except (OSError, json.JSONDecodeError, KeyError, TypeError) as error:
-        raise UserError(f"{path} cannot be read ({error}): not written by mtlflax?") from error
+    except KeyError as error:
+        raise UserError(f"{path} has no key {error}: it was edited, or not written by mtlflax") from error
+    except (OSError, ValueError, AttributeError, TypeError) as error:
+        raise UserError(f"{path} cannot be read ({error}): it was edited, or not written by mtlflax") from error
+    for key, value in known.items():
+        if not isinstance(value, dict):
+            raise UserError(f"{path}: {key!r} is {value!r}, not an object: it was edited, or not written by mtlflax")
+    return known
 
 
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -1,167 +1,260 @@
-"""How the train step takes its gradient: one pullback for a loss weighting, task gradients for what looks at them.
+"""How the train step takes its gradient: one pullback for most loss balancings, task gradients for the rest.
 
-Trunk and branches (`trunk`) are linearised once. Branches are pulled back once, whatever the method; the trunk
-once for a loss weighting and at level 'representation', and K times, unrolled, for methods that look at the gradients
-of its parameters. Methods that take independent samples have each half of the batch pulled back instead of the whole.
+The trunk and the branches (see `trunk`) are linearized once. Branches are pulled back once, whatever the method; the
+trunk once for a loss balancing and at level 'representation', and K times, unrolled, for methods that look at the
+gradients of its parameters. With independent samples, each half of the batch is pulled back instead of the whole.
+
+What a method is shown, how it combines gradients, and what happens without labels for a task is `weighting`'s, the same
+as in `weighting.get`.
 """
 
-from collections.abc import Callable, Sequence
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
 
+from mtlflax import weighting
 from mtlflax.errors import UserError
 from mtlflax.tasks import Task
 from mtlflax.training import trunk
-from mtlflax.training.method import Method
 from mtlflax.training.parallel import AXIS
+from mtlflax.training.trunk import Flat, Network
+from mtlflax.weighting.lift import LossBalancing, from_factory
+
+
+@dataclasses.dataclass(frozen=True)
+class Method:
+    """A weighting method, ready for the train step.
+
+    Attributes:
+        spec: its declaration.
+        balancing: a loss balancing; None for a gradient balancing.
+        transform: a gradient balancing, on `{"own": eye(K), "trunk": ...}`: the factor of the gradient of a branch's
+            parameters is read off the diagonal, which is not shared. None for a loss balancing.
+        level: of a gradient balancing: on the gradients of the shared 'parameters', or of the 'representation', the
+            features that the trunk gives. None for a loss balancing.
+        samples: independent samples of the task gradients that it is given, each of a part of the batch; 0: none, the
+            gradients are of the whole batch.
+    """
+
+    spec: weighting.spec.Spec
+    balancing: LossBalancing | None = None
+    transform: optax.GradientTransformationExtraArgs | None = None
+    level: str | None = None
+    samples: int = 0
+
+
+def make_method(
+    method: str | weighting.Factory, model: Network, *, num_tasks: int, level: str = "parameters", **options: Any
+) -> Method:
+    """Make a weighting method for the train step of a network.
+
+    Args:
+        method: as in `weighting.get`.
+        model: the network, whose `shared` and `last_shared` say what is measured and balanced.
+        num_tasks: K.
+        level: of a gradient balancing; see `Method`.
+        **options: as in `weighting.get`.
+
+    Raises:
+        ValueError: an unknown name, option or level, or a method or network without that level.
+    """
+    factory = weighting.find(method)
+    if factory.spec.form == "losses":
+        if level != "parameters":
+            options["level"] = level  # which it does not have
+        last_shared = getattr(model, "last_shared", None)
+        balancing = from_factory(factory, shared=model.shared, last_shared=last_shared, **options)
+        return Method(factory.spec, balancing)
+    if level == "representation" and not trunk.has_trunk(model):
+        raise ValueError(f"weighting.level is {level!r}: {type(model).__name__} has no trunk that gives features")
+
+    def shared(path: str) -> bool:
+        kind, _, rest = path.partition("/")
+        return kind == "trunk" and (level == "representation" or model.shared(rest))
+
+    # At this level every device has the features of its own frames.
+    axis_name = AXIS if level == "representation" and not factory.spec.keeps_gradients else None
+    transform = weighting.get(factory, num_tasks=num_tasks, shared=shared, axis_name=axis_name, level=level, **options)
+    samples = factory.spec.samples if options.get("independent", True) else 0
+    return Method(factory.spec, None, transform, level, samples)
+
+
+def init_method(method: Method, model: Network, variables: Mapping[str, Any], images: jax.Array, num_tasks: int) -> Any:
+    """Return the state of the method at step 0."""
+    of_trunk, own = trunk.partition(model, variables["params"])
+    if method.balancing is not None:
+        return method.balancing.init(jnp.zeros(num_tasks), {**of_trunk, **own})
+    shared: Any = of_trunk
+    if method.level == "representation":
+        shapes = jax.eval_shape(lambda v: model.apply(v, images, method="encode"), variables)
+        shared = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+    assert method.transform is not None
+    return method.transform.init({"own": jnp.zeros(num_tasks), "trunk": shared})
 
 
 class Gradient(NamedTuple):
-    """What a backward pass gives, the same on every device.
+    """The result of a backward pass, the same on every device.
 
     Attributes:
-        losses: float32 [K].
-        params: the gradient, as the parameters.
+        losses: float32 [K]; 0 for absent tasks.
+        present: bool [K], the tasks with labels in the global batch.
+        complete: bool [], whether the method ran.
+        params: the gradient, shaped as the parameters.
         state: the method's.
         batch_stats: updated.
     """
 
     losses: jax.Array
+    present: jax.Array
+    complete: jax.Array
     params: Any
     state: Any
     batch_stats: Any
 
 
-# (params, batch_stats, the method's state, normalised images, batch, **what a loss weighting needs) -> Gradient
-Backward = Callable[..., Gradient]
+# (params, batch_stats, the method's state, normalized images, batch, losses_after) -> Gradient
+Backward = Callable[[Any, Any, Any, jax.Array, Any, jax.Array], Gradient]
 
 
 class _Pulled(NamedTuple):
-    """Task gradients, taken as far as all methods need them, and how to go on.
+    """Task gradients, taken as far as all methods need them, and the rest of the way.
 
     Attributes:
         losses: [K].
         own: for each task the gradient of the branches' parameters, averaged over the devices.
         features: for each task and each part of the batch, this device's gradient of the features.
         pull: a gradient of the features → that of the trunk's parameters, averaged over the devices.
+        extra: further arguments of the method's update.
     """
 
     losses: jax.Array
-    own: list[Any]
+    own: list[Flat]
     features: list[list[Any]]
-    pull: Callable[[Any], Any]
+    pull: Callable[[Any], Flat]
+    extra: dict[str, Any]
 
 
-def make_backward(model: nn.Module, tasks: Sequence[Task], method: Method) -> Backward:
-    """The backward pass of a method, per device; reduces over `parallel.AXIS` before the method sees anything."""
-    return _task_gradients(model, tasks, method) if method.looks_at_gradients else _weighted(model, tasks, method)
+def make_backward(model: Network, tasks: Sequence[Task], method: Method) -> Backward:
+    """Make the backward pass of a method, per device; it reduces over `parallel.AXIS` before the method runs."""
+    if method.balancing is not None and not method.balancing.looks_at_gradients:
+        return _weighted(model, tasks, method.balancing)
+    return _task_gradients(model, tasks, method)
 
 
-def _weighted(model: nn.Module, tasks: Sequence[Task], method: Method) -> Backward:
-    """The gradient of the total with respect to the losses is the weight vector: pulled back once, it is all."""
+def _weighted(model: Network, tasks: Sequence[Task], balancing: LossBalancing) -> Backward:
+    """The gradient of the total with respect to the losses is the weight vector: it is pulled back once."""
     task_losses = trunk.make_losses(model, tasks)
 
-    def backward(params: Any, batch_stats: Any, state: Any, images: jax.Array, batch: Any, **extra: Any) -> Gradient:
+    def backward(
+        params: Any, batch_stats: Any, state: Any, images: jax.Array, batch: Any, losses_after: jax.Array
+    ) -> Gradient:
         losses, pullback, batch_stats = jax.vjp(
             lambda params: task_losses(params, batch_stats, images, batch), params, has_aux=True
         )
-        weights, state = method.transform.update(jnp.ones_like(losses), state, losses, **extra)
+        present = trunk.present_tasks(tasks, batch)[:, 0]
+        extra = {"present": present, "losses_after": losses_after}
+        weights, state = balancing.weigh(state, losses, {}, jnp.ones_like(losses), **extra)
         (gradient,) = pullback(weights)
-        return Gradient(losses, jax.lax.pmean(gradient, AXIS), state, batch_stats)
+        gradient = jax.lax.pmean(gradient, AXIS)
+        return Gradient(jnp.where(present, losses, 0), present, jnp.all(present), gradient, state, batch_stats)
 
     return backward
 
 
-def _task_gradients(model: nn.Module, tasks: Sequence[Task], method: Method) -> Backward:
+def _task_gradients(model: Network, tasks: Sequence[Task], method: Method) -> Backward:
     """The branches are pulled back one by one, then the trunk as the method asks."""
     parts = max(1, method.samples)
 
-    def backward(params: Any, batch_stats: Any, state: Any, images: jax.Array, batch: Any, **extra: Any) -> Gradient:
+    def backward(
+        params: Any, batch_stats: Any, state: Any, images: jax.Array, batch: Any, losses_after: jax.Array
+    ) -> Gradient:
         if len(images) % parts:
             raise UserError(
                 f"configuration: the weighting takes {parts} independent parts of a batch, and a device has "
                 f"{len(images)} frames: give another --config.batch_size, or --config.weighting.independent=False"
             )
+        present = trunk.present_tasks(tasks, batch, parts)
         shared, own = trunk.partition(model, params)
         run_trunk, run_branch = trunk.split(model, tasks, own, images, batch, parts)
         features, pull_trunk, stats = jax.vjp(lambda shared: run_trunk(shared, batch_stats), shared, has_aux=True)
         losses, own_gradients, feature_gradients = [], [], []
-        for task in tasks:
-            branch = run_branch(task, shared, stats)
-            of_parts, pull_branch, stats = jax.vjp(branch, own, features, has_aux=True)
+        for task, with_labels in zip(tasks, present, strict=True):
+            of_parts, pull_branch, stats = jax.vjp(run_branch(task, shared, stats), own, features, has_aux=True)
             pulled = [pull_branch(one_hot) for one_hot in jnp.eye(parts, dtype=of_parts.dtype)]
-            losses.append(jnp.mean(of_parts))
-            own_gradients.append(_mean([of_own for of_own, _ in pulled]))
+            losses.append(_mean(list(of_parts), with_labels))
+            own_gradients.append(_mean([of_own for of_own, _ in pulled], with_labels))
             feature_gradients.append([of_features for _, of_features in pulled])
 
-        def pull(cotangent: Any) -> Any:
+        def pull(cotangent: Any) -> Flat:
             return jax.lax.pmean(pull_trunk(cotangent)[0], AXIS)
 
-        taken = _Pulled(jnp.stack(losses), jax.lax.pmean(own_gradients, AXIS), feature_gradients, pull)
-        if method.level is None:
-            of_trunk, factors, state = _weigh(method, model, taken, state, extra)
+        extra = {"present": present, "losses_after": losses_after}
+        pulled_back = _Pulled(jnp.stack(losses), jax.lax.pmean(own_gradients, AXIS), feature_gradients, pull, extra)
+        if method.balancing is not None:
+            of_trunk, factors, state = _weigh(method.balancing, pulled_back, state)
         else:
-            of_trunk, factors, state = _balance(method, taken, state)
-        gradient = trunk.merge(of_trunk, _combine(factors, taken.own))
-        return Gradient(taken.losses, gradient, state, stats)
+            of_trunk, factors, state = _balance(method, pulled_back, state)
+        gradient = trunk.merge(of_trunk, _combine(factors, pulled_back.own))
+        tasks_present, complete = jnp.any(present, axis=1), jnp.all(present)
+        losses_present = jnp.where(tasks_present, pulled_back.losses, 0)
+        return Gradient(losses_present, tasks_present, complete, gradient, state, stats)
 
     return backward
 
 
-def _balance(method: Method, taken: _Pulled, state: Any) -> tuple[Any, jax.Array, Any]:
-    """The trunk's gradient, what multiplies each task's own gradient [K], and the state, of a gradient balancing."""
+def _balance(method: Method, pulled: _Pulled, state: Any) -> tuple[Any, jax.Array, Any]:
+    """The trunk's gradient, the factor of each task's own gradient [K], and the state, of a gradient balancing."""
     size = jax.lax.axis_size(AXIS)
     of_parts = []
-    for gradients in zip(*taken.features, strict=True):
+    for gradients in zip(*pulled.features, strict=True):
         if method.level == "parameters":
-            of_parts.append(_stack([taken.pull(gradient) for gradient in gradients]))
+            of_parts.append(_stack([pulled.pull(gradient) for gradient in gradients]))
         else:
-            # The transpose of the losses' psum has made each device's part as many times too large as there are.
+            # The transpose of the losses' psum has multiplied each device's part by the number of devices.
             of_parts.append(jax.tree.map(lambda x: x / size, _stack(gradients)))
-    diagonal = jnp.eye(len(taken.losses), dtype=taken.losses.dtype)
-    stacked = [{"own": diagonal, "trunk": gradients} for gradients in of_parts]
-    extra = {"independent": stacked} if method.samples else {}
-    balanced, state = method.transform.update(_mean(stacked), state, losses=taken.losses, **extra)
+    present = pulled.extra["present"]
+    diagonal = jnp.eye(len(pulled.losses), dtype=pulled.losses.dtype)
+    samples = [{"own": diagonal, "trunk": gradients} for gradients in of_parts]
+    mean = {"own": diagonal, "trunk": _mean(of_parts, present)}
+    extra = pulled.extra | ({"independent": samples} if method.samples else {})
+    assert method.transform is not None
+    balanced, state = method.transform.update(mean, state, losses=pulled.losses, **extra)
     direction = balanced["trunk"]
     if method.level == "representation":
-        direction = taken.pull(jax.tree.map(lambda x: x * size, direction))
+        direction = pulled.pull(jax.tree.map(lambda x: x * size, direction))
     return direction, balanced["own"], state
 
 
-def _weigh(method: Method, model: Any, taken: _Pulled, state: Any, extra: dict[str, Any]) -> tuple[Any, jax.Array, Any]:
-    """The same of a loss weighting that asks for gradients. What it does not look at, the compiler leaves out."""
-    features = [gradient for (gradient,) in taken.features]
-    task_gradients = [taken.pull(gradient) for gradient in features]
-    if "task_gradients" in method.needs:
-        extra["task_gradients"] = _stack([_chosen(gradient, model.shared) for gradient in task_gradients])
-    if "gradient_norms" in method.needs:
-        counts = {
-            "last_shared": getattr(model, "last_shared", model.shared),
-            "shared": model.shared,
-            "own": lambda path: not model.shared(path),
-        }[method.norms_of]
-        everything = [{**of_trunk, **of_own} for of_trunk, of_own in zip(task_gradients, taken.own, strict=True)]
-        extra["gradient_norms"] = jnp.stack([optax.tree.norm(_chosen(gradient, counts)) for gradient in everything])
-    weights, state = method.transform.update(jnp.ones_like(taken.losses), state, taken.losses, **extra)
-    if "task_gradients" in method.needs or method.norms_of == "shared":
+def _weigh(balancing: LossBalancing, pulled: _Pulled, state: Any) -> tuple[Any, jax.Array, Any]:
+    """The same of a loss balancing that looks at gradients. The compiler drops what it does not look at."""
+    features = [gradient for (gradient,) in pulled.features]
+    task_gradients = [pulled.pull(gradient) for gradient in features]
+    everything = _stack([{**of_trunk, **of_own} for of_trunk, of_own in zip(task_gradients, pulled.own, strict=True)])
+    extra = pulled.extra | {"present": pulled.extra["present"][:, 0]}
+    weights, state = balancing.weigh(state, pulled.losses, everything, jnp.ones_like(pulled.losses), **extra)
+    if "task_gradients" in balancing.needs or balancing.norms_of == "shared":
         return _combine(weights, task_gradients), weights, state
-    return taken.pull(_combine(weights, features)), weights, state
-
-
-def _chosen(gradient: trunk.Flat, counts: Callable[[str], bool]) -> trunk.Flat:
-    return {path: x for path, x in gradient.items() if counts(path)}
+    return pulled.pull(_combine(weights, features)), weights, state
 
 
 def _stack(trees: Sequence[Any]) -> Any:
     return jax.tree.map(lambda *x: jnp.stack(x), *trees)
 
 
-def _mean(trees: Sequence[Any]) -> Any:
-    return jax.tree.map(lambda *x: sum(x) / len(x), *trees) if len(trees) > 1 else trees[0]
+def _mean(trees: Sequence[Any], present: jax.Array) -> Any:
+    """The mean over the parts of a batch with labels, bool [parts] or [K, parts], of trees; those of others are 0."""
+    if len(trees) == 1:
+        return trees[0]
+    count = jnp.maximum(jnp.sum(present, axis=-1), 1)
+
+    def mean(*x: jax.Array) -> jax.Array:
+        return sum(x) / count.reshape(*count.shape, *[1] * (x[0].ndim - count.ndim))
+
+    return jax.tree.map(mean, *trees)
 
 
 def _combine(factors: jax.Array, trees: Sequence[Any]) -> Any:

@@ -1,14 +1,13 @@
-"""A network and its losses as plain functions: a trunk that all tasks share, and a branch for each.
+"""A network and its losses as plain functions: a trunk that all tasks share, and a branch per task.
 
-A network that has methods `encode` and `decode` is split so, unless its property `splits` is False: whether it can be
-called in two steps may hang on its options. One without a split is all trunk: its features are the losses, and a branch
-picks its task's.
+A network with methods `encode` and `decode` is split so, unless its property `splits` is False: whether it can be
+called in two steps may depend on its options. A network without a split is all trunk: its features are the losses, and
+a branch picks that of its task.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from flax.traverse_util import flatten_dict, unflatten_dict
@@ -19,13 +18,24 @@ from mtlflax.training.parallel import AXIS
 Flat = dict[str, jax.Array]  # parameters by path
 
 
-def has_trunk(model: nn.Module) -> bool:
-    """Whether the network splits into what is shared and what is not."""
+class Network(Protocol):
+    """A network, as the steps see it: a linen module that says which parameters all tasks share.
+
+    It may also have `encode` and `decode` with `splits`, `in_trunk(path)`, `last_shared(path)` and `encoders`.
+    """
+
+    init: Callable[..., Any]
+    apply: Callable[..., Any]
+    shared: Callable[[str], bool]
+
+
+def has_trunk(model: Network) -> bool:
+    """Whether the network splits into a trunk and branches."""
     return hasattr(model, "encode") and hasattr(model, "decode") and getattr(model, "splits", True)
 
 
-def partition(model: Any, params: Any) -> tuple[Flat, Flat]:
-    """The trunk's parameters and the branches'.
+def partition(model: Network, params: Any) -> tuple[Flat, Flat]:
+    """Return the parameters of the trunk and those of the branches.
 
     The trunk's are those that `model.in_trunk` names, by default those that all tasks share.
     """
@@ -36,17 +46,17 @@ def partition(model: Any, params: Any) -> tuple[Flat, Flat]:
 
 
 def merge(trunk: Flat, own: Flat) -> Any:
-    """What `partition` took apart."""
+    """Undo `partition`."""
     return unflatten_dict({**trunk, **own}, sep="/")
 
 
-def make_losses(model: nn.Module, tasks: Sequence[Task], parts: int = 1) -> Callable[..., tuple[jax.Array, Any]]:
-    """The whole network: (params, batch_stats, images, batch) → (losses [K], batch_stats), in training.
+def make_losses(model: Network, tasks: Sequence[Task], parts: int = 1) -> Callable[..., tuple[jax.Array, Any]]:
+    """Make the losses of the whole network: (params, batch_stats, images, batch) → (losses [K], batch_stats).
 
     Args:
         model: the network.
         tasks: in the order of the losses.
-        parts: above 1, losses are [K, parts], each over every so-manieth frame.
+        parts: above 1, losses are [K, parts], each over every n-th frame.
     """
 
     def losses(params: Any, batch_stats: Any, images: jax.Array, batch: Any) -> tuple[jax.Array, Any]:
@@ -58,16 +68,25 @@ def make_losses(model: nn.Module, tasks: Sequence[Task], parts: int = 1) -> Call
     return losses
 
 
+def present_tasks(tasks: Sequence[Task], batch: Mapping[str, jax.Array], parts: int = 1) -> jax.Array:
+    """Return which tasks have labels in each part of the global batch, bool [K, parts]."""
+    counts = []
+    for task in tasks:
+        valid = task.valid(batch)
+        counts.append(jnp.stack([jnp.any(valid[rows]) for rows in _rows(parts)]))
+    return jax.lax.psum(jnp.stack(counts).astype(jnp.int32), AXIS) > 0
+
+
 def split(
-    model: Any, tasks: Sequence[Task], own: Flat, images: jax.Array, batch: Any, parts: int
+    model: Network, tasks: Sequence[Task], own: Flat, images: jax.Array, batch: Any, parts: int
 ) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    """The network on a batch in training, in two steps.
+    """Make the two steps of a network on a batch, in training.
 
     Args:
         model: the network.
         tasks: in the order of the losses.
         own: the branches' parameters.
-        images: [B, H, W, 3], normalised.
+        images: [B, H, W, 3], normalized.
         batch: as the loader makes it.
         parts: as in `make_losses`.
 
@@ -120,6 +139,10 @@ def _loss(task: Task, output: jax.Array, batch: Mapping[str, jax.Array], parts: 
     prediction = task.activation(output)
     if parts == 1:
         return task.loss(prediction, batch, AXIS)
-    # Every so-manieth, so that the parts are the same however the frames are spread over devices.
-    taken = [slice(i, None, parts) for i in range(parts)]
-    return jnp.stack([task.loss(prediction[rows], {k: v[rows] for k, v in batch.items()}, AXIS) for rows in taken])
+    losses = [task.loss(prediction[rows], {k: v[rows] for k, v in batch.items()}, AXIS) for rows in _rows(parts)]
+    return jnp.stack(losses)
+
+
+def _rows(parts: int) -> list[slice]:
+    """The frames of each part: every n-th, so that the parts are the same however frames are spread over devices."""
+    return [slice(i, None, parts) for i in range(parts)]

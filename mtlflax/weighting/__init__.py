@@ -1,16 +1,19 @@
-"""Multi-task weighting as optax gradient transformations; lifts out of mtlflax with nothing but jax and optax.
+"""Multi-task weighting as optax gradient transformations. The folder needs nothing but jax and optax.
 
 Two forms:
 
 * **Loss space** (`weighting.loss_balancing.<name>(...)`). The gradient of a total loss with respect to the K task
-  losses *is* the weight vector, so a loss weighting is a gradient transformation whose parameters are the losses [K]
+  losses *is* the weight vector. So a loss weighting is a gradient transformation whose parameters are the losses [K]
   and whose updates are their cotangents [K]: it multiplies what comes in, and `optax.chain` composes methods.
 * **Stacked task gradients** (`weighting.get(name, num_tasks=K, ...)`). Updates come in with a leading task axis K and
-  go out without one, so `optax.chain(weighting.get("dwa", num_tasks=2), optax.adam(1e-4))` is an optimiser for
+  go out without one, so `optax.chain(weighting.get("cagrad", num_tasks=2), optax.adam(1e-4))` is an optimizer for
   anyone's JAX code. Every method has this form.
 
-`weighting.weights(state)` reads the weights [K] out of any optax state, `weighting.geometry(state)` the norms and
-cosines of the task gradients.
+`weighting.weights(state)` reads the weights [K] from any optax state, `weighting.geometry(state)` the norms and cosines
+of the task gradients. In both forms `update` takes `present`, bool [K], for steps without labels for some task: see
+`present.py`.
+
+Arguments that factories share: `num_tasks` is K, `shared` and `axis_name` are as in `get`.
 """
 
 from collections.abc import Callable
@@ -19,12 +22,15 @@ from typing import Any
 import jax
 import optax
 
-from mtlflax.weighting import gradient_balancing, loss_balancing
-from mtlflax.weighting.linear import linear_combination
+from mtlflax.weighting import gradient_balancing, lift, loss_balancing, spec
+from mtlflax.weighting.lift import linear_combination
+from mtlflax.weighting.spec import Factory
 from mtlflax.weighting.stacked import Geometry
-from mtlflax.weighting.states import has_weights, is_weighted
+from mtlflax.weighting.states import has_weights, weights
 
 __all__ = [
+    "METHODS",
+    "find",
     "geometry",
     "get",
     "gradient_balancing",
@@ -32,42 +38,81 @@ __all__ = [
     "linear_combination",
     "loss_balancing",
     "names",
+    "options",
+    "spec",
     "weights",
 ]
 
+METHODS: dict[str, Factory] = {**loss_balancing.METHODS, **gradient_balancing.METHODS}
+
 
 def names() -> tuple[str, ...]:
-    """The names that `get` knows."""
-    return tuple(sorted([*loss_balancing.METHODS, *gradient_balancing.METHODS]))
+    """Return the names of the built-in methods."""
+    return tuple(sorted(METHODS))
+
+
+def find(method: str | Callable[..., Any]) -> Factory:
+    """Return the factory of a method.
+
+    Args:
+        method: one of `names()`, or a factory of your own that carries a spec.
+
+    Raises:
+        ValueError: an unknown name, or a factory without a spec.
+    """
+    if isinstance(method, str) and method not in METHODS:
+        raise ValueError(f"unknown weighting {method!r}: choose from {', '.join(names())}")
+    factory: Any = METHODS[method] if isinstance(method, str) else method
+    spec.of(factory)
+    return factory
+
+
+def options(method: str | Callable[..., Any]) -> dict[str, Any]:
+    """Return the options of a method with their defaults, as `get` and `config.weighting` take them.
+
+    `get` also takes `optimizer`, an optax transformation in place of `learning_rate`'s Adam, where a method learns.
+
+    Raises:
+        ValueError: as in `find`.
+
+    >>> options("cagrad")
+    {'alpha': 0.5, 'scale': 'raw', 'level': 'parameters'}
+    """
+    return spec.options(find(method))
 
 
 def get(
-    name: str,
+    method: str | Callable[..., Any],
     *,
     num_tasks: int,
     shared: Callable[[str], bool] | None = None,
+    last_shared: Callable[[str], bool] | None = None,
     axis_name: str | None = None,
     **options: Any,
 ) -> optax.GradientTransformationExtraArgs:
-    """A weighting method as a gradient transformation on stacked task gradients.
+    """Return a weighting method as a gradient transformation on stacked task gradients.
 
     `grads, state = t.update(task_grads, state, params, losses=losses)`: `task_grads` is shaped as `params` with a
-    leading axis K, `losses` is float32 [K], and `grads` is shaped as `params`. Where `loss_balancing.needs(name)` has
-    `losses_after`, `update` takes it too; what else a loss balancing needs is made of `task_grads`.
+    leading axis K, `losses` is float32 [K], and `grads` is shaped as `params`. `update` also takes `present`, bool [K],
+    which tasks have labels in this step; `losses_after` if `find(method).spec.needs` has it, the losses of the batch of
+    the last complete update at the parameters after it; and `independent` if the method takes independent samples.
 
     Args:
-        name: one of `names()`.
+        method: one of `names()`, or a factory of your own that carries a spec.
         num_tasks: K.
-        shared: says of a parameter's path, joined by "/", whether all tasks share it; without it, all do. A gradient
-            balancing changes the shared ones, the others get their own task's gradient. A loss balancing weighs all
-            parameters alike; one that looks at gradients looks at those of the shared ones.
+        shared: whether all tasks share a parameter, by its path, joined by "/"; None: all do. A gradient balancing
+            changes the gradients of shared parameters, the others get their own task's. A loss balancing weighs all
+            parameters alike; if it looks at gradients, then at those that `norms_of` says.
+        last_shared: the last shared layers, for `norms_of="last_shared"`; None: all that is shared.
         axis_name: a mapped axis over which each device has its own part of the gradients' coordinates (those of its own
-            features, say): lengths and angles are then summed over it. Not for gradients that are replicated.
-        **options: the method's own, as in its factory.
+            features, for example): lengths and angles are then summed over it. Not for replicated gradients.
+        **options: those of `weighting.options(method)`, and `optimizer` where a method learns. `level` says whether
+            the shared gradients given are those of "parameters" or of a "representation", the features of a batch.
 
     Raises:
-        ValueError: unknown name or option, a K that is no whole number from 1 on, or an `axis_name` for a method that
-            keeps gradients as its state. From `update`: losses or gradients that are not of K tasks.
+        ValueError: an unknown name or option, a factory without a spec, a K that is not a whole number of at least 1,
+            or an `axis_name` or level "representation" for a method that keeps gradients as its state. From `update`:
+            losses or gradients that are not of K tasks.
 
     >>> import jax.numpy as jnp
     >>> optimizer = optax.chain(get("equal", num_tasks=2), optax.sgd(1.0))
@@ -78,39 +123,22 @@ def get(
     >>> updates["w"].tolist()
     [-1.0, -2.0]
     """
-    if name in gradient_balancing.METHODS:
-        return gradient_balancing.get(name, num_tasks=num_tasks, shared=shared, axis_name=axis_name, **options)
-    if name not in loss_balancing.METHODS:
-        raise ValueError(f"unknown weighting {name!r}: choose one of {', '.join(names())}")
-    balancing: Any = loss_balancing.get(name, **options)
-    needs = loss_balancing.needs(name)
-    if "task_gradients" in needs:  # it keeps something of their shape
-
-        def balancing(parameters: Any) -> optax.GradientTransformationExtraArgs:
-            return loss_balancing.get(name, **{**options, "parameters": parameters})
-
-    return linear_combination(balancing, num_tasks=num_tasks, needs=needs, shared=shared, axis_name=axis_name)
-
-
-def weights(state: Any) -> jax.Array | None:
-    """The product, float32 [K], of all weights in an optax state, however nested or chained; None where there are none.
-
-    The states of this package take part, and those of other classes that are marked with `has_weights`. Several
-    weightings are taken for a chain: of one for each group of parameters (`optax.multi_transform`), ask each by itself.
-    """
-    nodes = jax.tree.leaves(state, is_leaf=is_weighted)
-    found = [node.weights for node in nodes if is_weighted(node)]
-    product = None
-    for factor in found:
-        product = factor if product is None else product * factor
-    return product
+    factory = find(method)
+    if factory.spec.form == "losses":
+        balancing = lift.from_factory(factory, shared=shared, last_shared=last_shared, axis_name=axis_name, **options)
+        return linear_combination(balancing, num_tasks=num_tasks)
+    spec.check_options(factory, options)
+    spec.check_keeps(factory, options.pop("level", "parameters"), axis_name)
+    if not factory.spec.keeps_gradients:
+        options["axis_name"] = axis_name
+    return factory(num_tasks, shared=shared, **options)
 
 
 def geometry(state: Any) -> Geometry | None:
-    """The norms [K] and pairwise cosines [K, K] of the task gradients last seen by a gradient balancing.
+    """Return the norms [K] and pairwise cosines [K, K] of the task gradients last seen by a gradient balancing.
 
     Returns:
-        Those of the first gradient balancing in an optax state, however nested; None where there is none.
+        Those of the first gradient balancing in an optax state, however nested; None if there is none.
     """
-    nodes = jax.tree.leaves(state, is_leaf=lambda node: isinstance(node, Geometry))
+    nodes: list[Any] = jax.tree.leaves(state, is_leaf=lambda node: isinstance(node, Geometry))
     return next((node for node in nodes if isinstance(node, Geometry)), None)

@@ -1,50 +1,55 @@
-"""What the options of a method may be: each check raises ValueError, naming the method, the option and the value.
+"""What the options of a method may be. Each check raises ValueError and names the method, the option and the value.
 
-Options are Python numbers, fixed when a method is made: none can follow a schedule.
+Options are Python values, fixed when a method is made: none can follow a schedule.
 """
 
 import math
 import numbers
+import sys
+import warnings
 from collections.abc import Sequence
+from pathlib import Path
+
+_PACKAGE = str(Path(__file__).parent)
 
 
 def positive(method: str, **options: float) -> None:
-    """Finite and above 0."""
+    """Check that a number is finite and above 0."""
     for option, value in options.items():
         if not 0 < _number(method, option, value) < math.inf:
             raise ValueError(f"{method}: {option} must be positive, not {value}")
 
 
 def not_negative(method: str, **options: float) -> None:
-    """Finite, from 0 on."""
+    """Check that a number is finite and at least 0."""
     for option, value in options.items():
         if not 0 <= _number(method, option, value) < math.inf:
-            raise ValueError(f"{method}: {option} may not be negative or infinite, and is {value}")
+            raise ValueError(f"{method}: {option} must be finite and at least 0, not {value}")
 
 
 def part(method: str, **options: float) -> None:
-    """In 0..1."""
+    """Check that a number is in 0..1."""
     for option, value in options.items():
         if not 0 <= _number(method, option, value) <= 1:
             raise ValueError(f"{method}: {option} must be in 0..1, not {value}")
 
 
 def count(method: str, **options: int) -> None:
-    """A whole number from 1 on."""
+    """Check that a value is a whole number, at least 1."""
     for option, value in options.items():
         if not isinstance(value, numbers.Integral) or value < 1:
             raise ValueError(f"{method}: {option} must be a whole number, at least 1, not {value!r}")
 
 
 def choice(method: str, known: Sequence[str], **options: str) -> None:
-    """One of those known."""
+    """Check that a value is one of those known."""
     for option, value in options.items():
         if value not in known:
-            raise ValueError(f"{method}: {option} is {value!r}: choose one of {', '.join(known)}")
+            raise ValueError(f"{method}: {option} is {value!r}: choose from {', '.join(known)}")
 
 
 def preference(method: str, values: Sequence[float] | None, num_tasks: int) -> tuple[float, ...]:
-    """A number from 0 on for each task; 1/K each where there are none."""
+    """Return a preference for each task, at least 0; 1/K each if `values` is None."""
     count(method, num_tasks=num_tasks)
     if values is None:
         return (1 / num_tasks,) * num_tasks
@@ -53,6 +58,28 @@ def preference(method: str, values: Sequence[float] | None, num_tasks: int) -> t
     for value in values:
         not_negative(method, preference=value)
     return tuple(float(value) for value in values)
+
+
+def epoch(method: str, steps_per_epoch: int | None, *, matters: bool = True) -> int:
+    """Return the number of updates in an epoch; warn, at the user's line, if it matters and is not given."""
+    if steps_per_epoch is None:
+        if matters:
+            message = (
+                f"{method}: steps_per_epoch is not given, so that each update counts as an epoch: pass "
+                "steps_per_epoch=<updates in an epoch>"
+            )
+            warnings.warn(message, UserWarning, stacklevel=_levels_to_the_user())
+        return 1
+    count(method, steps_per_epoch=steps_per_epoch)
+    return steps_per_epoch
+
+
+def _levels_to_the_user() -> int:
+    """The stack level, seen from the caller, of the first line outside this package."""
+    level, frame = 1, sys._getframe(1)
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGE):
+        level, frame = level + 1, frame.f_back
+    return level
 
 
 def _number(method: str, option: str, value: float) -> float:

@@ -1,47 +1,23 @@
-"""Stacked task gradients, pytrees whose leaves lead with a task axis K: measured, combined, told apart.
+"""Stacked task gradients: pytrees whose leaves have a leading task axis K.
 
-What every gradient balancing shares. A method is a function of the gradients' `Geometry` (`from_geometry`) or of the
-gradients themselves (`from_gradients`); which parameters it acts on, in what precision, and across which devices is
-settled here, once.
+What all gradient balancings share. A method is a function of the gradients' `Geometry` (`from_geometry`) or of the
+gradients themselves (`from_gradients`). Which parameters it acts on, in what precision, across which devices, and what
+happens in a step without labels for a task is settled here, once.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
 import optax
 
 from mtlflax.weighting import options
+from mtlflax.weighting import present as absence
+from mtlflax.weighting.measures import Geometry, combine, geometry
 from mtlflax.weighting.states import has_weights
 
-
-class Geometry(NamedTuple):
-    """Lengths of K task gradients and the angles between them; all that most methods look at.
-
-    Lengths and cosines rather than the Gramian J Jᵀ = (norms normsᵀ) ∘ cosines, whose entries leave float32's range or
-    lose their digits where one task's gradients are 1e16 times another's.
-
-    Attributes:
-        norms: [K], ‖g_k‖.
-        cosines: [K, K], g_i·g_j / (‖g_i‖‖g_j‖), symmetric, in −1..1; 1 on the diagonal; 0 for a zero gradient.
-    """
-
-    norms: jax.Array
-    cosines: jax.Array
-
-    @property
-    def gramian(self) -> jax.Array:
-        """[K, K], J Jᵀ."""
-        return self.norms[:, None] * self.norms[None, :] * self.cosines
-
-    @property
-    def ratios(self) -> jax.Array:
-        """[K, K], ‖g_i‖ / ‖g_j‖, at most 1e19 (in float32); 1 on the diagonal; 0 elsewhere where g_j is 0."""
-        known = self.norms > 0
-        ratios = jnp.where(known[None, :], self.norms[:, None] / jnp.where(known, self.norms, 1)[None, :], 0)
-        ratios = jnp.minimum(ratios, jnp.sqrt(jnp.finfo(ratios.dtype).max))
-        return jnp.where(jnp.eye(self.norms.size, dtype=bool), 1, ratios)
+T = TypeVar("T")
 
 
 @has_weights
@@ -49,9 +25,9 @@ class BalancingState(NamedTuple):
     """State of a gradient balancing whose direction is a weighted sum of gradients.
 
     Attributes:
-        inner: the method's own, a pytree of arrays; () where it has none.
-        weights: [K], those of the last update; 1 at the start.
-        geometry: of the last update's task gradients; zeros at the start.
+        inner: the method's own, a pytree of arrays; () if it has none.
+        weights: [K], of the last complete update; 1 at the start.
+        geometry: of the task gradients of the last complete update; zeros at the start.
     """
 
     inner: Any
@@ -60,11 +36,11 @@ class BalancingState(NamedTuple):
 
 
 class UnweightedState(NamedTuple):
-    """State of a gradient balancing that has no weights, since it chooses for each coordinate.
+    """State of a gradient balancing without weights, which chooses for each coordinate.
 
     Attributes:
         inner: the method's own, a pytree of arrays.
-        geometry: of the last update's task gradients; zeros at the start.
+        geometry: of the task gradients of the last complete update; zeros at the start.
     """
 
     inner: Any
@@ -73,53 +49,13 @@ class UnweightedState(NamedTuple):
 
 # (geometry, losses, inner) -> (weights [K], inner)
 Weigh = Callable[[Geometry, jax.Array | None, Any], tuple[jax.Array, Any]]
-# (leaves [K, ...], geometry, losses, inner) -> (leaves [...], weights [K] or None, inner); one that takes independent
-# samples is given them as `independent`, a list of leaves each, or None
-Direct = Callable[..., tuple[list[jax.Array], jax.Array | None, Any]]
-
-
-def geometry(task_grads: Any, axis_name: str | None = None) -> Geometry:
-    """Measures stacked gradients; every leaf is [K, ...], the sums are taken in float32 or better.
-
-    Args:
-        task_grads: a pytree with at least one leaf.
-        axis_name: a mapped axis over which each device has its own part of the coordinates; the result is of all.
-    """
-    leaves = jax.tree.leaves(task_grads)
-    dtype = jnp.result_type(jnp.float32, *leaves)
-    rows = [leaf.reshape(leaf.shape[0], -1).astype(dtype) for leaf in leaves if leaf.size]
-    num_tasks = leaves[0].shape[0]
-
-    # Squares of what is far from 1 leave float32's range: each row is brought to at most 1 first.
-    largest = jnp.zeros(num_tasks, dtype)
-    for row in rows:
-        largest = jnp.maximum(largest, jnp.max(jnp.abs(row), axis=1))
-    if axis_name is not None:
-        largest = jax.lax.pmax(largest, axis_name)
-    scale = jnp.where(largest > 0, largest, 1)
-    products = jnp.zeros((num_tasks, num_tasks), dtype)
-    for row in rows:
-        scaled = row / scale[:, None]
-        products += jnp.matmul(scaled, scaled.T, precision=jax.lax.Precision.HIGHEST)
-    if axis_name is not None:
-        products = jax.lax.psum(products, axis_name)
-
-    lengths = jnp.sqrt(jnp.diagonal(products))
-    unit = jnp.where(lengths > 0, lengths, 1)
-    cosines = jnp.clip(products / unit[:, None] / unit[None, :], -1, 1)
-    own = (lengths > 0).astype(dtype)
-    cosines = jnp.where(jnp.eye(num_tasks, dtype=bool), own[:, None], cosines)
-    return Geometry(norms=lengths * scale, cosines=cosines)
-
-
-def combine(weights: jax.Array, leaves: list[jax.Array]) -> list[jax.Array]:
-    """Σ_k w_k g_k of every leaf [K, ...], in the weights' precision."""
-    highest = jax.lax.Precision.HIGHEST
-    return [jnp.tensordot(weights, leaf.astype(weights.dtype), axes=1, precision=highest) for leaf in leaves]
+# (leaves [K, ...], geometry, losses, inner) -> (leaves [...] or None for the weighted sum, weights [K] or None, inner).
+# A method that takes independent samples is also given `independent`, a list of leaves each, or None.
+Direct = Callable[..., tuple[list[jax.Array] | None, jax.Array | None, Any]]
 
 
 def task_losses(losses: jax.Array | Sequence[Any], num_tasks: int) -> jax.Array:
-    """Losses as an array [K].
+    """Return losses as an array [K].
 
     Raises:
         ValueError: they are not of K tasks.
@@ -130,13 +66,27 @@ def task_losses(losses: jax.Array | Sequence[Any], num_tasks: int) -> jax.Array:
     return losses
 
 
+def check_tasks(task_grads: Any, num_tasks: int) -> None:
+    """Raise ValueError for a leaf without a leading axis of K tasks."""
+    for leaf in jax.tree.leaves(task_grads):
+        if leaf.shape[:1] != (num_tasks,):
+            raise ValueError(
+                f"expected task gradients with a leading axis of {num_tasks} tasks, got shape {leaf.shape}"
+            )
+
+
+def clear_absent(present: Any, tree: T, num_tasks: int) -> T:
+    """Return a tree of [K, ...] in which absent tasks are 0; as it is if `present` is None."""
+    return tree if present is None else absence.clear(absence.split(present, num_tasks)[0], tree)
+
+
 def check_kept(method: str, kept: Sequence[jax.Array], leaves: Sequence[jax.Array]) -> None:
-    """Raises ValueError where what a state keeps has other shapes than the gradients that have come."""
+    """Raise ValueError if the gradients that a state keeps have other shapes than those given."""
     for before, now in zip(kept, leaves, strict=True):
         if before.shape != now.shape:
             raise ValueError(
-                f"{method}: task gradients of shape {now.shape} have come where init's parameters were of "
-                f"{before.shape[1:]}: give init the parameters, without a task axis"
+                f"{method}: task gradients of shape {now.shape} do not match the parameters of shape "
+                f"{before.shape[1:]} given to init: give init the parameters, without a task axis"
             )
 
 
@@ -148,21 +98,21 @@ def from_geometry(
     shared: Callable[[str], bool] | None = None,
     axis_name: str | None = None,
 ) -> optax.GradientTransformationExtraArgs:
-    """A gradient balancing whose weights follow from lengths and angles.
+    """Make a gradient balancing whose weights follow from lengths and angles.
 
     Args:
         weigh: `(geometry, losses, inner) -> (weights [K], inner)`.
         num_tasks: K.
-        inner: the dtype that is computed in → the method's own state at the start.
+        inner: the dtype of the computation → the method's own state at the start.
         shared: as in `weighting.get`.
         axis_name: as in `weighting.get`.
     """
 
     def direct(
         leaves: list[jax.Array], measured: Geometry, losses: jax.Array | None, state: Any
-    ) -> tuple[list[jax.Array], jax.Array, Any]:
-        weights, state = weigh(measured, losses, state)
-        return combine(weights, leaves), weights, state
+    ) -> tuple[None, jax.Array, Any]:
+        del leaves
+        return None, *weigh(measured, losses, state)
 
     return from_gradients(
         direct,
@@ -184,18 +134,20 @@ def from_gradients(
     shared: Callable[[str], bool] | None = None,
     axis_name: str | None = None,
 ) -> optax.GradientTransformationExtraArgs:
-    """A gradient balancing that sees the shared parameters' gradients themselves.
+    """Make a gradient balancing that sees the gradients of the shared parameters themselves.
 
-    Shared parameters get what `direct` gives; the others Σ_k g_k, which is their own task's gradient, since the other
-    tasks' are zero there. Computed in float32 (float64 where a parameter is), returned in the gradients' own dtype.
+    Shared parameters get what `direct` gives; the others Σ_k g_k, which is their own task's gradient, since those of
+    the other tasks are zero. Computed in float32 (float64 where a parameter is), returned in the gradients' own dtype.
+    `update` takes `present`, and follows the rule for absent tasks.
 
     Args:
-        direct: `(leaves, geometry, losses, inner) -> (leaves, weights, inner)`; leaves come in as [K, ...] in the dtype
-            that is computed in and go out without the task axis; weights are None where `weighted` is false.
+        direct: `(leaves, geometry, losses, inner) -> (leaves, weights, inner)`. Leaves come in as [K, ...] in the dtype
+            of the computation and go out without the task axis; None stands for Σ_k weights_k g_k. Weights are None
+            if `weighted` is false.
         num_tasks: K.
-        inner: (the shared parameters, the dtype that is computed in) → the method's own state at the start.
+        inner: (the shared parameters, the dtype of the computation) → the method's own state at the start.
         weighted: whether the method has weights.
-        own: losses → [K], what multiplies the gradients of parameters that are not shared; 1 without it.
+        own: losses → [K], which multiplies the gradients of parameters that are not shared; 1 without it.
         samples: how many further stacked gradients, of other batches, `update` takes as `independent`: all or none.
         shared: as in `weighting.get`.
         axis_name: as in `weighting.get`.
@@ -223,15 +175,16 @@ def from_gradients(
             return UnweightedState(inner(leaves, dtype), measured)
         return BalancingState(inner(leaves, dtype), jnp.ones(num_tasks, dtype), measured)
 
-    def stacked(tree: Any, dtype: Any) -> list[jax.Array]:
-        """The leaves that are shared, in the dtype that is computed in."""
+    def shared_leaves(tree: Any, dtype: Any) -> list[jax.Array]:
+        check_tasks(tree, num_tasks)
         leaves = jax.tree.leaves(tree)
-        for leaf in leaves:
-            if leaf.shape[:1] != (num_tasks,):
-                raise ValueError(
-                    f"expected task gradients with a leading axis of {num_tasks} tasks, got shape {leaf.shape}"
-                )
         return [leaf.astype(dtype) for leaf, kept in zip(leaves, is_shared(tree), strict=True) if kept]
+
+    def own_gradient(leaf: jax.Array, losses: jax.Array | None) -> jax.Array:
+        total = leaf.astype(jnp.result_type(jnp.float32, leaf))
+        if own is not None:
+            total *= own(losses).astype(total.dtype).reshape(num_tasks, *[1] * (leaf.ndim - 1))
+        return jnp.sum(total, axis=0)
 
     def update(
         updates: optax.Updates,
@@ -239,35 +192,43 @@ def from_gradients(
         params: optax.Params | None = None,
         *,
         losses: jax.Array | None = None,
+        present: Any = None,
         independent: Sequence[Any] | None = None,
         **extra_args: Any,
     ) -> tuple[optax.Updates, Any]:
         del params, extra_args
         dtype = state.geometry.norms.dtype
         if losses is not None:
-            losses = task_losses(losses, num_tasks)
-        gradients = stacked(updates, dtype)
+            losses = clear_absent(present, task_losses(losses, num_tasks), num_tasks)
+        check_tasks(updates, num_tasks)
+        updates = clear_absent(present, updates, num_tasks)
+        gradients = shared_leaves(updates, dtype)
         measured = geometry(gradients, axis_name)
         extra: dict[str, Any] = {}
         if samples:
             if independent is not None and len(independent) != samples:
                 raise ValueError(f"expected {samples} independent stacked gradients, got {len(independent)}")
-            extra["independent"] = None if independent is None else [stacked(tree, dtype) for tree in independent]
+            extra["independent"] = None if independent is None else [shared_leaves(tree, dtype) for tree in independent]
         directed, weights, inner_state = direct(gradients, measured, losses, state.inner, **extra)
-        factors = None if own is None else own(losses)
+        new_state: Any = UnweightedState(inner_state, measured)
+        if weights is not None:
+            new_state = BalancingState(inner_state, weights, measured)
+        if present is not None:
+            tasks, complete = absence.split(present, num_tasks)
+            held = absence.held_weights(state, tasks, dtype)
+            weights = held if weights is None else jnp.where(complete, weights, held)
+            if directed is not None:
+                directed = absence.choose(complete, directed, combine(held, gradients))
+            new_state = absence.choose(complete, new_state, state)
+        if directed is None:
+            assert weights is not None  # without weights, `direct` gives the leaves
+            directed = combine(weights, gradients)
+        remaining = iter(directed)
         leaves, structure = jax.tree.flatten(updates)
-        out, remaining = [], iter(directed)
-        for leaf, kept in zip(leaves, is_shared(updates), strict=True):
-            if kept:
-                total = next(remaining)
-            else:
-                total = leaf.astype(jnp.result_type(jnp.float32, leaf))
-                if factors is not None:
-                    total *= factors.astype(total.dtype).reshape(num_tasks, *[1] * (leaf.ndim - 1))
-                total = jnp.sum(total, axis=0)
-            out.append(total.astype(leaf.dtype))
-        if weights is None:
-            return jax.tree.unflatten(structure, out), UnweightedState(inner_state, measured)
-        return jax.tree.unflatten(structure, out), BalancingState(inner_state, weights, measured)
+        out = [
+            (next(remaining) if kept else own_gradient(leaf, losses)).astype(leaf.dtype)
+            for leaf, kept in zip(leaves, is_shared(updates), strict=True)
+        ]
+        return jax.tree.unflatten(structure, out), new_state
 
     return optax.GradientTransformationExtraArgs(init, update)

@@ -34,8 +34,10 @@ from configs import (
     three_tasks,
 )
 from configs import weighting as any_weighting
-from mtlflax import configuration, data, experiment, models, weighting
+from mtlflax import data, experiment, models, weighting
+from mtlflax.data import cityscapes
 from mtlflax.errors import UserError
+from mtlflax.run import workdir
 
 TOPOLOGIES = {
     "adamt_net": adamt_net,
@@ -72,10 +74,22 @@ def test_every_config_file_is_tested():
     assert found == set(FILES)
 
 
+@pytest.mark.parametrize("name", FILES)
+def test_the_commands_of_a_docstring_work_as_they_stand(name):
+    """Two blanks end a command; what comes behind is a remark."""
+    lines = [line.strip() for line in FILES[name].__doc__.splitlines() if "mtlflax.main" in line]
+    assert lines
+    for line in lines:
+        command = re.fullmatch(r"python -m mtlflax\.main --config=configs/(\w+)\.py(?::(\S+))?(?:  .*)?", line)
+        assert command, line
+        assert command[1] == name
+        FILES[name].get_config(command[2])
+
+
 @pytest.mark.parametrize(("name", "argument"), ARGUMENTS)
 def test_a_config_builds(name, argument):
     config = FILES[name].get_config(argument)
-    built = experiment.build(config, 2975)  # traces the network's initialisation
+    built = experiment.build(config)  # traces the network's initialisation
     assert built.total_steps > 0
     state = jax.eval_shape(built.init)
     images = jax.ShapeDtypeStruct((2, 64, 96, 3), jnp.float32)
@@ -103,14 +117,14 @@ def test_learning_rates_of_weightings_are_their_defaults(name):
 def test_the_key_that_the_step_tells_of_is_there():
     """An odd number of frames a device: `--config.weighting.independent=False` is what the message says."""
     config = any_weighting.get_config("modo,quick")
-    assert experiment.build(config, 100).method.samples == 2
+    assert experiment.build(config).method.samples == 2
     config.weighting.independent = False
-    assert experiment.build(config, 100).method.samples == 0
+    assert experiment.build(config).method.samples == 0
 
 
 def test_options_without_a_default_value_can_be_set():
     config = any_weighting.get_config("dwa,quick")
-    assert configuration.resolve(config).weighting.to_dict() == {"name": "dwa", "temperature": 2.0, "window": None}
+    assert experiment.resolve(config).weighting.to_dict() == {"name": "dwa", "temperature": 2.0, "window": None}
     config.weighting.window = 25
     with pytest.raises(TypeError):
         config.weighting.window = "many"
@@ -125,7 +139,7 @@ def test_a_topologys_options_are_keys(name):
     of_loop = {"name", "parent", "heads", "axis_name"}
     attributes = {field.name for field in dataclasses.fields(topology)} - of_loop
     assert set(config.model) == attributes | {"name", "pretrained"}
-    built = experiment.build(config, 2975).model
+    built = experiment.build(config).model
     assert isinstance(built, topology)
     given = config.model.to_dict()
     assert {key: getattr(built, key) for key in attributes} == {key: given[key] for key in attributes}
@@ -148,19 +162,19 @@ def test_a_method_and_a_network_are_chosen_together():
     config = any_weighting.get_config("cagrad,mtan,quick")
     assert (config.weighting.name, config.weighting.level, config.model.name) == ("cagrad", "parameters", "mtan")
     assert "attention" not in config.model
-    experiment.build(config, 8)
+    experiment.build(config)
     with pytest.raises(UserError, match="one network, not unet and mtan"):
         any_weighting.get_config("cagrad,mtan,unet")
     config = dwa.get_config("quick")
     config.model.name = "mtan"
     with pytest.raises(UserError, match=r"model\.attention is no option of mtan .*configs/mtan\.py"):
-        experiment.build(config, 8)
+        experiment.build(config)
 
 
 def test_three_tasks_take_another_network():
     config = three_tasks.get_config("pad_net,quick")
     assert (config.model.name, config.model.width) == ("pad_net", 64)
-    assert experiment.build(config, 8).model.heads.keys() == {"segmentation", "depth", "normals"}
+    assert experiment.build(config).model.heads.keys() == {"segmentation", "depth", "normals"}
     assert three_tasks.get_config("quick").model.name == "unet"
 
 
@@ -172,10 +186,10 @@ def test_one_frame_of_one_pixel_cannot_be_normalised():
     config = any_weighting.get_config("equal,deeplabv3plus,quick")
     config.batch_size = 1
     with pytest.raises(UserError, match="batch normalisation of one value"):
-        experiment.build(config, 8)
+        experiment.build(config)
     config = dwa.get_config("quick")
     config.batch_size = 1
-    experiment.build(config, 8)
+    experiment.build(config)
 
 
 def test_the_recipe_is_the_papers():
@@ -214,15 +228,13 @@ def test_a_wrong_argument_is_named(module, argument, named):
         module.get_config(argument)
 
 
-def resume(workdir, root, **data):
-    """Records a run as the loop does, and says what a resumed one would be told."""
+def resume(folder, root, **data):
+    """Record a run as the loop does; raises what a resumed one would."""
     config = dwa.get_config("quick")
     config.data.update(name="cityscapes" if root else "streets", root=str(root), size=(16, 32), **data)
-    config = configuration.resolve(config)
-    sources = {split: configuration.open_data(config, split) for split in ("train", "val")}
-    frames = {f"{split}_frames": configuration.describe_frames(source) for split, source in sources.items()}
-    workdir.record(config, workdir, num_train=len(sources["train"]), num_val=len(sources["val"]), **frames)
-    (workdir / "checkpoints" / "5").mkdir(parents=True, exist_ok=True)
+    built = experiment.build(config)
+    workdir.record(built.config, folder, fields={}, **built.facts)
+    (folder / "checkpoints" / "5").mkdir(parents=True, exist_ok=True)
 
 
 def test_a_run_goes_on_where_the_same_frames_lie_and_nowhere_else(tmp_path, capsys):
@@ -245,10 +257,10 @@ def test_a_run_goes_on_where_the_same_frames_lie_and_nowhere_else(tmp_path, caps
 
 def test_frames_that_differ_in_the_middle_are_told_apart(tmp_path):
     root = trees.write_tree(tmp_path / "tree", train=4, val=1, size=(16, 32))
-    described = [configuration.describe_frames(data.get("cityscapes", "train", root=root, size=None))]
+    described = [data.describe(cityscapes.Cityscapes(root, "train"))]
     for path in root.glob("*/train/*/aachen_000002_*"):
         path.rename(path.with_name(path.name.replace("_000019_", "_000020_")))
-    described.append(configuration.describe_frames(data.get("cityscapes", "train", root=root, size=None)))
+    described.append(data.describe(cityscapes.Cityscapes(root, "train")))
     assert described[0].rpartition(", ")[0] == described[1].rpartition(", ")[0]
     assert described[0] != described[1]
 

@@ -175,7 +175,7 @@ def test_killed_at_any_moment_it_goes_on_to_the_same_bits(whole_run, tree, tmp_p
     with open(workdir / "metrics.jsonl", "a") as file:
         file.write('{"step": 99, "train/lo')
     output = run(arguments)
-    assert "going on from" in output
+    assert "resuming from" in output
     assert_same_run(whole_run[0], workdir)
 
 
@@ -274,7 +274,7 @@ MISTAKES = {
     "pretrained": (["--config.model.pretrained=x"], 1, "pretrained"),
     "read-only workdir": (["--workdir=/proc/run"], 1, "/proc/run"),
     "no run to evaluate": (["--mode=evaluate"], 1, "config.json"),
-    "surplus argument": (["dwa"], 1, "dwa"),
+    "surplus argument": (["dwa"], 2, "dwa"),
 }
 
 
@@ -311,7 +311,7 @@ def test_without_its_configuration_a_run_is_not_gone_on_with(whole_run, tree, tm
     workdir = tmp_path / "copy"
     shutil.copytree(whole_run[0], workdir)
     (workdir / "config.json").unlink()
-    assert "no config.json" in run(command(tree, workdir, "--config.seed=7"), code=1)
+    assert "but no config.json" in run(command(tree, workdir, "--config.seed=7"), code=1)
 
 
 def test_a_run_is_evaluated_on_another_number_of_devices(whole_run, tree, tmp_path):
@@ -334,7 +334,7 @@ def test_a_broken_validation_frame_does_not_cost_the_training_before_it(tmp_path
     arguments = command(root, tmp_path / "run", "--config.pictures=0", "--config.epochs=2")
     assert str(path) in run(arguments, code=1)
     path.write_bytes(whole)
-    assert "going on from" in run(arguments)
+    assert "resuming from" in run(arguments)
 
 
 @pytest.mark.parametrize("broken", ["truncated", "missing folder", "other size"])
@@ -417,34 +417,6 @@ def test_a_full_disk_is_one_message(tree, small_disk):
     assert "Free some space" in message.splitlines()[1]
 
 
-def test_what_a_failed_write_leaves_behind_is_not_said_again():
-    """Its event loop is closed; writes that end afterwards, in TensorStore's threads, would each print a traceback."""
-    code = """
-import asyncio, threading
-import tensorstore
-from mtlflax import main
-
-main._be_quiet()
-promise, future = tensorstore.Promise.new()
-
-async def write():
-    await future
-
-loop = asyncio.new_event_loop()
-task = loop.create_task(write())
-loop.call_later(0.05, loop.stop)
-loop.run_forever()
-loop.close()
-late = threading.Thread(target=lambda: promise.set_result(None))
-late.start()
-late.join()
-print("ended")
-"""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=REPOSITORY, timeout=60)
-    assert done.stdout == "ended\n"
-    assert "Traceback" not in done.stderr
-
-
 def test_ctrl_c_stops_cleanly_and_the_run_goes_on(tree, tmp_path):
     workdir = tmp_path / "run"
     arguments = command(tree, workdir, "--config.epochs=2000")
@@ -455,4 +427,4 @@ def test_ctrl_c_stops_cleanly_and_the_run_goes_on(tree, tmp_path):
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 130, output
     assert "Traceback" not in output
-    assert "goes on from the last checkpoint" in output
+    assert "run the same command again to resume" in output

@@ -1,8 +1,15 @@
 """Prediction as a user runs it: pictures of any size, broken ones among them, on a run's checkpoint."""
 
 import functools
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import cv2
+import jax
 import numpy as np
 import pytest
 from helpers.tiny import TinyNet
@@ -10,11 +17,11 @@ from helpers.trees import write_tree
 from ml_collections import ConfigDict
 
 from configs import dwa
-from mtlflax import experiment, models, predict, train
+from mtlflax import models, predict, train
 from mtlflax.data import labels
 from mtlflax.data import photo as photos
 from mtlflax.errors import UserError
-from mtlflax.run import map_files
+from mtlflax.run import map_files, picture_files
 
 
 def tiny_config(root, **changes) -> ConfigDict:
@@ -71,15 +78,19 @@ def test_every_picture_gets_its_maps_at_its_own_size(workdir, tmp_path, capsys):
 def test_the_depth_png_is_metres_times_256(workdir, tmp_path):
     """Against the definition: disparity p = 65535 v, d = (p − 1) / 256, metres = focal_baseline / d."""
     photos = write_photos(tmp_path / "photos")
-    _, _, network = predict.load(workdir)
     picture = cv2.imread(str(photos / "a.png"))[..., ::-1]
-    maps = predict.predict_picture(picture, network, (32, 64))
+    maps = predict.predict_picture(picture, predict.make_predict(predict.load(workdir)), (32, 64))
     values = map_files.enlarge(maps["depth"], picture.shape[:2])[..., 0].astype(np.float64)
     with np.errstate(divide="ignore"):
         metres = 400.0 / ((values * 65535 - 1) / 256)
     expected = np.where((metres > 0) & (metres * 256 < 65535), np.rint(metres * 256), 0)
     arguments = ["--workdir", str(workdir), "--images", str(photos / "a.png"), "--out", str(tmp_path)]
-    assert predict.main([*arguments, "--focal_baseline=400"]) == 0
+    assert predict.main([*arguments, "--focal_baseline=400", "--raw"]) == 0
+    raw = np.load(tmp_path / "a_depth.npy")
+    assert (raw.dtype, raw.shape) == (np.float32, picture.shape[:2])
+    visible = (metres > 0) & (metres < 1e3)
+    np.testing.assert_allclose(raw[visible], metres[visible], rtol=2e-3)
+    assert np.isinf(raw[metres < 0]).all()
     written = cv2.imread(str(tmp_path / "a_depth.png"), cv2.IMREAD_UNCHANGED)
     known = (written > 0) & (expected > 0)
     assert known.mean() > 0.1
@@ -170,9 +181,9 @@ def test_enlarging_is_bilinear_and_by_strips_the_same(small, large):
 
 def test_large_pictures_are_drawn_in_strips(workdir, tmp_path, monkeypatch):
     """What is held of all 19 channels at the picture's size is bounded, and the files are those of the whole."""
-    built, config, network = predict.load(workdir)
+    run = predict.load(workdir)
     picture = cv2.imread(str(write_photos(tmp_path / "photos") / "a.png"))[..., ::-1]
-    maps = predict.predict_picture(picture, network, (32, 64))
+    maps = predict.predict_picture(picture, predict.make_predict(run), (32, 64))
     enlarge, sizes = map_files.enlarge, []
     monkeypatch.setattr(map_files, "enlarge", lambda *a: sizes.append((r := enlarge(*a)).nbytes) or r)
     largest, written = [], []
@@ -180,7 +191,7 @@ def test_large_pictures_are_drawn_in_strips(workdir, tmp_path, monkeypatch):
         monkeypatch.setattr(map_files, "_STRIP", rows)
         sizes.clear()
         (tmp_path / str(rows)).mkdir()
-        map_files.write_maps(picture, maps, built, config, tmp_path / str(rows) / "a")
+        map_files.write_maps(picture, maps, run.network.tasks, tmp_path / str(rows) / "a")
         largest.append(max(sizes))
         files = sorted((tmp_path / str(rows)).iterdir())
         written.append({file.name: cv2.imread(str(file), cv2.IMREAD_UNCHANGED) for file in files})
@@ -205,13 +216,13 @@ def test_pictures_of_one_file_name_in_two_folders(workdir, tmp_path):
         cv2.imwrite(str(tmp_path / folder / "x.png"), np.zeros((50, 60, 3), np.uint8))
     pattern, out = str(tmp_path / "?" / "x.png"), tmp_path / "out"
     assert predict.main(["--workdir", str(workdir), "--images", pattern, "--out", str(out)]) == 0
-    assert (out / "a_x.png_depth.png").exists()
-    assert (out / "b_x.png_depth.png").exists()
+    assert (out / "a" / "x_depth.png").exists()
+    assert (out / "b" / "x_depth.png").exists()
 
 
 def test_metres_do_not_depend_on_how_much_a_picture_shows(workdir):
     """A picture cropped at its sides reaches the network at the same scale, so that one focal length fits both."""
-    _, _, network = predict.load(workdir)
+    network = predict.make_predict(predict.load(workdir))
     seen = []
     for width in (256, 128):
         predict.predict_picture(
@@ -226,7 +237,7 @@ def test_odd_pictures_are_skipped_and_brackets_are_names(workdir, tmp_path, capf
     arguments = ["--workdir", str(workdir), "--out", str(tmp_path / "out")]
     assert predict.main([*arguments, "--images", str(tmp_path / "img[1].png")]) == 0
     assert predict.main([*arguments, "--images", str(tmp_path / "long.png")]) == 1
-    assert "4×400 is no picture of a street" in capfd.readouterr().err
+    assert "4×400 is too elongated" in capfd.readouterr().err
 
 
 def test_mistakes(workdir, tmp_path):
@@ -240,9 +251,132 @@ def test_mistakes(workdir, tmp_path):
         predict.main(["--workdir", str(workdir), "--images", str(photos), "--out", str(tmp_path / "file" / "out")])
 
 
-def test_the_networks_of_training_and_prediction_are_one(workdir):
-    """The checkpoint restores into the experiment that its own config.json describes."""
-    built, config, network = predict.load(workdir)
-    assert isinstance(built, experiment.Experiment)
-    assert config.data.depth == "normalised_disparity"
-    assert set(network(np.zeros((1, 32, 64, 3), np.uint8))) == {"segmentation", "depth"}
+def test_only_the_network_is_built_and_restored(workdir, tmp_path):
+    """A run is predicted with where its optimizer and its weighting cannot be built, nor their states be restored."""
+    copy = tmp_path / "run"
+    shutil.copytree(workdir, copy)
+    content = json.loads((copy / "config.json").read_text())
+    content["config"]["weighting"] = {"name": "of_another_version"}
+    content["config"]["optimizer"] = {"name": "lost"}
+    (copy / "config.json").write_text(json.dumps(content))
+    there, here = predict.load(workdir), predict.load(copy)
+    jax.tree.map(np.testing.assert_array_equal, here.variables, there.variables)
+    assert here.variables.keys() == {"params", "batch_stats"}
+    images = np.random.default_rng(0).integers(0, 256, (1, 32, 64, 3), np.uint8)
+    jax.tree.map(np.testing.assert_array_equal, predict.make_predict(here)(images), predict.make_predict(there)(images))
+
+
+def rename(tree, old, new):
+    """Rename a key, "a/b", of nested dicts."""
+    *path, key = old.split("/")
+    for part in path:
+        tree = tree[part]
+    tree[new] = tree.pop(key)
+
+
+@pytest.mark.parametrize(
+    ("key", "said"),
+    [
+        ("config", "has no key 'config'"),
+        ("facts", "has no key 'facts'"),
+        ("config/tasks", r"cannot build the network .*tasks"),
+        ("config/data/size", r"cannot build the network .*size"),
+        ("config/model/name", r"cannot build the network .*name"),
+        ("config/model/backbone", r"cannot build the network .*model\.renamed"),
+    ],
+)
+def test_a_renamed_key_in_config_json_is_named(key, said, workdir, tmp_path):
+    content = json.loads((workdir / "config.json").read_text())
+    rename(content, key, "renamed")
+    (tmp_path / "config.json").write_text(json.dumps(content))
+    with pytest.raises(UserError, match=rf"(?s){said}"):
+        predict.load(tmp_path)
+
+
+PICTURE = np.random.default_rng(2).integers(0, 256, (40, 60, 3), np.uint8)
+
+
+def test_what_is_passed_over_is_counted_and_named(workdir, tmp_path, capsys):
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for name in ("a.png", "b.ppm", "c.gif"):
+        assert cv2.imwrite(str(photos / name), PICTURE)
+    cv2.imwrite(str(tmp_path / "d.jpg"), PICTURE)
+    (tmp_path / "d.jpg").rename(photos / "d.JFIF")
+    for name in ("phone.HEIC", "._a.png", "notes.txt"):
+        (photos / name).write_bytes(b"\0")
+    (photos / "folder.png").mkdir()
+    (photos / "other").mkdir()
+    (photos / "loop.png").symlink_to(photos / "loop.png")
+    (photos / "lost.png").symlink_to(photos / "nowhere.png")
+    assert predict.main(["--workdir", str(workdir), "--images", str(photos), "--out", str(tmp_path / "out")]) == 0
+    assert capsys.readouterr().out == (
+        f"4 pictures done, 0 skipped; maps in {tmp_path}/out "
+        "(6 passed over: ._a.png, folder.png, loop.png, lost.png, notes.txt, …)\n"
+    )
+    assert sorted(p.name.partition("_")[0] for p in (tmp_path / "out").glob("*_depth.png")) == ["a", "b", "c", "d"]
+    assert picture_files.find(str(photos / "*.HEIC")) == ([photos / "phone.HEIC"], [])
+    with pytest.raises(UserError, match=r"no pictures at .* \(2 passed over: notes\.txt, phone\.HEIC\)"):
+        picture_files.find(str(photos / "[np]*"))
+
+
+@pytest.mark.parametrize(
+    ("pictures", "names"),
+    [
+        (["p/q_r.png", "p_q/r.png"], ["q_r", "r"]),
+        (["p/q_r.png", "p_q/r.png", "p_q/q_r.png"], ["p/q_r", "p_q/r", "p_q/q_r"]),
+        (["a.png", "a.jpg", "a.png.jpg", "p/a.png"], ["a.png", "a.jpg", "a.png.jpg", "p/a.png"]),
+        (["x/a.png", "x/../y/a.png"], ["x/a", "y/a"]),
+    ],
+)
+def test_no_two_pictures_share_their_maps(pictures, names):
+    assert [str(name) for name in picture_files.output_names([Path(p) for p in pictures])] == names
+
+
+def test_maps_are_not_written_among_the_pictures(workdir, tmp_path):
+    photos = write_photos(tmp_path / "photos")
+    arguments = ["--workdir", str(workdir), "--images", str(photos), "--out"]
+    with pytest.raises(UserError, match=r"--out=.*photos is where --images finds pictures \(.*/a\.png\)"):
+        predict.main([*arguments, str(photos / ".." / "photos")])
+    everything = ["--workdir", str(workdir), "--images", str(tmp_path / "**" / "*.png"), "--out", str(tmp_path / "out")]
+    assert predict.main(everything) == 0
+    written = sorted((tmp_path / "out").rglob("*"))
+    with pytest.raises(UserError, match="is where --images finds pictures"):
+        predict.main(everything)
+    assert sorted((tmp_path / "out").rglob("*")) == written
+    one = ["--workdir", str(workdir), "--images", str(photos / "a.png"), "--out", str(photos)]
+    assert predict.main(one) == predict.main(one) == 0  # a picture by its name is no other the next time
+
+
+@pytest.mark.parametrize("value", ["-5", "0", "nan", "inf", "many"])
+def test_a_focal_baseline_is_positive(value, capsys):
+    arguments = ["--workdir=run", "--images=photos", "--out=maps", f"--focal_baseline={value}"]
+    with pytest.raises(SystemExit) as stopped:
+        predict.main(arguments)
+    assert stopped.value.code == 2
+    expected = f"error: argument --focal_baseline: '{value}' is not a positive number (--help lists the flags)\n"
+    assert capsys.readouterr().err == expected
+
+
+def test_home_is_found_in_every_path(workdir, tmp_path, monkeypatch):
+    """The shell leaves ~ alone after = and in quotes."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    write_photos(tmp_path / "photos")
+    (tmp_path / "run").symlink_to(workdir)
+    assert predict.main(["--workdir=~/run", "--images=~/photos/*.png", "--out=~/maps"]) == 0
+    assert (tmp_path / "maps" / "a_depth.png").is_file()
+    assert not (tmp_path / "~").exists()
+
+
+def test_help_says_what_the_files_hold_on_any_terminal():
+    done = subprocess.run(
+        [sys.executable, "-m", "mtlflax.predict", "--help"],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=os.environ | {"PYTHONIOENCODING": "ascii"},
+    )
+    assert "NAME_depth.png          16-bit gray  metres ? 256; 0 = unknown" in done.stdout
+    assert "NAME_depth.npy          float32" in done.stdout
+    assert done.stderr == ""

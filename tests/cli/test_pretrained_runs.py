@@ -15,7 +15,7 @@ from helpers.tiny import TinyNet
 from helpers.trees import write_tree
 
 from configs import dwa
-from mtlflax import configuration, data, experiment, models, predict, train
+from mtlflax import data, experiment, models, predict, train
 from mtlflax.errors import UserError
 from mtlflax.models import pretrained
 from mtlflax.models.pretrained import __main__ as command
@@ -55,9 +55,9 @@ def test_auto_is_imagenet_on_cityscapes_and_scratch_on_streets(tmp_path, monkeyp
     monkeypatch.delenv("CITYSCAPES_DATASET", raising=False)
     config = dwa.get_config("densenet121")
     assert config.model.pretrained == "auto"
-    assert configuration.resolve(config).model.pretrained == ""
+    assert experiment.resolve(config).model.pretrained == ""
     config.data.root = str(write_tree(tmp_path, train=1, val=1))
-    assert configuration.resolve(config).model.pretrained == "timm/densenet121.tv_in1k"
+    assert experiment.resolve(config).model.pretrained == "timm/densenet121.tv_in1k"
     assert dwa.get_config("quick").model.pretrained == ""
 
 
@@ -70,7 +70,7 @@ def test_a_path_becomes_absolute_and_a_name_stays(tmp_path, monkeypatch):
         "timm/resnet18.a1_in1k@main": "timm/resnet18.a1_in1k@main",
         "": "",
     }.items():
-        assert configuration.resolve(small(pretrained=given)).model.pretrained == resolved
+        assert experiment.resolve(small(pretrained=given)).model.pretrained == resolved
 
 
 def test_a_network_without_an_encoder_says_so(monkeypatch):
@@ -78,8 +78,8 @@ def test_a_network_without_an_encoder_says_so(monkeypatch):
         pass
 
     monkeypatch.setattr(models, "get", lambda *args, **options: NoEncoder())
-    with pytest.raises(UserError, match=r"model\.pretrained is 'x\.pth', but unet has no encoder"):
-        experiment.build(small(pretrained="x.pth"), 8)
+    with pytest.raises(UserError, match=r"model\.pretrained is '.*x\.pth', but unet has no encoder"):
+        experiment.build(small(pretrained="x.pth"))
 
 
 # ---------------------------------------------------------------- a run
@@ -90,7 +90,7 @@ def test_a_network_without_an_encoder_says_so(monkeypatch):
     [
         ("/nowhere/resnet18.pth", "resnet18", "no such file: /nowhere/resnet18.pth"),
         ("timm/resnet18.tv_in1k", "resnet18", "pip install"),
-        ("WEIGHTS", "resnet34", "They are a resnet18's: take that backbone"),
+        ("WEIGHTS", "resnet34", "They are for resnet18: use that backbone"),
     ],
 )
 def test_a_run_that_cannot_have_its_weights_stops_before_anything_else(
@@ -102,7 +102,7 @@ def test_a_run_that_cannot_have_its_weights_stops_before_anything_else(
     with pytest.raises(UserError) as error:
         train.train_and_evaluate(config, tmp_path / "run")
     message = str(error.value)
-    assert message.startswith("configuration: model.pretrained: ")
+    assert message.startswith("config: model.pretrained: ")
     assert said in message
     assert f"a {backbone}'s weights" in message
     assert "--config.model.pretrained=FILE" in message
@@ -124,7 +124,7 @@ def get_net(name, *, backbone, heads, axis_name, **options):
 
 def test_the_state_begins_with_the_encoder_and_nothing_else_is_changed(monkeypatch):
     monkeypatch.setattr(models, "get", get_net)
-    built = experiment.build(small(), 100)
+    built = experiment.build(small())
     scratch = built.init()
     state = built.init({"params": {"kernel": np.ones((3, 3, 3, 8), np.float32)}})
     assert (np.asarray(state.params["encoder"]["kernel"]) == 1).all()
@@ -153,8 +153,8 @@ def test_a_run_starts_from_its_weights_and_never_asks_for_them_again(tmp_path, m
     assert known["encoder"] == "from a file (SHA-256 0)"
     assert known["config"]["model"]["pretrained"] == "timm/resnet18.tv_in1k"
     assert "encoder: resnet18, from a file (SHA-256 0)" in capsys.readouterr().out
-    _, _, state = predict.restore(workdir)
-    np.testing.assert_array_equal(state.params["encoder"]["kernel"], given["params"]["kernel"])
+    run = predict.load(workdir)
+    np.testing.assert_array_equal(run.variables["params"]["encoder"]["kernel"], given["params"]["kernel"])
 
     assert train.train_and_evaluate(config, workdir) == results
     assert train.evaluate_checkpoint(config, workdir) == results
@@ -227,7 +227,7 @@ def test_check_says_what_a_file_is(tmp_path, capsys):
     for part in (
         f"{path}: NumPy (npz), SHA-256 {pretrained.read(path).sha256}",
         "267 tensors (float32), 25,557,032 parameters",
-        "names: torchvision or timm's",
+        "names: torchvision or timm\n",
         "classifier: of 1000 classes",
         "fits: resnet50",
     ):
@@ -239,7 +239,7 @@ def test_check_says_what_a_file_lacks(tmp_path):
     del tensors["features.norm5.bias"]
     path = tmp_path / "some.npz"
     pretrained.write(path, tensors)
-    said = r"(?s)603 tensors.*classifier: none.*fits none of .* a densenet121, the nearest: 1 missing \(features\.norm5"
+    said = r"(?s)603 tensors.*classifier: none.*fits none of .* For densenet121, the nearest: 1 missing"
     with pytest.raises(UserError, match=said):
         command.main(["--check", str(path)])
 
@@ -249,11 +249,10 @@ def test_an_encoder_is_exported_to_the_last_bit(suffix, weights, tmp_path, monke
     tensors = pretrained.read(weights).tensors
     other = {name: value + 1 for name, value in tensors.items()}
     a, b = (pretrained.convert("resnet18", t) for t in (tensors, other))
-    state = types.SimpleNamespace(
-        step=np.int32(7), **{kind: {"encoder_a": a[kind], "encoder_b": b[kind]} for kind in a}
-    )
-    built = types.SimpleNamespace(model=types.SimpleNamespace(encoders=("encoder_a", "encoder_b")))
-    monkeypatch.setattr(predict, "restore", lambda workdir: (built, small(), state))
+    variables = {kind: {"encoder_a": a[kind], "encoder_b": b[kind]} for kind in a}
+    model = types.SimpleNamespace(encoders=("encoder_a", "encoder_b"))
+    network = types.SimpleNamespace(model=model, config=small())
+    monkeypatch.setattr(predict, "load", lambda workdir: predict.Run(network, 7, variables))
     out = tmp_path / f"out{suffix}"
     command.main(["--export", "runs/x", "--out", str(out), "--encoder", "encoder_a"])
     assert f"{out}: resnet18, step 7, 100 tensors" in capsys.readouterr().out

@@ -1,25 +1,15 @@
-"""Every weighting method trains the quick configuration for thirty steps."""
+"""Every weighting method trains for thirty steps: a small network in CI, the quick configuration in the slow tests."""
 
 import json
 import math
 
-import jax
 import pytest
-from jax.experimental.compilation_cache import compilation_cache
+from helpers.tiny import SplitNet
 
 from configs import weighting as weighting_config
-from mtlflax import train, weighting
+from mtlflax import models, train, weighting
 
-IN_CI = ("cagrad", "famo")  # of each kind; the others take most of an hour together
-
-
-@pytest.fixture(scope="module", autouse=True)
-def compiled_once(tmp_path_factory):
-    """Initialisation and evaluation are the same programs for every method."""
-    jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("compiled")))
-    yield
-    jax.config.update("jax_compilation_cache_dir", None)
-    compilation_cache.reset_cache()
+IN_CI = ("cagrad", "famo")  # one of each form; `test_backward` steps through all methods
 
 
 def settings(name):
@@ -34,16 +24,29 @@ def settings(name):
     return config
 
 
-@pytest.mark.parametrize(
-    "name", [name if name in IN_CI else pytest.param(name, marks=pytest.mark.slow) for name in weighting.names()]
-)
-def test_thirty_steps_are_finite_and_learn(name, tmp_path):
-    results = train.train_and_evaluate(settings(name), tmp_path / "run")
+def check_thirty_steps(config, workdir):
+    results = train.train_and_evaluate(config, workdir)
     assert math.isfinite(results["val/depth/rmse"])
-    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
     steps = [line for line in lines if "train/loss/depth" in line]
     assert len(steps) == 30
     assert all(math.isfinite(value) for line in steps for value in line.values())
     for task in ("segmentation", "depth"):
         losses = [line[f"train/loss/{task}"] for line in steps]
         assert sum(losses[-10:]) < sum(losses[:10]), task
+
+
+@pytest.mark.parametrize("name", IN_CI)
+def test_thirty_steps_of_a_small_network_are_finite_and_learn(name, tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        models, "get", lambda name, *, heads, axis_name, **_: SplitNet(heads, axis_name=axis_name, width=16)
+    )
+    config = settings(name)
+    config.data.size = (48, 96)
+    check_thirty_steps(config, tmp_path / "run")
+
+
+@pytest.mark.slow  # most of an hour together
+@pytest.mark.parametrize("name", weighting.names())
+def test_thirty_steps_are_finite_and_learn(name, tmp_path):
+    check_thirty_steps(settings(name), tmp_path / "run")

@@ -98,12 +98,12 @@ def test_a_run_is_gone_on_with_evaluated_and_exported(
     (depth,) = (tmp_path / "maps").glob("*_depth.png")
     assert cv2.imread(str(depth), cv2.IMREAD_UNCHANGED).shape == (32, 64)
 
-    experiment, _, state = predict.restore(whole)
-    for path in experiment.model.encoders:
+    run = predict.load(whole)
+    for path in run.network.model.encoders:
         out = tmp_path / f"{path}.safetensors"
         command.main(["--export", str(whole), "--out", str(out), "--encoder", path])
         exported = pretrained.convert("resnet18", pretrained.read(out).tensors)
-        theirs = {"params": state.params[path], "batch_stats": state.batch_stats[path]}
+        theirs = {collection: tree[path] for collection, tree in run.variables.items()}
         jax.tree.map(np.testing.assert_array_equal, exported, theirs)
 
 

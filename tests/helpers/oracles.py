@@ -43,17 +43,17 @@ def _projected(J, Q, u):
     return best @ J
 
 
-def _regularised(J, regularisation):
+def _regularized(J, regularization):
     G = J @ J.T
-    return G / np.trace(G) + regularisation * np.eye(len(J))
+    return G / np.trace(G) + regularization * np.eye(len(J))
 
 
-def dualproj(J, regularisation=1e-4):
-    return _projected(J, _regularised(J, regularisation), np.full(len(J), 1 / len(J)))
+def dualproj(J, regularization=1e-4):
+    return _projected(J, _regularized(J, regularization), np.full(len(J), 1 / len(J)))
 
 
-def upgrad(J, regularisation=1e-4):
-    Q = _regularised(J, regularisation)
+def upgrad(J, regularization=1e-4):
+    Q = _regularized(J, regularization)
     return np.mean([_projected(J, Q, u) for u in np.eye(len(J))], axis=0)
 
 

@@ -99,13 +99,13 @@ def config(num_tasks):
     return step
 
 
-def moco(num_tasks, beta=0.5, gamma=0.1, rho=0.0, beta_sigma=0.5, gamma_sigma=0.5, normalise=True, onto="softmax"):
+def moco(num_tasks, beta=0.5, gamma=0.1, rho=0.0, beta_sigma=0.5, gamma_sigma=0.5, normalize=True, onto="softmax"):
     t, y, point = 0, 0.0, np.full(num_tasks, 1 / num_tasks)
 
     def step(J, losses, **_):
         nonlocal t, y, point
         t += 1
-        g = losses[:, None] * J / np.linalg.norm(J, axis=1, keepdims=True) if normalise else J
+        g = losses[:, None] * J / np.linalg.norm(J, axis=1, keepdims=True) if normalize else J
         y = y - beta / t**beta_sigma * (y - g)
         moved = point - gamma / t**gamma_sigma * (y @ y.T + rho * np.eye(num_tasks)) @ point
         point = np.exp(moved - moved.max()) if onto == "softmax" else onto_simplex(moved)

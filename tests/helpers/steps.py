@@ -10,8 +10,7 @@ from helpers.batches import assert_close, make_batch
 from helpers.tiny import SplitNet
 
 from mtlflax import tasks, weighting
-from mtlflax.training import parallel
-from mtlflax.training.method import balance_gradients, balance_losses
+from mtlflax.training import gradients, parallel
 from mtlflax.training.step import init_state, make_train_step, normalise
 
 SIZE = (32, 64)
@@ -29,10 +28,8 @@ MODEL = SplitNet(HEADS, axis_name=parallel.AXIS)
 OPTIMIZER = optax.sgd(0.05, momentum=0.9)
 
 
-def make_method(name, model=MODEL, **options):
-    if name in weighting.gradient_balancing.METHODS:
-        return balance_gradients(name, model, num_tasks=len(TASKS), **options)
-    return balance_losses(name, **options)
+def make_method(name, model=MODEL, num_tasks=2, **options):
+    return gradients.make_method(name, model, num_tasks=num_tasks, **options)
 
 
 def make_state(method, model=MODEL, num_tasks=2):

@@ -1,9 +1,13 @@
-"""`python -m mtlflax.main`, with `tiny` a topology: for tests that start, kill and resume real processes."""
+"""`python -m mtlflax.main`, with `tiny` a network: for tests that start, kill and resume real processes.
 
-from absl import app
+With `predict` as its first argument, it is `python -m mtlflax.predict`.
+"""
+
+import sys
+
 from tiny import TinyNet  # this file is run as a script: its own folder is on the path
 
-from mtlflax import main, models
+from mtlflax import command_line, main, models, predict
 
 
 def get(name, *, backbone, heads, axis_name, **options):
@@ -15,4 +19,8 @@ def get(name, *, backbone, heads, axis_name, **options):
 
 if __name__ == "__main__":
     models.get = get
-    app.run(main.main, flags_parser=main.parse)
+    command = main.main
+    if sys.argv[1:2] == ["predict"]:
+        del sys.argv[1]
+        command = predict.main
+    command_line.run(command)

@@ -20,8 +20,9 @@ from mtlflax.models.attention import KINDS
 from mtlflax.models.decoder import Decoder
 from mtlflax.models.layers import Conv
 from mtlflax.training import parallel
-from mtlflax.training.method import Method, balance_gradients, init_method
-from mtlflax.training.step import TrainState
+from mtlflax.training.gradients import Method, init_method
+from mtlflax.training.gradients import make_method as method_of
+from mtlflax.training.step import TrainState, WeightingState
 from mtlflax.training.trunk import has_trunk
 
 HEADS = {"segmentation": 19, "depth": 1, "normals": 3}
@@ -273,7 +274,7 @@ def test_decoders_that_let_nothing_in_are_plain_ones() -> None:
 
 def test_coupled_decoders_have_no_branch_for_each_task() -> None:
     assert {kind: has_trunk(network(kind)) for kind in KINDS} == {kind: kind != "cross_task" for kind in KINDS}
-    with pytest.raises(ValueError, match="attention 'cross_task' needs several tasks: choose another for segmentation alone"):
+    with pytest.raises(ValueError, match="attention 'cross_task' needs several tasks: choose another for segm"):
         network("cross_task", 1)
     model = network("cross_task")
     variables = initialised(model)
@@ -281,7 +282,7 @@ def test_coupled_decoders_have_no_branch_for_each_task() -> None:
     with pytest.raises(ValueError, match="attention 'cross_task': no decoder runs alone"):
         model.apply(variables, features, "depth", method="decode")
     with pytest.raises(ValueError, match="UNet has no trunk that gives features"):
-        balance_gradients("mgda", model, num_tasks=2, level="representation")
+        method_of("mgda", model, num_tasks=2, level="representation")
 
 
 def start(method: Method, model: Any) -> TrainState:
@@ -290,7 +291,7 @@ def start(method: Method, model: Any) -> TrainState:
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         optimizer=OPTIMIZER.init(variables["params"]),
-        weighting=init_method(method, model, variables, pictures(1, 32, 64), 2),
+        weighting=WeightingState(init_method(method, model, variables, pictures(1, 32, 64), 2), jnp.zeros(2)),
         **variables,
     )
 

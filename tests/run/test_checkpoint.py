@@ -1,4 +1,7 @@
-"""Checkpoints: exact, the newest and the best kept, what is broken said."""
+"""Checkpoints: exact, the newest and the best kept, damaged ones named and passed over."""
+
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -6,14 +9,15 @@ import numpy as np
 import pytest
 
 from mtlflax.errors import UserError
-from mtlflax.run.checkpoint import Checkpoints
+from mtlflax.run.checkpoint import Checkpoints, DamagedError
 from mtlflax.training import parallel
 
 
 def make_state(seed: int):
-    keys = jax.random.split(jax.random.key(seed))
-    state = {"w": jax.random.normal(keys[0], (3, 2)), "n": jnp.array(seed, jnp.int32)}
-    return jax.device_put(state, parallel.replicated(parallel.make_mesh()))
+    keys = jax.random.split(jax.random.key(seed), 3)
+    params = {"w": jax.random.normal(keys[0], (3, 2)), "large": jax.random.normal(keys[1], (300, 40))}
+    state = {"params": params, "batch_stats": {"mean": jax.random.normal(keys[2], (2,))}, "n": jnp.array(seed)}
+    return jax.device_put(state, parallel.replicated(parallel.make_mesh(1)))
 
 
 def save(folder, scores, keep=2):
@@ -24,14 +28,25 @@ def save(folder, scores, keep=2):
 
 
 def kept(folder):
-    return sorted(int(p.name) for p in (folder / "checkpoints").iterdir() if p.name.isdigit())
+    return sorted(p.name for p in (folder / "checkpoints").iterdir())
+
+
+def assert_same(a, b):
+    jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+def data_file(folder, step):
+    """The largest file that restoring reads: the values of the large array."""
+    files = (p for p in (folder / "checkpoints" / str(step) / "state").rglob("*") if p.is_file())
+    return max(files, key=lambda p: p.stat().st_size)
 
 
 def test_what_is_restored_is_what_was_saved(tmp_path):
     save(tmp_path, {7: 0.5})
-    restored = Checkpoints(tmp_path, read_only=True).restore(7, make_state(0))
-    jax.tree.map(np.testing.assert_array_equal, restored, make_state(7))
-    assert restored["w"].sharding.is_equivalent_to(make_state(0)["w"].sharding, 2)
+    step, restored = Checkpoints(tmp_path).restore_latest(make_state(0))
+    assert step == 7
+    assert_same(restored, make_state(7))
+    assert restored["params"]["w"].sharding.is_equivalent_to(make_state(0)["params"]["w"].sharding, 2)
 
 
 def test_the_state_is_copied_before_save_returns(tmp_path):
@@ -42,8 +57,7 @@ def test_the_state_is_copied_before_save_returns(tmp_path):
     checkpoints.save(1, state, config={})
     scramble(state)
     checkpoints.close()
-    restored = Checkpoints(tmp_path, read_only=True).restore(1, make_state(0))
-    jax.tree.map(np.testing.assert_array_equal, restored, expected)
+    assert_same(Checkpoints(tmp_path, read_only=True).restore(1, make_state(0)), expected)
 
 
 @pytest.mark.parametrize("processes", [1, 2])
@@ -54,24 +68,235 @@ def test_the_newest_and_the_best_are_kept_also_over_restarts(tmp_path, processes
     else:
         for step, score in scores.items():
             save(tmp_path, {step: score})
-    assert kept(tmp_path) == [3, 5, 6]
+    assert kept(tmp_path) == ["3", "5", "6"]
     checkpoints = Checkpoints(tmp_path, read_only=True)
     assert (checkpoints.best_step, checkpoints.latest_step) == (3, 6)
 
 
-def test_without_scores_there_is_no_best(tmp_path):
-    save(tmp_path, {1: None, 2: None, 3: None})
-    assert kept(tmp_path) == [2, 3]
-    assert Checkpoints(tmp_path, read_only=True).best_step is None
+@pytest.mark.parametrize("nothing", [None, float("nan")])
+def test_without_a_score_a_checkpoint_does_not_compete(tmp_path, nothing):
+    save(tmp_path / "none", {1: nothing, 2: nothing, 3: nothing})
+    assert kept(tmp_path / "none") == ["2", "3"]
+    assert Checkpoints(tmp_path / "none", read_only=True).best_step is None
+    save(tmp_path / "one", {1: 0.5, 2: nothing, 3: nothing, 4: nothing})
+    assert kept(tmp_path / "one") == ["1", "3", "4"]
+    assert Checkpoints(tmp_path / "one", read_only=True).best_step == 1
 
 
-def test_a_checkpoint_of_another_network_or_a_damaged_one_is_named(tmp_path):
+def test_of_equal_scores_the_newest_is_the_best(tmp_path):
+    save(tmp_path, {1: -0.5, 2: -0.5, 3: -0.7})
+    assert Checkpoints(tmp_path, read_only=True).best_step == 2
+
+
+@pytest.mark.parametrize(
+    "like",
+    [
+        {"extra": jnp.zeros(3)},
+        {"batch_stats": {"mean": jnp.zeros(5)}},
+        {"params": {"w": jnp.zeros((3, 2)), "large": jnp.zeros((300, 41))}},
+        {"params": {"w": jnp.zeros((3, 2))}},
+    ],
+)
+def test_a_checkpoint_of_another_network_is_named_and_stays(tmp_path, like):
+    save(tmp_path, {1: None, 2: 0.1})
+    with pytest.raises(UserError, match=r"checkpoints/2 is of another network: \w+"):
+        Checkpoints(tmp_path).restore_latest(make_state(0) | like)
+    assert kept(tmp_path) == ["1", "2"]
+
+
+def test_a_checkpoint_that_was_renamed_is_not_restored(tmp_path):
+    save(tmp_path, {1: None})
+    (tmp_path / "checkpoints" / "1").rename(tmp_path / "checkpoints" / "5")
+    with pytest.raises(UserError, match="checkpoints/5 is the checkpoint of step 1"):
+        Checkpoints(tmp_path).restore_latest(make_state(0))
+
+
+DAMAGES = {
+    "removed": None,
+    "emptied": lambda b: b"",
+    "truncated": lambda b: b[: len(b) // 2],
+    "zeros": lambda b: bytes(len(b)),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_whatever_is_damaged_no_wrong_state_is_restored(tmp_path, damage, capfd):
+    """Every file of a checkpoint in turn: either the exact state, or an error of one line."""
+    save(tmp_path, {1: 0.1, 2: 0.5})
+    found = 0
+    for path in sorted(p for p in (tmp_path / "checkpoints" / "2").rglob("*") if p.is_file()):
+        content = path.read_bytes()
+        path.unlink() if damage == "removed" else path.write_bytes(DAMAGES[damage](content))
+        for restore, like in (("restore", make_state(0)), ("restore_variables", variables(make_state(0)))):
+            message = ""
+            try:
+                restored = getattr(Checkpoints(tmp_path, read_only=True), restore)(2, like)
+            except DamagedError as error:
+                message = str(error)
+            if message:
+                found += 1
+                assert "\n" not in message
+                assert f"{tmp_path}/checkpoints/2 is damaged (" in message
+            else:
+                assert_same(restored, make_state(2) if restore == "restore" else variables(make_state(2)))
+        path.write_bytes(content)
+    assert found >= 6
+    assert capfd.readouterr().err == ""
+
+
+def variables(state):
+    return {key: state[key] for key in ("params", "batch_stats")}
+
+
+def truncate(path):
+    path.write_bytes(path.read_bytes()[:1000])
+
+
+def test_training_resumes_before_a_damaged_checkpoint_and_keeps_it_aside(tmp_path, capsys):
+    save(tmp_path, {1: 0.9, 2: None, 3: 0.5})
+    truncate(data_file(tmp_path, 3))
+    checkpoints = Checkpoints(tmp_path)
+    step, state = checkpoints.restore_latest(make_state(0))
+    assert step == 2
+    assert_same(state, make_state(2))
+    (note,) = capsys.readouterr().out.splitlines()
+    assert note.startswith(f"NOTE: {tmp_path}/checkpoints/3 is damaged (")
+    assert note.endswith(f"; set aside as {tmp_path}/checkpoints/3.damaged, resuming from step 2")
+    for step in (3, 4, 5):  # saved again, and what is set aside is not cleared away
+        checkpoints.save(step, make_state(step), config={})
+    checkpoints.close()
+    assert kept(tmp_path) == ["1", "3.damaged", "4", "5"]
+    truncate(data_file(tmp_path, 5))
+    (tmp_path / "checkpoints" / "5.damaged").mkdir()
+    step, _ = Checkpoints(tmp_path).restore_latest(make_state(0))
+    assert (step, kept(tmp_path)) == (4, ["1", "3.damaged", "4", "5.damaged", "5.damaged-2"])
+
+
+def test_evaluation_passes_over_a_damaged_checkpoint_and_changes_nothing(tmp_path, capsys):
+    save(tmp_path, {1: 0.5, 2: 0.9, 3: 0.7}, keep=3)
+    checkpoints = Checkpoints(tmp_path, read_only=True)
+    assert checkpoints.restore_best(make_state(0))[0] == 2
+    truncate(data_file(tmp_path, 2))
+    step, state = checkpoints.restore_best(variables(make_state(0)), variables_only=True)
+    assert step == 3  # the next best
+    assert_same(state, variables(make_state(3)))
+    assert f"NOTE: {tmp_path}/checkpoints/2 is damaged (" in capsys.readouterr().out
+    assert kept(tmp_path) == ["1", "2", "3"]
+
+
+def test_where_every_checkpoint_is_damaged_none_is_set_aside(tmp_path):
+    save(tmp_path, {1: 0.5, 2: 0.9})
+    for step in (1, 2):
+        truncate(data_file(tmp_path, step))
+    for read_only in (False, True):
+        checkpoints = Checkpoints(tmp_path, read_only=read_only)
+        restore = checkpoints.restore_best if read_only else checkpoints.restore_latest
+        with pytest.raises(UserError) as error:
+            restore(make_state(0))
+        lines = str(error.value).splitlines()
+        assert lines[0] == "no checkpoint can be restored:"
+        assert [f"checkpoints/{step} is damaged" in line for step, line in zip((2, 1), lines[1:3], strict=True)]
+    assert kept(tmp_path) == ["1", "2"]
+
+
+def test_a_checkpoint_that_may_not_be_read_is_not_damaged(tmp_path, monkeypatch):
+    save(tmp_path, {1: None, 2: None})
+    checkpoints = Checkpoints(tmp_path)
+
+    def refuse(*args, **kwargs):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(checkpoints._manager, "restore", refuse)
+    with pytest.raises(UserError, match=r"cannot read .*checkpoints/2: Permission denied"):
+        checkpoints.restore_latest(make_state(0))
+    assert kept(tmp_path) == ["1", "2"]
+
+
+def test_only_the_variables_are_restored(tmp_path):
+    """Whatever the rest of the state is: `restore` has to match it, `restore_variables` does not look at it."""
     save(tmp_path, {1: None})
     checkpoints = Checkpoints(tmp_path, read_only=True)
-    with pytest.raises(UserError, match="checkpoints/1"):
-        checkpoints.restore(1, {**make_state(0), "extra": jnp.zeros(3)})
-    for path in (tmp_path / "checkpoints" / "1" / "state").rglob("*"):
-        if path.is_file():
-            path.write_bytes(b"")
-    with pytest.raises(UserError, match="checkpoints/1"):
-        Checkpoints(tmp_path, read_only=True).restore(1, make_state(0))
+    assert_same(checkpoints.restore_variables(1, variables(make_state(0))), variables(make_state(1)))
+    with pytest.raises(UserError, match="is of another network: params/more is absent there"):
+        checkpoints.restore_variables(1, {"params": {"more": jnp.zeros(2)}, "batch_stats": {}})
+
+
+def test_a_network_without_batch_normalization(tmp_path):
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(1, make_state(1) | {"batch_stats": {}}, config={})
+    checkpoints.wait()
+    restored = checkpoints.restore_variables(1, variables(make_state(0)) | {"batch_stats": {}})
+    assert_same(restored["params"], make_state(1)["params"])
+    assert not restored["batch_stats"]
+
+
+def test_an_empty_workdir(tmp_path):
+    assert Checkpoints(tmp_path).restore_latest(make_state(0)) is None
+    with pytest.raises(UserError, match="has no checkpoint: train it first"):
+        Checkpoints(tmp_path / "other", read_only=True).restore_best(make_state(0))
+    assert not (tmp_path / "other").exists()
+
+
+def in_a_process(code, folder, limit="unlimited"):
+    """Run code with a limit on the size of files; return what it prints, and what it prints on stderr."""
+    shell = ["sh", "-c", f'ulimit -f {limit}; exec "$@"', "sh"]
+    done = subprocess.run(
+        [*shell, sys.executable, "-B", "-c", code, folder], capture_output=True, text=True, check=False, timeout=60
+    )
+    return done.stdout, done.stderr
+
+
+SAVE = """
+import sys
+from pathlib import Path
+import jax.numpy as jnp
+import numpy as np
+from mtlflax.errors import UserError
+from mtlflax.run.checkpoint import Checkpoints
+
+values = np.random.default_rng(0).standard_normal((8, 300, 100)).astype(np.float32)
+try:
+    checkpoints = Checkpoints(Path(sys.argv[1]))
+    checkpoints.save(1, {str(i): jnp.asarray(value) for i, value in enumerate(values)}, config={})
+    checkpoints.close()
+except UserError as error:
+    print(error)
+"""
+
+
+def test_a_checkpoint_that_cannot_be_written_is_one_message(tmp_path):
+    """Whatever Orbax, its threads and TensorStore's would add; a limit on the size of files stands for a full disk."""
+    said, errors = in_a_process(SAVE, tmp_path, limit=200)
+    assert said.startswith(f"cannot write checkpoints to {tmp_path}/checkpoints: File too large\nFree some space"), said
+    assert errors == ""
+    assert in_a_process(SAVE, tmp_path) == ("", "")
+    assert Checkpoints(tmp_path, read_only=True).latest_step == 1
+
+
+LATE = """
+import asyncio, sys, threading
+from pathlib import Path
+import tensorstore
+from mtlflax.run.checkpoint import Checkpoints
+
+Checkpoints(Path(sys.argv[1]))
+promise, future = tensorstore.Promise.new()
+
+async def write():
+    await future
+
+loop = asyncio.new_event_loop()
+task = loop.create_task(write())
+loop.call_later(0.05, loop.stop)
+loop.run_forever()
+loop.close()
+late = threading.Thread(target=lambda: promise.set_result(None))
+late.start()
+late.join()
+print("ended")
+"""
+
+
+def test_what_a_failed_write_leaves_behind_is_not_reported_again(tmp_path):
+    """Its event loop is closed; writes that end afterwards, in TensorStore's threads, would each print a traceback."""
+    assert in_a_process(LATE, tmp_path) == ("ended\n", "")

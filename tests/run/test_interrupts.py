@@ -1,16 +1,16 @@
-"""Signals held back while a library must not be interrupted."""
+"""Signals are deferred while a library must not be interrupted."""
 
 import signal
 import threading
 
-from mtlflax.run.signals import check, held_back
+from mtlflax.run.signals import deferred, raise_pending
 
 
-def raise_held_back(*signals, error=None):
+def raise_deferred(*signals, error=None):
     """Raises signals in a block; returns how many had been raised when it was left."""
     count = 0
     try:
-        with held_back():
+        with deferred():
             for signum in signals:
                 signal.raise_signal(signum)
                 count += 1
@@ -22,27 +22,27 @@ def raise_held_back(*signals, error=None):
 
 
 def test_a_signal_acts_when_the_block_is_left():
-    assert raise_held_back(signal.SIGINT) == 1
-    assert raise_held_back(signal.SIGINT, error=OSError("full")) == 1
+    assert raise_deferred(signal.SIGINT) == 1
+    assert raise_deferred(signal.SIGINT, error=OSError("full")) == 1
 
 
 def test_a_second_one_acts_at_once():
-    assert raise_held_back(signal.SIGINT, signal.SIGINT) == 1
+    assert raise_deferred(signal.SIGINT, signal.SIGINT) == 1
 
 
-def test_check_is_where_it_acts():
+def test_raise_pending_is_where_it_acts():
     reached = []
-    check()
+    raise_pending()
     try:
-        with held_back():
-            check()
+        with deferred():
+            raise_pending()
             try:
                 signal.raise_signal(signal.SIGINT)
                 reached.append("after the signal")
-                check()
+                raise_pending()
                 reached.append("never")
             finally:
-                signal.raise_signal(signal.SIGINT)  # held back again while things are closed
+                signal.raise_signal(signal.SIGINT)  # deferred again while things are closed
                 reached.append("closed")
     except KeyboardInterrupt:
         reached.append("interrupted")
@@ -53,8 +53,8 @@ def test_check_is_where_it_acts():
 def test_a_block_within_another_adds_nothing():
     reached = False
     try:
-        with held_back():
-            with held_back():
+        with deferred():
+            with deferred():
                 signal.raise_signal(signal.SIGINT)
             reached = True
     except KeyboardInterrupt:
@@ -68,7 +68,7 @@ def test_the_handlers_are_those_of_before():
     signal.signal(signal.SIGTERM, lambda signum, _: seen.append(signum))
     try:
         own = signal.getsignal(signal.SIGTERM)
-        with held_back():
+        with deferred():
             signal.raise_signal(signal.SIGTERM)
             assert seen == []
         assert seen == [signal.SIGTERM]
@@ -79,7 +79,7 @@ def test_the_handlers_are_those_of_before():
 
 def test_other_threads_are_left_alone():
     def work():
-        with held_back():
+        with deferred():
             pass
 
     thread = threading.Thread(target=work)

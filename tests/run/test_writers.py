@@ -1,6 +1,5 @@
-"""What a run writes: whole lines, strict JSON, nothing twice; and what it says."""
+"""What a run writes: whole lines, strict JSON, nothing twice."""
 
-import io
 import json
 import math
 
@@ -10,9 +9,7 @@ import pytest
 from tensorboardX.proto.event_pb2 import Event
 
 from mtlflax.errors import UserError
-from mtlflax.run import files, metric_writer
-from mtlflax.run import progress as progress_module
-from mtlflax.run.progress import Progress, format_seconds
+from mtlflax.run import metric_writer
 
 
 def read_events(folder):
@@ -64,55 +61,3 @@ def test_a_workdir_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"cannot write .*file"):
         metric_writer.MetricWriter(tmp_path / "file" / "run")
-    with pytest.raises(UserError, match=r"cannot write .*file"):
-        files.write_json(tmp_path / "file" / "results.json", {})
-
-
-def test_json_is_written_whole_and_without_nan(tmp_path):
-    files.write_json(tmp_path / "a.json", {"x": 1.0, "y": math.inf})
-    assert json.loads((tmp_path / "a.json").read_text(), parse_constant=pytest.fail) == {"x": 1.0, "y": None}
-    assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
-
-
-class Terminal(io.StringIO):
-    def isatty(self):
-        return True
-
-
-def test_progress_counts_the_steps_while_the_clock_runs(monkeypatch):
-    now = [100.0]
-    monkeypatch.setattr(progress_module.time, "monotonic", lambda: now[0])
-    stream = io.StringIO()
-    progress = Progress(100, initial=40, batch_size=8, stream=stream, every=10)
-    now[0] += 50  # compiling
-    progress.update(41)
-    assert progress.images_per_second == 0
-    progress.start()
-    for step in range(42, 52):  # two seconds a step
-        now[0] += 2
-        progress.update(step)
-    assert progress.images_per_second == pytest.approx(4)
-    progress.pause()
-    now[0] += 20  # an evaluation
-    assert progress.images_per_second == pytest.approx(4)
-    progress.describe("depth 0.1")
-    progress.update(51)
-    # 40 s for 10 steps, the evaluation counted: 49 more take 196 s.
-    assert stream.getvalue().splitlines()[-1] == "step 51/100 depth 0.1 · 4.0 images/s · 3m16s left"
-
-
-def test_progress_is_a_bar_in_a_terminal_and_nothing_when_disabled():
-    terminal, nothing = Terminal(), Terminal()
-    for stream, enabled in ((terminal, True), (nothing, False)):
-        progress = Progress(10, batch_size=1, stream=stream, enabled=enabled)
-        progress.update(10)
-        progress.write("a line")
-        progress.close()
-    assert "100%" in terminal.getvalue()
-    assert "a line" in terminal.getvalue()
-    assert nothing.getvalue() == ""
-
-
-def test_format_seconds():
-    given = [1.5, 90, 7260, math.nan]
-    assert [format_seconds(s) for s in given] == ["1s", "1m30s", "2h01m", "?"]

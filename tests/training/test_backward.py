@@ -27,8 +27,10 @@ from helpers.tiny import TinyNet
 from mtlflax import tasks, weighting
 from mtlflax.errors import UserError
 from mtlflax.training import parallel, trunk
-from mtlflax.training.method import LEVELS, SAMPLED, balance_gradients, balance_losses
 from mtlflax.training.step import init_state, make_train_step
+from mtlflax.weighting.spec import LEVELS
+
+SAMPLED = [name for name, factory in weighting.METHODS.items() if factory.spec.samples]
 
 
 @functools.cache
@@ -38,7 +40,7 @@ def equal_run():
 
 @pytest.mark.parametrize("name", sorted(set(weighting.gradient_balancing.METHODS) - set(SAMPLED)))
 def test_the_step_is_the_method_applied_to_gradients_taken_one_by_one(name):
-    balancing = balance_gradients(name, POINT_NET, num_tasks=3)
+    balancing = make_method(name, POINT_NET, 3)
     state, batch = make_state(balancing, POINT_NET, 3), make_batch(0, size=SIZE)
     losses, gradients = task_gradients(state.params, {}, batch, POINT_NET, POINT_TASKS)
     transform = weighting.get(name, num_tasks=3, shared=POINT_NET.shared)
@@ -48,7 +50,7 @@ def test_the_step_is_the_method_applied_to_gradients_taken_one_by_one(name):
 
 @pytest.mark.parametrize("name", SAMPLED)
 def test_independent_samples_are_of_the_halves_of_the_batch(name):
-    balancing = balance_gradients(name, POINT_NET, num_tasks=3)
+    balancing = make_method(name, POINT_NET, 3)
     state, batch = make_state(balancing, POINT_NET, 3), make_batch(0, size=SIZE)
     halves = [task_gradients(state.params, {}, batch, POINT_NET, POINT_TASKS, (i, 2)) for i in range(2)]
     losses, mean = jax.tree.map(lambda a, b: (a + b) / 2, *halves)
@@ -56,11 +58,11 @@ def test_independent_samples_are_of_the_halves_of_the_batch(name):
     given = {"independent": [gradients for _, gradients in halves]}
     check_step(balancing, transform, given, mean, batch, losses, state, POINT_NET, POINT_TASKS)
 
-    assert balance_gradients(name, POINT_NET, num_tasks=3, independent=False).samples == 0
+    assert make_method(name, POINT_NET, 3, independent=False).samples == 0
     mesh, step = make_step(balancing, model=POINT_NET, chosen=POINT_TASKS)
     with pytest.raises(UserError, match="batch_size"):
         step(state, parallel.shard_batch({k: v[:5] for k, v in batch.items()}, mesh))
-    with pytest.raises(ValueError, match="takes no independent samples"):
+    with pytest.raises(ValueError, match="no option 'independent'"):
         make_method("mean", independent=True)
 
 
@@ -124,10 +126,10 @@ def trunk_flops(model, chosen=MODEL.shared):
 
 
 def test_wrong_levels_are_named():
-    with pytest.raises(ValueError, match="choose parameters or representation"):
+    with pytest.raises(ValueError, match="choose from parameters, representation"):
         make_method("mean", level="features")
-    for name in weighting.gradient_balancing.KEEPS_GRADIENTS:
-        with pytest.raises(ValueError, match=f"weighting.level is 'representation': {name} keeps gradients"):
+    for name in ("db_mtl", "moco"):
+        with pytest.raises(ValueError, match=f"{name}: level is 'representation', but the method keeps gradients"):
             make_method(name, level="representation")
     with pytest.raises(ValueError, match="TinyNet has no trunk"):
         make_method("mean", TinyNet(HEADS), level="representation")
@@ -166,27 +168,35 @@ def colour_task(channel):
         return mean if axis_name is None else jax.lax.pmean(mean, axis_name)
 
     fields = dict.fromkeys(("sums", "metrics", "picture", "truth", "colours"), lambda *_: {})
-    return tasks.Task(f"colour{channel}", 1, lambda x: x, loss, **fields)
+
+    def valid(batch):
+        return jnp.ones(batch["image"].shape[:3], bool)
+
+    return tasks.Task(f"colour{channel}", 1, lambda x: x, loss, valid, **fields)
 
 
 POINT_TASKS = tuple(colour_task(i) for i in range(3))
 POINT_NET = PointNet(FrozenDict({task.name: 1 for task in POINT_TASKS}))
 LEVELS_OF = [(name, level) for name in weighting.gradient_balancing.METHODS for level in LEVELS]
 LEVELS_OF.remove(("graddrop", "representation"))  # each device draws for its own features: another update, and as good
+OPTIONS = {
+    "constant": {"weights": (1.0, 2.0, 3.0)},
+    **{name: {"steps_per_epoch": 1} for name in ("dwa", "ewdw", "stch")},
+}
 EVERY_METHOD = [*((name, None) for name in weighting.loss_balancing.METHODS), *LEVELS_OF]
 
 
 @pytest.mark.parametrize(("name", "level"), EVERY_METHOD)
 def test_four_devices_take_the_steps_of_one_for_every_method(name, level):
-    options = {"weights": (1.0, 2.0, 3.0)} if name == "constant" else {}
+    options = OPTIONS.get(name, {})
     if level is None:
-        method = balance_losses(name, **options)
+        method = make_method(name, POINT_NET, 3, **options)
     elif level == "representation" and name in ("db_mtl", "moco"):
         with pytest.raises(ValueError, match="keeps gradients"):
-            balance_gradients(name, POINT_NET, num_tasks=3, level=level)
+            make_method(name, POINT_NET, 3, level=level)
         return
     else:
-        method = balance_gradients(name, POINT_NET, num_tasks=3, level=level)
+        method = make_method(name, POINT_NET, 3, level=level)
     states, histories = [], []
     for num_devices in (1, 4):
         mesh = parallel.make_mesh(num_devices)

@@ -12,7 +12,7 @@ from helpers.tiny import TinyNet
 
 from mtlflax import models, tasks
 from mtlflax.training import parallel
-from mtlflax.training.method import balance_losses
+from mtlflax.training.gradients import make_method
 from mtlflax.training.step import init_state, make_evaluation_step, make_train_step
 
 STEPS = 5
@@ -26,7 +26,7 @@ def make_parts(segmentation_loss: str, depth_loss: str, network: str):
     else:
         options = {"head_stride": 2, "axis_name": parallel.AXIS, "dtype": jnp.float64}
         model = models.get(network, backbone="resnet18", heads=heads, **options)
-    balancing = balance_losses("dwa", steps_per_epoch=1)
+    balancing = make_method("dwa", model, num_tasks=2, steps_per_epoch=1)
     return chosen, model, optax.sgd(0.05, momentum=0.9), balancing
 
 
@@ -75,7 +75,10 @@ def test_four_devices_take_the_steps_of_one(via, losses):
     four, history_four = train(4, via, losses)
     assert int(one.step) == int(four.step) == STEPS
     assert_close(history_one, history_four, rtol=1e-5, atol=1e-5)
-    assert_close(one.params, four.params, rtol=1e-5, atol=1e-5)
+    # An array rounds as its largest value does: silog's first gradient has a norm of 150 and takes parameters to 9, so
+    # those near 0 differ by the last bits of a 9, up to 1.2e-5 on some CPUs.
+    for leaf, other in zip(jax.tree.leaves(one.params), jax.tree.leaves(four.params), strict=True):
+        assert_close(leaf, other, rtol=1e-5, atol=1e-5 * max(1.0, float(np.abs(leaf).max())))
     assert_close(one.batch_stats, four.batch_stats, rtol=1e-5, atol=1e-5)
     assert_close(one.weighting, four.weighting, rtol=1e-5, atol=1e-5)
 
@@ -129,7 +132,7 @@ def test_one_backward_pass_whatever_the_weighting():
     mesh = parallel.make_mesh(1)
     flops = {}
     for name in ("equal", "dwa"):
-        balancing = balance_losses(name)
+        balancing = make_method(name, model, num_tasks=2, **({"steps_per_epoch": 1} if name == "dwa" else {}))
         step = parallel.map_step(
             make_train_step(model, chosen, optimizer, balancing),
             mesh,

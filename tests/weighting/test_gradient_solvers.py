@@ -26,7 +26,7 @@ CASES = {
 VARIANTS = {
     "cagrad far": ("cagrad", {"alpha": 1.5}, functools.partial(oracles.cagrad, alpha=1.5)),
     "fairgrad low": ("fairgrad", {"alpha": 0.4}, functools.partial(oracles.fairgrad, alpha=0.4)),
-    "dualproj exact": ("dualproj", {"regularisation": 0.0}, functools.partial(oracles.dualproj, regularisation=0.0)),
+    "dualproj exact": ("dualproj", {"regularization": 0.0}, functools.partial(oracles.dualproj, regularization=0.0)),
 }
 METHODS = tuple(CASES)
 
@@ -157,9 +157,9 @@ def test_mgda_normalisations():
         return direction, np.linalg.lstsq(normalised.T, direction, rcond=None)[0]
 
     for normalise, divisors in {"l2": lengths, "loss+": lengths * losses}.items():
-        direction, _ = compiled(normalise=normalise, combine="normalised")(losses)
+        direction, _ = compiled(normalize=normalise, combine="normalized")(losses)
         np.testing.assert_allclose(direction, wanted(divisors)[0], rtol=1e-4, atol=1e-5)
-    raw = compiled(normalise="loss")
+    raw = compiled(normalize="loss")
     for given, divisors in [(losses, losses), (np.array([0.0, -1.0, 1.0], np.float32), np.ones(3))]:
         direction, state = raw(given)
         weights = wanted(divisors)[1]
@@ -214,7 +214,7 @@ def test_nash_keeps_its_weights_between_solves():
 def test_projections_conflict_with_no_task(name):
     gradients, condition, _ = problems(3)
     gradients = gradients[condition <= 1e3]
-    given = directions(name, jnp.asarray(gradients, jnp.float32), regularisation=0.0)
+    given = directions(name, jnp.asarray(gradients, jnp.float32), regularization=0.0)
     slopes = np.einsum("pn,pkn->pk", given, gradients)
     assert (slopes > -1e-4 * np.linalg.norm(gradients, axis=2) * np.linalg.norm(given, axis=1)[:, None]).all()
     agreeing = np.array([(g @ g.T > 0).all() for g in gradients])
@@ -325,14 +325,14 @@ def test_solvers_alone():
 
 def test_mistakes_are_named():
     for name, options, message in [
-        ("mgda", {"normalise": "l1"}, "mgda: normalise"),
+        ("mgda", {"normalize": "l1"}, "mgda: normalise"),
         ("mgda", {"combine": "both"}, "mgda: combine"),
         ("cagrad", {"alpha": -1.0}, "cagrad: alpha"),
         ("cagrad", {"scale": "half"}, "cagrad: scale"),
         ("nash_mtl", {"max_norm": 0.0}, "nash_mtl: max_norm"),
         ("nash_mtl", {"update_every": 0}, "nash_mtl: update_every"),
         ("fairgrad", {"alpha": 0.0}, "fairgrad: alpha"),
-        ("upgrad", {"regularisation": -1.0}, "upgrad: regularisation"),
+        ("upgrad", {"regularization": -1.0}, "upgrad: regularization"),
         ("dualproj", {"norm_eps": -1.0}, "dualproj: norm_eps"),
         ("dualproj", {"preference": (1.0,)}, "dualproj: 1 preferences given for 2 tasks"),
         ("upgrad", {"preference": (1.0, -1.0)}, "upgrad: preference may not be negative"),

@@ -11,12 +11,14 @@ import pytest
 
 from mtlflax import weighting
 from mtlflax.weighting import loss_balancing
+from mtlflax.weighting.lift import LossBalancing
 
 J = np.array([[-4.0, 1.0, 1.0], [6.0, 1.0, 1.0]], np.float32)
 SHAPES = {"a": (3, 2), "b": (4,)}  # of the shared parameters
 OPTIONS = {
     "constant": {"weights": (1.0, 2.0, 3.0)},
     "dwa": {"steps_per_epoch": 2},
+    "ewdw": {"steps_per_epoch": 1},
     "excess_mtl": {"step_size": 0.3},
     "stch": {"warmup_epochs": 1, "steps_per_epoch": 2},
 }
@@ -28,7 +30,7 @@ def get(name, **options):
     if name == "excess_mtl":
         dtype = jnp.zeros(()).dtype
         options["parameters"] = {name: jax.ShapeDtypeStruct(shape, dtype) for name, shape in SHAPES.items()}
-    return loss_balancing.get(name, **{**OPTIONS.get(name, {}), **options})
+    return loss_balancing.METHODS[name](**{**OPTIONS.get(name, {}), **options})
 
 
 def make_history(num_tasks, steps=12, seed=0, dtype=np.float64):
@@ -130,19 +132,19 @@ def simulate_imtl_l(history, rule, initial=0.0):
         yield w, {"scales": s}
 
 
-def simulate_gradnorm(history, rule, alpha=1.5, parametrisation="direct", initial_losses=None, factors=1.0):
+def simulate_gradnorm(history, rule, alpha=1.5, parametrization="direct", initial_losses=None, factors=1.0):
     """`factors` [steps, K]: the cotangents that come in."""
     num_tasks = history["losses"].shape[1]
     first = np.array(initial_losses) if initial_losses else history["losses"][0]
-    learned = np.ones(num_tasks) if parametrisation == "direct" else np.zeros(num_tasks)
+    learned = np.ones(num_tasks) if parametrization == "direct" else np.zeros(num_tasks)
     factors = np.broadcast_to(factors, history["losses"].shape)
     for losses, norms, factor in zip(history["losses"], history["gradient_norms"], factors, strict=True):
-        w = learned if parametrisation == "direct" else num_tasks * softmax(learned)
+        w = learned if parametrization == "direct" else num_tasks * softmax(learned)
         n = np.abs(factor) * norms
         rates = losses / first
         targets = (w * n).mean() * (rates / rates.mean()) ** alpha
         slope = np.where(w * n > targets, n, -n)
-        if parametrisation == "direct":
+        if parametrization == "direct":
             learned = learned + rule(slope)
             learned = num_tasks * learned / learned.sum()
         else:
@@ -242,7 +244,7 @@ LEARNED = [
     ("imtl_l", {}, simulate_imtl_l),
     ("imtl_l", {"initial": 0.3}, simulate_imtl_l),
     ("gradnorm", {}, simulate_gradnorm),
-    ("gradnorm", {"alpha": 0.5, "initial_losses": "given", "parametrisation": "softmax"}, simulate_gradnorm),
+    ("gradnorm", {"alpha": 0.5, "initial_losses": "given", "parametrization": "softmax"}, simulate_gradnorm),
     ("famo", {}, simulate_famo),
     ("famo", {"gamma": 0.1, "min_losses": "given"}, simulate_famo),
     ("gwgl", {}, simulate_gwgl),
@@ -314,11 +316,13 @@ def test_random_draws_are_a_function_of_seed_and_step():
 
 
 @pytest.mark.parametrize("name", ["uncertainty", "imtl_l", "gradnorm", "famo"])
-def test_default_optimizer(name):
+def test_the_learning_rate_is_that_of_adam(name):
     rate = 1e-4 if name in ("uncertainty", "imtl_l") else 0.025
     history = make_history(2, steps=4, dtype=np.float32)
-    default, given = (run(t, name, history)[1] for t in (get(name), get(name, optimizer=optax.adam(rate))))
-    jax.tree.map(np.testing.assert_array_equal, default, given)
+    assert weighting.options(name)["learning_rate"] == rate
+    for ours, adams in (({}, rate), ({"learning_rate": 0.2}, 0.2)):
+        transforms = get(name, **ours), get(name, optimizer=optax.adam(adams))
+        jax.tree.map(np.testing.assert_array_equal, *(run(t, name, history)[1] for t in transforms))
 
 
 # --- Goldens, and totals differentiated ------------------------------------------------------------------------------
@@ -369,23 +373,23 @@ def test_the_gradient_of_the_total_is_the_weights():
                 np.testing.assert_allclose(after.scales, before.scales - 0.1 * slope, rtol=1e-10, err_msg=name)
 
 
-@pytest.mark.parametrize("parametrisation", ["direct", "softmax"])
-def test_gradnorm_descends_on_its_objective(parametrisation):
+@pytest.mark.parametrize("parametrization", ["direct", "softmax"])
+def test_gradnorm_descends_on_its_objective(parametrization):
     history = make_history(5, steps=3)
     with jax.enable_x64(True):
-        transform = get("gradnorm", parametrisation=parametrisation, optimizer=optax.sgd(1e-3))
+        transform = get("gradnorm", parametrization=parametrization, optimizer=optax.sgd(1e-3))
         _, states = run(transform, "gradnorm", history)
         before, after, given = at(states, 1), at(states, 2), at(history, 2)
 
         def objective(learned):
-            w = learned if parametrisation == "direct" else 5 * jax.nn.softmax(learned)
+            w = learned if parametrization == "direct" else 5 * jax.nn.softmax(learned)
             weighted = w * given["gradient_norms"]
             rates = given["losses"] / history["losses"][0]
             target = jax.lax.stop_gradient(weighted.mean() * (rates / rates.mean()) ** 1.5)
             return jnp.sum(jnp.abs(weighted - target))
 
         expected = before.learned - 1e-3 * jax.grad(objective)(before.learned)
-        if parametrisation == "direct":
+        if parametrization == "direct":
             expected = 5 * expected / expected.sum()
         np.testing.assert_allclose(after.learned, expected, rtol=1e-10)
 
@@ -434,12 +438,12 @@ def hard_history():
 
 
 def variants(name):
-    """The method by its defaults, and with another rule or parametrisation where it has one."""
+    """The method by its defaults, and with another rule or parametrization where it has one."""
     yield get(name)
     if name in (*LEARNERS, "gwgl"):
         yield get(name, optimizer=optax.sgd(1.0))
     if name == "gradnorm":
-        yield get(name, parametrisation="softmax", alpha=0.0)
+        yield get(name, parametrization="softmax", alpha=0.0)
     if name == "dwa":
         yield get(name, window=2, temperature=0.1)
     if name == "stch":
@@ -494,7 +498,7 @@ def test_a_loss_of_zero_or_below_is_left_out(name):
 
 def test_degenerate_inputs_do_what_the_docstrings_say():
     ones, losses = jnp.ones(3), jnp.array([1.0, 2.0, 3.0])
-    # AdaMT: zero gradients, equal weights. GradNorm: a zero gradient keeps its weight but for the renormalisation.
+    # AdaMT: zero gradients, equal weights. GradNorm: a zero gradient keeps its weight but for the scaling.
     t = get("adamt")
     np.testing.assert_allclose(t.update(ones, t.init(ones), losses, gradient_norms=0 * ones)[0], 1 / 3, rtol=1e-6)
     t = get("gradnorm", optimizer=optax.sgd(0.1))
@@ -596,11 +600,10 @@ def test_chains_multiply_and_gradnorm_balances_what_comes_in():
 def test_a_chain_gets_all_that_its_members_need():
     needs = frozenset({"gradient_norms", "task_gradients", "losses_after"})
     params = {name: jnp.zeros(shape) for name, shape in SHAPES.items()}
-    lifted = weighting.linear_combination(
-        lambda shared: optax.chain(loss_balancing.excess_mtl(parameters=shared), get("famo"), get("adamt")),
-        num_tasks=3,
-        needs=needs,
+    balancing = LossBalancing(
+        lambda shared: optax.chain(loss_balancing.excess_mtl(parameters=shared), get("famo"), get("adamt")), needs
     )
+    lifted = weighting.linear_combination(balancing, num_tasks=3)
     given = at(make_history(3, dtype=np.float32), 0)
     _, state = lifted.update(
         given["task_gradients"], lifted.init(params), losses=given["losses"], losses_after=given["losses_after"]
@@ -625,7 +628,7 @@ def is_encoder(path):
 
 @pytest.mark.parametrize("name", loss_balancing.METHODS)
 def test_the_lift_is_the_gradient_of_the_weighted_losses(name):
-    """Over encoder and heads, and what looks at gradients looks at those of the encoder, the shared part."""
+    """Over encoder and heads; AdaMT looks at the norms of what is not shared."""
     rng = np.random.default_rng(0)
     params = {"encoder": {"kernel": rng.normal(size=(4, 5)), "bias": rng.normal(size=5)}}
     params["heads"] = [rng.normal(size=(5, 2)) for _ in range(3)]
@@ -644,8 +647,8 @@ def test_the_lift_is_the_gradient_of_the_weighted_losses(name):
         params = optax.apply_updates(params, updates)
         after = losses_of(params, x)
         if name == "adamt":
-            kernel, bias = task_grads["encoder"]["kernel"], task_grads["encoder"]["bias"]
-            norms = np.linalg.norm(np.concatenate([kernel.reshape(3, -1), bias], axis=1), axis=1)
+            norms = [np.linalg.norm(head[k]) for k, head in enumerate(task_grads["heads"])]
+            norms = np.array(norms)
             np.testing.assert_allclose(weighting.weights(state), norms / norms.sum(), rtol=1e-5)
     assert update._cache_size() == 1
     if name == "excess_mtl":
@@ -731,13 +734,16 @@ def test_only_what_weighs_keeps_the_cotangents_dtype():
         ("uncertainty", {"kinds": ("regression", "segmentation")}, "uncertainty: kinds has 'segmentation'"),
         ("uncertainty", {"initial": -60.0}, "uncertainty: initial"),
         ("imtl_l", {"initial": float("nan")}, "imtl_l: initial"),
-        ("gradnorm", {"parametrisation": "log"}, "gradnorm: parametrisation is 'log'"),
+        ("gradnorm", {"parametrization": "log"}, "gradnorm: parametrization is 'log'"),
         ("gradnorm", {"initial_losses": (1.0, 0.0)}, "gradnorm: initial_losses"),
         ("gwgl", {"initial_losses": (1.0, -1.0)}, "gradnorm: initial_losses"),
         ("stch", {"mu": 0.0}, "stch: mu"),
         ("stch", {"steps_per_epoch": 0}, "stch: steps_per_epoch"),
         ("stch", {"warmup_epochs": -1}, "stch: warmup_epochs"),
-        ("stch", {"nadir_epochs": 5}, "stch: nadir_epochs is 5"),
+        ("stch", {"nadir_epochs": 5, "steps_per_epoch": 1}, "stch: nadir_epochs is 5"),
+        ("famo", {"learning_rate": 0.0}, "famo: learning_rate must be positive"),
+        ("imtl_l", {"learning_rate": float("nan")}, "imtl_l: learning_rate must be positive"),
+        ("gwgl", {"norms_of": "all"}, "gwgl: norms_of is 'all': choose from last_shared"),
         ("famo", {"gamma": -1.0}, "famo: gamma"),
         ("excess_mtl", {"step_size": 0.0}, "excess_mtl: step_size"),
         ("excess_mtl", {"total": 0.0}, "excess_mtl: total"),
@@ -758,15 +764,15 @@ def test_wrong_counts_and_shapes_are_named():
     ):
         with pytest.raises(ValueError, match=f"{name}: 2 {option} given for 3 tasks"):
             get(name, **{option: values}).init(jnp.zeros(3))
-    with pytest.raises(ValueError, match="excess_mtl: init needs the option parameters"):
+    with pytest.raises(ValueError, match="excess_mtl: init needs the shapes of the gradients"):
         loss_balancing.excess_mtl().init(jnp.zeros(2))
     t = get("excess_mtl")
-    with pytest.raises(ValueError, match="not as parameters"):
+    with pytest.raises(ValueError, match="do not match the parameters"):
         t.update(jnp.ones(3), t.init(jnp.zeros(3)), jnp.ones(3), task_gradients={"a": jnp.ones((3, 2))})
-    with pytest.raises(ValueError, match=r"axis_name is 'd'.*excess_mtl"):
+    with pytest.raises(ValueError, match=r"excess_mtl: axis_name is 'd', but the method keeps"):
         weighting.get("excess_mtl", num_tasks=2, axis_name="d")
     with pytest.raises(ValueError, match="no parameter is shared"):
         weighting.get("adamt", num_tasks=2, shared=lambda path: False).init({"w": jnp.zeros(3)})
-    with pytest.raises(ValueError, match=r"choose one of .*famo"):
-        loss_balancing.needs("fam")
-    assert set(loss_balancing.NEEDS) <= set(loss_balancing.METHODS)
+    with pytest.raises(ValueError, match="no parameter is measured: the predicate `last_shared`"):
+        t = weighting.get("gradnorm", num_tasks=2, last_shared=lambda path: False)
+        t.update({"w": J}, t.init({"w": jnp.zeros(3)}), losses=jnp.ones(2))

@@ -17,7 +17,7 @@ OPTIONS = {
     "dwa": {"steps_per_epoch": 2},
     "ewdw": {"steps_per_epoch": 2},
     "sdmgrad": {"learning_rate": 1.0},  # with its 10 rounding decides where it ends, as its docstring says
-    "stch": {"warmup_epochs": 2},
+    "stch": {"warmup_epochs": 2, "steps_per_epoch": 1},
 }
 # What the order of the tasks, or chance, has a part in.
 DRAWN = {"graddrop", "gradvac", "pcgrad", "random"}

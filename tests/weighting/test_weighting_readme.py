@@ -43,7 +43,7 @@ def test_a_config_file_trains_with_a_method_of_its_own(monkeypatch):
         exec(block, names)
     config = weighting_config.get_config("agreement,quick")
     assert config.weighting.sharpness == 1.0
-    assert experiment.build(config, 100).method.level == "parameters"
+    assert experiment.build(config).method.level == "parameters"
 
 
 def test_its_tables_have_every_option():

@@ -1,26 +1,26 @@
-"""The ground and the sky: all that is behind the parts."""
+"""The ground and the sky, behind all parts."""
 
 import numpy as np
 
 from mtlflax.data.streets import raster, shadows
-from mtlflax.data.streets.dice import noise, sample
+from mtlflax.data.streets.label_ids import ROAD, SIDEWALK, TERRAIN
+from mtlflax.data.streets.noise import noise, sample
 from mtlflax.data.streets.scene import Scene
 from mtlflax.data.streets.shadows import Shadows
-from mtlflax.data.streets.street import ROAD, SIDEWALK, TERRAIN
 from mtlflax.data.streets.surface import cover, mix, rgb, stripe
 
 _PAINT, _SOIL = rgb(0.62, 0.62, 0.60), rgb(0.22, 0.17, 0.11)
 
 
 def sky(scene: Scene, ray: np.ndarray) -> np.ndarray:
-    """Colours of the sky for rays (x, y, 1), given as float32 [2, N]: float32 [3, N]."""
+    """Return the colors of the sky along rays (x, y, 1), which are given as float32 [2, N]: float32 [3, N]."""
     light = scene.light
     rotation = scene.camera.rotation.T.astype(np.float32)
     view = rotation[:, :2] @ ray + rotation[:, 2:]
     view /= np.sqrt((view**2).sum(0))
     rise = np.clip(view[1], 0, 1)
     color = mix(light.horizon[:, None], light.zenith[:, None], np.minimum(rise * 2.2, 1) ** 0.7)
-    # Clouds lie in a plane above.
+    # Clouds are noise on a plane above the street.
     flat = 60 / (rise + 0.12)
     shape = sample(noise(1.6), view[0] * flat + scene.texture, view[2] * flat)
     share = np.clip((shape - light.clouds) * 0.55, 0, 1) * np.clip(rise * 12, 0, 1)
@@ -30,7 +30,7 @@ def sky(scene: Scene, ray: np.ndarray) -> np.ndarray:
 
 
 def _painted(scene: Scene, lateral: np.ndarray, ahead: np.ndarray, pixel: np.ndarray) -> np.ndarray:
-    """How much of a sample on the road is covered by paint: float32 [N]."""
+    """Return the share of each sample on the road that is covered by paint: float32 [N]."""
     street = scene.street
     share = np.zeros_like(lateral)
     for line in street.markings:
@@ -43,33 +43,28 @@ def _painted(scene: Scene, lateral: np.ndarray, ahead: np.ndarray, pixel: np.nda
     share[(ahead > start - 1) & (ahead < end + 1)] = 0
     left, right = street.sides[0].road, street.sides[1].road
     inside = (lateral > -left + 0.3) & (lateral < right - 0.3)
-    zebra = inside & (ahead > street.zebra[0]) & (ahead < street.zebra[1])
-    share = np.where(zebra, (lateral - np.floor(lateral)) < 0.5, share)
-    stop = street.crossing[0] - 0.9 if street.zebra[0] > 1e3 else street.zebra[0] - 1.2
+    crosswalk = inside & (ahead > street.crosswalk[0]) & (ahead < street.crosswalk[1])
+    share = np.where(crosswalk, (lateral - np.floor(lateral)) < 0.5, share)
+    stop = street.crossing[0] - 0.9 if street.crosswalk[0] > 1e3 else street.crosswalk[0] - 1.2
     share[inside & (lateral > -1.6) & (np.abs(ahead - stop) < 0.25)] = 1
     return share
 
 
 def ground(
-    scene: Scene,
-    shade: Shadows,
-    ray: np.ndarray,
-    depth: np.ndarray,
-    level: np.ndarray,
-    focal: float,
+    scene: Scene, shade: Shadows, ray: np.ndarray, depth: np.ndarray, level: np.ndarray, focal: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Colours and labels of samples on the ground.
+    """Return the colors and labels of samples on the ground.
 
     Args:
-        scene: its street and light.
+        scene: the scene.
         shade: its shadows.
         ray: float32 [2, N], x and y of the rays (x, y, 1).
         depth: float32 [N].
-        level: int32 [N], `raster.ROAD`, `RAISED` or `KERB`.
-        focal: samples per unit in the plane Z = 1.
+        level: int32 [N], `raster.ROAD`, `RAISED`, or `CURB`.
+        focal: focal length in pixels.
 
     Returns:
-        float32 [3, N] and label ids, uint8 [N].
+        Colors float32 [3, N], and label ids uint8 [N].
     """
     street, light, camera = scene.street, scene.light, scene.camera
     rotation = camera.rotation.astype(np.float32)
@@ -79,11 +74,11 @@ def ground(
     zone = np.searchsorted(street.edges.astype(np.float32), lateral)
     across = (ahead > street.crossing[0]) & (ahead < street.crossing[1])
     zone[across] = len(street.edges) // 2
-    # Rounding must not put a road's colour on the raised part, or the other way round.
+    # Rounding may have assigned a raised zone to a sample on the road, or the reverse: the level decides.
     labels = street.labels[zone]
     labels[(level == raster.ROAD) & ((labels == SIDEWALK) | (labels == TERRAIN))] = ROAD
     raised = (level != raster.ROAD) & (labels == ROAD)
-    labels[raised | (level == raster.KERB)] = SIDEWALK
+    labels[raised | (level == raster.CURB)] = SIDEWALK
     color = street.colors.T.take(zone, 1)
     pixel = depth / np.float32(focal)
 
@@ -99,14 +94,14 @@ def ground(
 
     paved = np.flatnonzero((labels == SIDEWALK) & (level == raster.RAISED))
     px, pz, fade = x[paved] * 2, ahead[paved] * 2, pixel[paved]
-    long = np.abs(depth[paved] * pixel[paved] / camera.position[1])  # a sample's length on the ground
+    long = np.abs(depth[paved] * pixel[paved] / camera.position[1])  # length of a sample on the ground
     gap_x = stripe(0.5 - np.abs(px - np.floor(px) - 0.5), 0.035, fade * 2) * np.clip(0.3 / fade - 1, 0, 1)
     gap_z = stripe(0.5 - np.abs(pz - np.floor(pz) - 0.5), 0.035, long * 2) * np.clip(0.3 / long - 1, 0, 1)
     tone[paved] *= 1 - 0.22 * np.maximum(gap_x, gap_z)
-    width = min(street.sides[0].kerb, street.sides[1].kerb)
+    width = min(street.sides[0].curb, street.sides[1].curb)
     edge = np.flatnonzero((level != raster.ROAD) & (np.abs(lateral) > width - 0.1))
-    beyond = np.maximum(-street.sides[0].kerb - lateral[edge], lateral[edge] - street.sides[1].kerb)
-    stone = np.where(level[edge] == raster.KERB, 1, cover(beyond, 0.14, pixel[edge]))
+    beyond = np.maximum(-street.sides[0].curb - lateral[edge], lateral[edge] - street.sides[1].curb)
+    stone = np.where(level[edge] == raster.CURB, 1, cover(beyond, 0.14, pixel[edge]))
     color[:, edge] = mix(color[:, edge], 0.38, stone)
     labels[edge[beyond < 0.14]] = SIDEWALK
 

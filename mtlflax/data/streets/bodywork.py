@@ -1,14 +1,14 @@
-"""What vehicles look like: paint, glass, lights, wheels."""
+"""Procedural textures of vehicles: paint, glass, lights, wheels."""
 
 import numpy as np
 
-from mtlflax.data.streets.dice import noise, sample
+from mtlflax.data.streets.noise import noise, sample
 from mtlflax.data.streets.shapes import BACK, FRONT, SIDE, TOP
 from mtlflax.data.streets.surface import Shaded, Surface, cover, mix, rgb, stains, stripe
 
 
 def _lights(s: Surface, width: np.ndarray | float, height: np.ndarray | float, low: float, high: float) -> Shaded:
-    """Head and tail lights at the ends of a vehicle: albedo and glow there, 0 elsewhere."""
+    """Return albedo and glow of the head and tail lights of a vehicle, 0 elsewhere."""
     level = s.v / height
     lamp = (np.abs(np.abs(s.u) - 0.39 * width) < 0.085 * width) & (level > low) & (level < high)
     ends = np.stack([lamp & (s.kind == FRONT), lamp & (s.kind == BACK)]).astype(np.float32)
@@ -20,7 +20,7 @@ def _lights(s: Surface, width: np.ndarray | float, height: np.ndarray | float, l
 
 
 def car(s: Surface) -> Shaded:
-    """A car's lower part: doors, wheel arches, lights, number plate."""
+    """Shade the lower part of a car: doors, wheel arches, lights, license plate."""
     length, width = s.params[0], s.params[1]
     height = 0.72
     level = s.v / height
@@ -41,14 +41,14 @@ def car(s: Surface) -> Shaded:
 
 
 def _glassy(s: Surface, level: np.ndarray) -> np.ndarray:
-    """Windows of vehicles: dark, with the sky in their upper part."""
+    """Return the color of vehicle windows: dark, with a reflection of the sky at the top."""
     streak = sample(noise(1.6), s.u * 12 + s.part.astype(np.float32) * 31, s.v * 12)
     light = np.maximum(0.035 + 0.13 * level**2 + 0.02 * streak, 0.01)
     return light * rgb(0.85, 0.97, 1.1)
 
 
 def glass(s: Surface) -> Shaded:
-    """A car's upper part: windows between posts, and the roof."""
+    """Shade the upper part of a car: windows between posts, and the roof."""
     length, height = s.params[0], s.params[1]
     level = s.v / height
     post = np.minimum(np.abs(s.u + 0.03 * length), np.abs(np.abs(s.u) - 0.37 * length))
@@ -63,7 +63,7 @@ def glass(s: Surface) -> Shaded:
 
 
 def coach(s: Surface) -> Shaded:
-    """Vans, buses and trams: a band of windows about them."""
+    """Shade a van, bus, tram, or truck cab: a band of windows all around."""
     length, height, _, sill = s.params
     level = s.v / height
     color = s.color * stains(s, 10, 0.04)
@@ -74,7 +74,7 @@ def coach(s: Surface) -> Shaded:
     post = (0.5 - np.abs(bay)) * 1.45
     open_side = (s.kind == SIDE) * (1 - cover(post, 0.06, s.slant))
     open_side = open_side * cover(np.abs(s.u), length / 2 - 0.25, s.slant)
-    open_side = open_side * ((length > 7) | (s.u > 0.08 * length))  # vans have theirs in front
+    open_side = open_side * ((length > 7) | (s.u > 0.08 * length))  # vans have side windows only in front
     open_end = ends * cover(np.abs(s.u), 1.05, s.pixel)
     band = cover(sill - level, 0, s.pixel / height) * cover(level, 0.89, s.pixel / height)
     window = band * np.maximum(open_side, open_end)
@@ -90,7 +90,7 @@ def coach(s: Surface) -> Shaded:
 
 
 def panels(s: Surface) -> Shaded:
-    """A lorry's box of sheet metal, some with a firm's colours."""
+    """Shade the sheet-metal box of a truck, some with a painted logo."""
     line = np.abs(s.u / 0.9 - np.floor(s.u / 0.9) - 0.5) * 0.9
     color = s.color * stains(s, 8, 0.07)
     seam = stripe(0.45 - line, 0.02, s.slant) * np.clip(0.15 / s.slant - 0.5, 0, 1)
@@ -105,7 +105,7 @@ def panels(s: Surface) -> Shaded:
 
 
 def wheel(s: Surface) -> Shaded:
-    """Tyre and rim."""
+    """Shade a tire and its rim."""
     radius = np.float32(0.33)
     distance = np.hypot(s.u, s.v - radius) / radius
     angle = np.arctan2(s.v - radius, s.u)
@@ -115,5 +115,5 @@ def wheel(s: Surface) -> Shaded:
 
 
 def spokes(s: Surface) -> Shaded:
-    """A bicycle's wheel; what is between its spokes is left out by `materials.gaps`."""
+    """Shade a bicycle wheel; `materials.gaps` cuts out the space between the spokes."""
     return s.color, None

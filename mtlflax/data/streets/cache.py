@@ -7,7 +7,6 @@ no run uses it, as those that older renderers left.
 """
 
 import errno
-import fcntl
 import os
 import subprocess
 import sys
@@ -24,6 +23,7 @@ import mtlflax
 from mtlflax.data.streets import version
 from mtlflax.data.streets.progress import Progress
 from mtlflax.errors import UserError
+from mtlflax.files import lock
 
 CHUNK = 16  # frames that a worker renders before it reports
 
@@ -97,7 +97,8 @@ def open_or_render(base: Path, key: Key) -> Cache:
     if not path.exists():
         with _disk_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
-            with _lock(folder):
+            busy = f"{folder}: another run is rendering these frames; waiting for it"
+            with lock(folder / "lock", wait=busy):
                 if not path.exists():
                     _render(folder, key)
     return Cache(path)
@@ -112,17 +113,6 @@ def _disk_errors(folder: Path) -> Iterator[None]:
             f"{folder}: frames cannot be kept here ({error.strerror}): free some space, or set"
             " MTLFLAX_CACHE to a folder that can be written"
         ) from error
-
-
-@contextmanager
-def _lock(folder: Path) -> Iterator[None]:
-    with open(folder / "lock", "w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            print(f"{folder}: another run is rendering these frames; waiting for it", file=sys.stderr, flush=True)
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield  # the lock goes when the file is closed, also when the process is killed
 
 
 def _render(folder: Path, key: Key) -> None:

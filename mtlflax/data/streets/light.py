@@ -1,28 +1,28 @@
-"""The light of a scene: where the sun stands, what the sky looks like, how hazy the air is."""
+"""The light of a scene: sun, sky, haze, and the exposure of the camera."""
 
 import math
 from typing import NamedTuple
 
 import numpy as np
 
-from mtlflax.data.streets.dice import Dice
+from mtlflax.data.streets.random_stream import RandomStream
 
 
 class Light(NamedTuple):
-    """Linear RGB, for albedos of 0 to 1.
+    """Light and weather; colors are linear RGB, for albedos from 0 to 1.
 
     Attributes:
-        to_sun: float64 [3], world, of length 1.
-        sun: float32 [3], its light on a surface that faces it.
-        ambient: float32 [3], the sky's light on a surface that faces up.
-        zenith: float32 [3], the sky's colour there; `horizon` and `cloud` likewise.
-        horizon: float32 [3]; haze has it, too.
-        cloud: float32 [3].
-        clouds: from where on the clouds' noise shows: −2 = overcast, 2 = clear.
-        haze: 1/m, share of light lost per metre.
+        to_sun: float64 [3], unit vector, world.
+        sun: float32 [3], sunlight on a surface that faces the sun.
+        ambient: float32 [3], skylight on a surface that faces up.
+        zenith: float32 [3], color of the sky overhead.
+        horizon: float32 [3], color of the sky at the horizon, and of haze.
+        cloud: float32 [3], color of clouds.
+        clouds: threshold of the noise that draws clouds: −2 = overcast, 2 = clear.
+        haze: share of light lost per meter.
         lamps: 0 by day, 1 when windows and headlights are lit.
         gain: float32 [3], exposure and white balance of the camera.
-        grain: standard deviation of the sensor's noise, in 8-bit steps.
+        grain: standard deviation of the sensor noise, in 8-bit steps.
     """
 
     to_sun: np.ndarray
@@ -38,7 +38,7 @@ class Light(NamedTuple):
     grain: float
 
 
-# sun, ambient, zenith, horizon, cloud; clouds from/to; haze from/to; lamps
+# sun, ambient, zenith, horizon, cloud; ranges of clouds and haze; lamps
 _WEATHERS = {
     "sunny": (
         (1.9, 1.75, 1.5),
@@ -83,16 +83,16 @@ _WEATHERS = {
 }
 
 
-def draw_light(dice: Dice) -> Light:
-    """Draws a weather and a time of the day."""
-    kind = dice.choice(("sunny",) * 9 + ("overcast",) * 7 + ("foggy",) * 2 + ("dusk",) * 2)
+def draw_light(rng: RandomStream) -> Light:
+    """Draw the weather and the time of day."""
+    kind = rng.choice(("sunny",) * 9 + ("overcast",) * 7 + ("foggy",) * 2 + ("dusk",) * 2)
     sun, ambient, zenith, horizon, cloud, clouds, haze, lamps = _WEATHERS[kind]
-    height = math.radians(dice.uniform(6, 14) if kind == "dusk" else dice.uniform(18, 58))
-    around = dice.uniform(0, 2 * math.pi)
+    height = math.radians(rng.uniform(6, 14) if kind == "dusk" else rng.uniform(18, 58))
+    around = rng.uniform(0, 2 * math.pi)
     to_sun = np.array([math.cos(height) * math.sin(around), math.sin(height), math.cos(height) * math.cos(around)])
-    strength = dice.uniform(0.8, 1.15)
-    exposure = dice.uniform(0.85, 1.3) * (1.15 if kind == "dusk" else 1)
-    balance = [dice.uniform(0.93, 1.05), 1.0, dice.uniform(0.9, 1.06)]
+    strength = rng.uniform(0.8, 1.15)
+    exposure = rng.uniform(0.85, 1.3) * (1.15 if kind == "dusk" else 1)
+    balance = [rng.uniform(0.93, 1.05), 1.0, rng.uniform(0.9, 1.06)]
     return Light(
         to_sun,
         np.array(sun, np.float32) * np.float32(strength),
@@ -100,9 +100,9 @@ def draw_light(dice: Dice) -> Light:
         np.array(zenith, np.float32),
         np.array(horizon, np.float32),
         np.array(cloud, np.float32),
-        dice.uniform(*clouds),
-        dice.uniform(*haze),
+        rng.uniform(*clouds),
+        rng.uniform(*haze),
         lamps,
         np.array(balance, np.float32) * np.float32(exposure),
-        dice.uniform(1.0, 3.0),
+        rng.uniform(1.0, 3.0),
     )

@@ -1,13 +1,13 @@
-"""What surfaces look like: albedo and glow as functions of where on a face one looks."""
+"""Procedural textures: albedo and emitted light as functions of the position on a face."""
 
 from collections.abc import Callable
 
 import numpy as np
 
 from mtlflax.data.streets import bodywork
-from mtlflax.data.streets.dice import noise, sample
+from mtlflax.data.streets.noise import noise, sample
 from mtlflax.data.streets.shapes import BACK, FRONT, SIDE
-from mtlflax.data.streets.surface import Material, Shaded, Surface, cover, mix, random, rgb, stains, stripe
+from mtlflax.data.streets.surface import Material, Shaded, Surface, cover, hashed, mix, rgb, stains, stripe
 
 
 def _plain(s: Surface) -> Shaded:
@@ -19,27 +19,27 @@ def _cloth(s: Surface) -> Shaded:
 
 
 def _facade(s: Surface) -> Shaded:
-    storey, bay, ratio, style = s.params
+    story, bay, ratio, style = s.params
     wall = s.color * stains(s, 14, 0.10)
     # Old brick walls show their courses.
     course = np.abs(s.v / 0.25 - np.floor(s.v / 0.25) - 0.5)
     joint = stripe(0.5 - course, 0.06, s.pixel / 0.25) * (style > 0.6) * np.clip(0.12 / s.pixel - 0.5, 0, 1)
     wall *= 1 - 0.25 * joint
-    row, column = np.floor(s.v / storey), np.floor(s.u / bay)
+    row, column = np.floor(s.v / story), np.floor(s.u / bay)
     across = np.abs(s.u - (column + 0.5) * bay)
-    up = s.v - (row + 0.5) * storey
+    up = s.v - (row + 0.5) * story
     ground = row == 0
     shop = ground & (style > 0.35)
     half = np.where(shop, 0.43, ratio / 2) * bay
-    tall = np.where(shop, 0.36, 0.29) * storey
-    rise = np.abs(up - np.where(shop, -0.06, 0.03) * storey)
+    tall = np.where(shop, 0.36, 0.29) * story
+    rise = np.abs(up - np.where(shop, -0.06, 0.03) * story)
     pane = cover(across, half, s.slant) * cover(rise, tall, s.pixel)
     frame = cover(across, half + 0.1, s.slant) * cover(rise, tall + 0.1, s.pixel)
-    cornice = stripe(storey / 2 - np.abs(up), 0.09, s.pixel) * ~ground
+    cornice = stripe(story / 2 - np.abs(up), 0.09, s.pixel) * ~ground
     wall = mix(wall, s.accent, np.maximum(cornice * 0.7, frame))
-    # Panes mirror the sky above, show dark rooms below, and some have curtains.
-    luck = random(row, column, s.part)
-    light = 0.03 + 0.11 * np.clip(up / storey + 0.5, 0, 1) + 0.22 * (luck > 0.75) * ~shop
+    # Panes reflect the sky at the top and show dark rooms below; some have curtains.
+    luck = hashed(row, column, s.part)
+    light = 0.03 + 0.11 * np.clip(up / story + 0.5, 0, 1) + 0.22 * (luck > 0.75) * ~shop
     glass = light * rgb(0.85, 0.95, 1.1)
     cross = stripe(across, 0.035, s.slant) * (bay > 2) * (s.pixel < 0.1) * ~shop
     glass = mix(glass, s.accent, cross)
@@ -48,7 +48,7 @@ def _facade(s: Surface) -> Shaded:
     albedo = mix(wall, glass, pane)
     if not s.lamps:
         return albedo, None
-    lit = pane * (random(column, row, s.part) > np.where(shop, 0.3, 0.62)) * s.lamps
+    lit = pane * (hashed(column, row, s.part) > np.where(shop, 0.3, 0.62)) * s.lamps
     return albedo, lit * rgb(0.75, 0.55, 0.28)
 
 
@@ -67,7 +67,7 @@ def _bricks(s: Surface) -> Shaded:
     edge = np.minimum(0.5 * high - np.abs(s.v - (row + 0.5) * high), (0.5 - np.abs(along - column - 0.5)) * wide)
     seen = np.clip(high / s.slant - 0.8, 0, 1)
     joint = stripe(edge, high * 0.07, s.pixel) * seen
-    tone = 1 + (random(row, column, s.part) - 0.5) * 0.35 * seen
+    tone = 1 + (hashed(row, column, s.part) - 0.5) * 0.35 * seen
     return s.color * (tone * (1 - 0.35 * joint) * stains(s, 20, 0.10)), None
 
 
@@ -99,7 +99,7 @@ def _sign(s: Surface) -> Shaded:
         np.minimum(y - 0.07, (0.93 - y - x * 0.87) * 0.46) < 0.12,
         np.where(style > 0.5, np.hypot(x, y * 2 - 1) > 0.74, np.maximum(x, np.abs(y * 2 - 1)) > 0.86),
     )
-    text = (np.abs(y * 4 - np.floor(y * 4) - 0.5) < 0.22) & (x < 0.3 + 0.5 * random(np.floor(y * 4), s.part))
+    text = (np.abs(y * 4 - np.floor(y * 4) - 0.5) < 0.22) & (x < 0.3 + 0.5 * hashed(np.floor(y * 4), s.part))
     text &= (y > 0.22) & (y < 0.8) & (width > 0.5)
     mark = np.maximum(ring, text & (triangle == 0)).astype(np.float32)
     face = mix(s.color, s.accent, mark)
@@ -121,7 +121,7 @@ def _signal(s: Surface) -> Shaded:
 
 
 def gaps(material: Material, u: np.ndarray, v: np.ndarray, params: np.ndarray) -> np.ndarray:
-    """Tells where one looks through a fence, or between the spokes of a wheel: bool [N]."""
+    """Return where a fence or a spoked wheel is open: bool [N]."""
     if material == Material.SPOKES:
         distance = np.hypot(u, v - 0.35)
         angle = np.arctan2(v - 0.35, u) * (8 / np.pi)

@@ -1,10 +1,10 @@
-"""Linear RGB albedos to draw from. Kinds of things overlap in colour, as they do on a street."""
+"""Linear RGB albedos to draw from; different kinds of objects share colors, as on a real street."""
 
 Color = tuple[float, float, float]
 
 
 def shade(color: Color, factor: float) -> Color:
-    """Returns a colour made lighter or darker."""
+    """Return a lighter or darker color."""
     return color[0] * factor, color[1] * factor, color[2] * factor
 
 
@@ -30,12 +30,7 @@ PAINTS: tuple[Color, ...] = (
     (0.30, 0.24, 0.16),
     (0.60, 0.28, 0.05),
 )
-METALS: tuple[Color, ...] = (
-    (0.16, 0.17, 0.17),
-    (0.34, 0.35, 0.36),
-    (0.10, 0.14, 0.11),
-    (0.24, 0.23, 0.21),
-)
+METALS: tuple[Color, ...] = ((0.16, 0.17, 0.17), (0.34, 0.35, 0.36), (0.10, 0.14, 0.11), (0.24, 0.23, 0.21))
 PLASTERS: tuple[Color, ...] = (
     (0.60, 0.54, 0.42),
     (0.66, 0.62, 0.54),
@@ -61,12 +56,7 @@ BRICKS: tuple[Color, ...] = (
     (0.22, 0.21, 0.20),
     (0.55, 0.52, 0.47),
 )
-ROOFS: tuple[Color, ...] = (
-    (0.28, 0.10, 0.06),
-    (0.20, 0.09, 0.06),
-    (0.10, 0.10, 0.11),
-    (0.16, 0.14, 0.13),
-)
+ROOFS: tuple[Color, ...] = ((0.28, 0.10, 0.06), (0.20, 0.09, 0.06), (0.10, 0.10, 0.11), (0.16, 0.14, 0.13))
 LEAVES: tuple[Color, ...] = (
     (0.07, 0.13, 0.03),
     (0.09, 0.16, 0.04),
@@ -76,12 +66,7 @@ LEAVES: tuple[Color, ...] = (
     (0.20, 0.14, 0.04),
     (0.08, 0.12, 0.06),
 )
-GRASSES: tuple[Color, ...] = (
-    (0.11, 0.16, 0.05),
-    (0.15, 0.18, 0.07),
-    (0.20, 0.18, 0.10),
-    (0.24, 0.19, 0.13),
-)
+GRASSES: tuple[Color, ...] = ((0.11, 0.16, 0.05), (0.15, 0.18, 0.07), (0.20, 0.18, 0.10), (0.24, 0.19, 0.13))
 BARKS: tuple[Color, ...] = (
     (0.08, 0.06, 0.045),
     (0.12, 0.09, 0.06),
@@ -103,13 +88,8 @@ CLOTHES: tuple[Color, ...] = (
     (0.55, 0.35, 0.08),
     (0.35, 0.12, 0.22),
 )
-SKINS: tuple[Color, ...] = (
-    (0.55, 0.36, 0.27),
-    (0.48, 0.30, 0.21),
-    (0.32, 0.18, 0.11),
-    (0.14, 0.08, 0.05),
-)
-# A sign's ground and what is painted on it.
+SKINS: tuple[Color, ...] = ((0.55, 0.36, 0.27), (0.48, 0.30, 0.21), (0.32, 0.18, 0.11), (0.14, 0.08, 0.05))
+# Background and foreground.
 SIGN_COLORS: tuple[tuple[Color, Color], ...] = (
     ((0.03, 0.12, 0.45), (0.75, 0.75, 0.75)),
     ((0.65, 0.50, 0.03), (0.03, 0.03, 0.03)),
@@ -118,12 +98,7 @@ SIGN_COLORS: tuple[tuple[Color, Color], ...] = (
     ((0.50, 0.03, 0.03), (0.72, 0.72, 0.72)),
     ((0.72, 0.72, 0.70), (0.50, 0.03, 0.03)),
 )
-ASPHALTS: tuple[Color, ...] = (
-    (0.13, 0.13, 0.135),
-    (0.17, 0.17, 0.17),
-    (0.10, 0.10, 0.105),
-    (0.20, 0.19, 0.18),
-)
+ASPHALTS: tuple[Color, ...] = ((0.13, 0.13, 0.135), (0.17, 0.17, 0.17), (0.10, 0.10, 0.105), (0.20, 0.19, 0.18))
 PAVINGS: tuple[Color, ...] = (
     (0.30, 0.29, 0.28),
     (0.24, 0.24, 0.24),

@@ -1,4 +1,4 @@
-"""Draws a street: its cross-section, what lines it, who is on it, the light. Nothing here knows a picture's size."""
+"""A scene: the street, what lines it, who is on it, and the light. Nothing here depends on the image size."""
 
 from typing import NamedTuple
 
@@ -7,8 +7,8 @@ import numpy as np
 from mtlflax.data.streets import camera as cameras
 from mtlflax.data.streets import roadside, traffic
 from mtlflax.data.streets.camera import Camera
-from mtlflax.data.streets.dice import Dice
 from mtlflax.data.streets.light import Light, draw_light
+from mtlflax.data.streets.random_stream import RandomStream
 from mtlflax.data.streets.stage import Part, Stage
 from mtlflax.data.streets.street import Street, draw_street
 
@@ -16,14 +16,14 @@ SPLITS = ("train", "val", "test")
 
 
 class Scene(NamedTuple):
-    """Everything that is in a picture.
+    """Everything that an image can show.
 
     Attributes:
-        camera: where the picture is taken from.
+        camera: the viewpoint.
         street: the ground.
         light: sun, sky and haze.
-        parts: float64 [P, 22], a row for each solid, columns as in `Part`.
-        texture: an offset for all noise, so that no two scenes have the same stains.
+        parts: float64 [P, 22], a row per solid, with the columns of `Part`.
+        texture: an offset of all noise textures, so that scenes differ in their stains.
     """
 
     camera: Camera
@@ -34,25 +34,25 @@ class Scene(NamedTuple):
 
 
 def draw(seed: int, split: str, index: int) -> Scene:
-    """Draws the scene that belongs to (seed, split, index); the same one at any time."""
-    dice = Dice(seed, SPLITS.index(split), index)
-    camera = cameras.draw(dice)
-    street = draw_street(dice)
-    light = draw_light(dice)
-    stage = Stage(dice)
+    """Draw the scene of (seed, split, index); the same address always gives the same scene."""
+    rng = RandomStream(seed, SPLITS.index(split), index)
+    camera = cameras.draw(rng)
+    street = draw_street(rng)
+    light = draw_light(rng)
+    stage = Stage(rng)
     for side in (-1, 1):
         roadside.line(stage, street, side)
         roadside.furnish(stage, street, side)
     roadside.close(stage, street)
     traffic.drive(stage, street)
     traffic.walk(stage, street)
-    return Scene(camera, street, light, np.array(stage.parts), dice.uniform(0, 500))
+    return Scene(camera, street, light, np.array(stage.parts), rng.uniform(0, 500))
 
 
 COLUMN = {name: i for i, name in enumerate(Part._fields)}
 
 
 def column(parts: np.ndarray, *names: str) -> np.ndarray:
-    """Returns the named columns of a table of parts: [P, len(names)], or [P] for one name."""
+    """Return the named columns of a table of parts: [P, len(names)], or [P] for one name."""
     table = parts[:, [COLUMN[name] for name in names]]
     return table[:, 0] if len(names) == 1 else table

@@ -1,7 +1,7 @@
-"""Convex solids, each cut out of space by planes.
+"""Convex solids, each an intersection of half-spaces.
 
-A solid fills at most [-1, 1]³ and is stretched, tilted, turned and moved into the scene. Everything that is not
-the ground, the sky or an ellipsoid is one of these.
+A solid fits into about [-1, 1]³ and is scaled, tilted, turned, and moved into the scene. Everything in a scene is one
+of these, except for the ground, the sky, and ellipsoids.
 """
 
 import math
@@ -11,6 +11,7 @@ import numpy as np
 
 SIDE, TOP, BOTTOM, FRONT, BACK = range(5)
 MAX_PLANES = 14
+CUBE_CORNERS = np.array([[x, y, z] for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)], float)
 
 Polygon = list[tuple[float, float]]
 
@@ -19,10 +20,10 @@ class Shape(NamedTuple):
     """The points p with normals · p ≤ offsets.
 
     Attributes:
-        normals: float64 [14, 3]; unused rows are 0 and cut nothing off.
+        normals: float64 [14, 3]; unused rows are 0 and constrain nothing.
         offsets: float64 [14].
-        kinds: int64 [14]: SIDE (±x), TOP, BOTTOM (±y), FRONT (+z) or BACK (−z), by the normal.
-        planes: how many rows are used.
+        kinds: int64 [14]: SIDE (±x), TOP, BOTTOM (±y), FRONT (+z), or BACK (−z), from the normal.
+        planes: number of rows in use.
     """
 
     normals: np.ndarray
@@ -42,9 +43,9 @@ def _shape(planes: list[tuple[float, float, float, float]]) -> Shape:
 
 
 def _extruded(polygon: Polygon, axis: str, slant: float = 0) -> Shape:
-    """Pulls a polygon (counter-clockwise, in the other two axes, in their order) along an axis.
+    """Extrude a polygon along an axis; it is given counterclockwise in the other two axes, in their order.
 
-    With a slant the two end faces lean inwards towards the top (axis x only).
+    With a slant the two end faces lean inward at the top (axis x only).
     """
     planes: list[tuple[float, float, float, float]] = []
     for (a0, b0), (a1, b1) in zip(polygon, polygon[1:] + polygon[:1], strict=True):
@@ -59,14 +60,14 @@ def _extruded(polygon: Polygon, axis: str, slant: float = 0) -> Shape:
 
 
 def _regular(corners: int, start: float = 0.5) -> Polygon:
-    # Circumscribed about the unit circle, so that round things are not too thin.
+    # Circumscribed about the unit circle, so that round objects are not too thin.
     radius = 1 / math.cos(math.pi / corners)
     angles = [(start + i) * 2 * math.pi / corners for i in range(corners)]
     return [(radius * math.cos(a), radius * math.sin(a)) for a in angles]
 
 
 def _side_view(points: Polygon, slant: float = 0) -> Shape:
-    """A vehicle's part from its side view: (z, y) clockwise seen so, the front at z = 1."""
+    """Make a vehicle part from its side view, a clockwise polygon of (z, y) with the front at z = 1."""
     return _extruded([(y, z) for z, y in points], "x", slant)
 
 
@@ -80,20 +81,9 @@ SHAPES = {
     "diamond": _extruded([(-1, 0), (0, -1), (1, 0), (0, 1)], "z"),
     "octagon": _extruded(_regular(8), "z"),
     "gable": _extruded([(-1, -1), (1, -1), (0, 1)], "z"),
-    "hull": _side_view(
-        [
-            (-1, -0.7),
-            (-1, 0.6),
-            (-0.93, 1),
-            (0.5, 1),
-            (0.94, 0.45),
-            (1, 0.2),
-            (1, -0.8),
-            (-0.97, -1),
-        ]
-    ),
+    "hull": _side_view([(-1, -0.7), (-1, 0.6), (-0.93, 1), (0.5, 1), (0.94, 0.45), (1, 0.2), (1, -0.8), (-0.97, -1)]),
     "cabin": _side_view([(-1, -1), (-0.72, 1), (0.48, 1), (1, -1)], slant=0.09),
-    "estate": _side_view([(-1, -1), (-0.93, 1), (0.55, 1), (1, -1)], slant=0.09),
+    "wagon": _side_view([(-1, -1), (-0.93, 1), (0.55, 1), (1, -1)], slant=0.09),
     "cab": _side_view([(-1, -1), (-1, 1), (0.62, 1), (1, -0.1), (1, -1)]),
 }
 NAMES = tuple(SHAPES)

@@ -1,28 +1,31 @@
-"""The stage that a scene's objects are put on, solid by solid. Metres throughout.
+"""The stage, which collects the solids of a scene's objects. All lengths are in meters.
 
-Every object has a frame: its middle on the ground, x to its right, y up, z where it faces.
+Every object has a pose, which defines its own axes: the origin at its center on the ground, x to its right, y up,
+z in the direction it faces.
 """
 
 import math
 from typing import NamedTuple
 
-from mtlflax.data.streets.dice import Dice
 from mtlflax.data.streets.palette import Color
+from mtlflax.data.streets.random_stream import RandomStream
 from mtlflax.data.streets.shapes import NAMES
 from mtlflax.data.streets.surface import Material
 
 DARK = (0.05, 0.05, 0.055)
-COARSE = 32.0  # metres along the street from which on things have fewer parts
+COARSE = 32.0  # meters along the street beyond which objects have fewer parts
 
 
-class Frame(NamedTuple):
-    """Where an object stands, and what it counts as.
+class Pose(NamedTuple):
+    """Where an object stands and how it is labeled.
 
     Attributes:
-        x: metres, world; so are `y` and `z`.
+        x: meters, world.
+        y: meters, world.
+        z: meters, world.
         yaw: radians, to the right of the world's z axis.
         label: Cityscapes label id of its parts.
-        instance: its number among the things of its kind; 0 for stuff.
+        instance: its number among the objects of its label; 0 for stuff.
     """
 
     x: float
@@ -34,7 +37,7 @@ class Frame(NamedTuple):
 
 
 class Part(NamedTuple):
-    """One solid in the world; a scene is a table of these."""
+    """A solid in the world; a scene is a table of these."""
 
     shape: int
     x: float
@@ -61,22 +64,22 @@ class Part(NamedTuple):
 
 
 class Stage:
-    """Collects the parts of a scene."""
+    """Collect the parts of a scene."""
 
-    def __init__(self, dice: Dice):
-        self.dice = dice
+    def __init__(self, rng: RandomStream):
+        self.rng = rng
         self.parts: list[Part] = []
         self._instances: dict[int, int] = {}
 
-    def frame(self, x: float, y: float, z: float, yaw: float, label: int) -> Frame:
-        """Returns the frame of a new thing, with the next instance number of its label."""
+    def new_instance(self, x: float, y: float, z: float, yaw: float, label: int) -> Pose:
+        """Return the pose of a new object with the next instance number of its label."""
         number = self._instances.get(label, 0)
         self._instances[label] = number + 1
-        return Frame(x, y, z, yaw, label, number)
+        return Pose(x, y, z, yaw, label, number)
 
     def put(
         self,
-        frame: Frame,
+        pose: Pose,
         shape: str,
         at: tuple[float, float, float],
         size: tuple[float, float, float],
@@ -87,25 +90,25 @@ class Stage:
         tilt: float = 0,
         label: int | None = None,
     ) -> None:
-        """Adds a solid: `at` is the middle of its bottom in the frame, `size` its full extent."""
-        sin, cos = math.sin(frame.yaw), math.cos(frame.yaw)
+        """Add a solid: `at` is the center of its bottom in the axes of the pose, `size` its full extent."""
+        sin, cos = math.sin(pose.yaw), math.cos(pose.yaw)
         x, y, z = at
         self.parts.append(
             Part(
                 NAMES.index(shape),
-                frame.x + cos * x + sin * z,
-                frame.y + y + size[1] / 2,
-                frame.z - sin * x + cos * z,
+                pose.x + cos * x + sin * z,
+                pose.y + y + size[1] / 2,
+                pose.z - sin * x + cos * z,
                 size[0] / 2,
                 size[1] / 2,
                 size[2] / 2,
-                frame.yaw,
+                pose.yaw,
                 tilt,
                 material,
                 *color,
                 *accent,
                 *params,
-                frame.label if label is None else label,
-                frame.instance,
+                pose.label if label is None else label,
+                pose.instance,
             )
         )

@@ -1,7 +1,7 @@
-"""A face as its texture sees it, and the tools that textures are made with.
+"""Samples on surfaces, and the building blocks of procedural textures.
 
-Coordinates are metres on the face (u along it, v up from its lower edge), so textures follow perspective by
-themselves. Patterns finer than a sample fade into their mean.
+Coordinates are meters on the face (u along it, v up from its lower edge), so textures are in perspective without
+further work. Patterns finer than a sample fade into their mean.
 """
 
 import enum
@@ -9,13 +9,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mtlflax.data.streets.dice import noise, sample
+from mtlflax.data.streets.noise import noise, sample
 
 _HASH = np.random.Generator(np.random.PCG64(11)).random(1024, dtype=np.float32)
 
 
 class Material(enum.IntEnum):
-    """What a part is made of."""
+    """The material of a part."""
 
     PLAIN = 0
     FACADE = 1
@@ -40,18 +40,18 @@ SEE_THROUGH = (Material.FENCE, Material.SPOKES)
 
 
 class Surface(NamedTuple):
-    """N samples on parts of one material.
+    """N samples on parts of the same material.
 
     Attributes:
-        u: float32 [N], metres along the face; `v` likewise, upwards.
-        v: float32 [N].
-        kind: uint8 [N], which way the face looks (of `shapes`).
-        pixel: float32 [N], metres that a sample covers, across the line of sight.
-        slant: float32 [N], the same along `u`, where a face is seen askew.
-        color: float32 [3, N], the part's own.
-        accent: float32 [3, N].
-        params: float32 [4, N], the part's.
-        part: int64 [N], its index.
+        u: float32 [N], meters along the face.
+        v: float32 [N], meters up the face.
+        kind: uint8 [N], the direction of the face (SIDE, TOP, … of `shapes`).
+        pixel: float32 [N], meters that a sample covers, perpendicular to the line of sight.
+        slant: float32 [N], meters that a sample covers along `u`, which grow as the face is seen at a flatter angle.
+        color: float32 [3, N], the main color of the part.
+        accent: float32 [3, N], its second color.
+        params: float32 [4, N], the parameters of the material.
+        part: int64 [N], index of the part.
         lamps: 0 by day, 1 at dusk.
     """
 
@@ -67,17 +67,17 @@ class Surface(NamedTuple):
     lamps: float
 
 
-# Albedo [3, N], and light that the surface sends out itself, [3, N] or None.
+# Albedo [3, N], and emitted light [3, N] or None.
 Shaded = tuple[np.ndarray, np.ndarray | None]
 
 
 def rgb(red: float, green: float, blue: float) -> np.ndarray:
-    """Returns a colour that broadcasts over samples: float32 [3, 1]."""
+    """Return a color that broadcasts over samples: float32 [3, 1]."""
     return np.array([[red], [green], [blue]], np.float32)
 
 
-def random(*numbers: np.ndarray) -> np.ndarray:
-    """A number from 0 to 1 for each tuple of whole numbers."""
+def hashed(*numbers: np.ndarray) -> np.ndarray:
+    """Return a pseudo-random number in [0, 1) for each tuple of whole numbers: float32 [N]."""
     key = np.zeros(numbers[0].shape, np.int32)
     for number, prime in zip(numbers, (73, 179, 37), strict=False):
         key += number.astype(np.int32) * prime
@@ -85,22 +85,22 @@ def random(*numbers: np.ndarray) -> np.ndarray:
 
 
 def cover(distance: np.ndarray, reach: np.ndarray | float, pixel: np.ndarray) -> np.ndarray:
-    """Share of a sample that lies within `reach` of a line, `distance` being its middle's."""
+    """Return the share of a sample that lies within `reach` of a line; `distance` is that of its center."""
     return np.clip((reach - distance) / pixel + np.float32(0.5), 0, 1)
 
 
 def stripe(distance: np.ndarray, half: np.ndarray | float, pixel: np.ndarray) -> np.ndarray:
-    """Like `cover`, for a line that may be narrower than a sample."""
+    """Return the share of a sample that a stripe covers; unlike in `cover`, it may be narrower than the sample."""
     return np.minimum(cover(distance, half, pixel), 2 * half / pixel)
 
 
 def mix(color: np.ndarray, other: np.ndarray | float, share: np.ndarray) -> np.ndarray:
-    """Blends two colours [3, N] by shares [N]."""
+    """Blend two colors [3, N] by shares [N]."""
     return color + share * (other - color)
 
 
 def stains(s: Surface, scale: float, strength: float, slope: float = 1) -> np.ndarray:
-    """Factors about 1 that vary over a face; `scale` texels a metre."""
+    """Return brightness factors around 1 that vary over a face, with `scale` texels per meter: float32 [N]."""
     shift = (s.part * 61 % 509).astype(np.float32)
     value = sample(noise(slope), s.u * scale + shift, s.v * scale + shift)
     return 1 + np.float32(strength) * value / (1 + s.pixel * scale)

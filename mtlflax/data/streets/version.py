@@ -1,4 +1,4 @@
-"""Which renderer this is, told from its source: frames that another one drew are not taken for its own."""
+"""The version of the renderer, a hash of its source: cached frames of another version are not used."""
 
 import functools
 import hashlib
@@ -8,16 +8,16 @@ from mtlflax.data import labels, units
 
 
 def sources() -> tuple[Path, ...]:
-    """The files that decide what is drawn, in a fixed order: this folder's, and what they take from elsewhere."""
+    """Return the files that frames depend on, in a fixed order: this package and the modules that it uses."""
     return (*sorted(Path(__file__).parent.glob("*.py")), Path(labels.__file__), Path(units.__file__))
 
 
 @functools.cache
 def digest() -> str:
-    """12 hexadecimal digits that change with any of `sources`, be it by a comment: rendering anew takes minutes.
+    """Return 12 hexadecimal digits that change with every edit of `sources`.
 
-    They do not depend on the machine, nor on the versions of NumPy and OpenCV: with others the last bits of a frame may
-    be other ones, which is no reason to render again.
+    Even a new comment makes a new version: rendering again takes minutes, a stale cache would go unnoticed. The machine
+    and the versions of NumPy and OpenCV do not count: they may change the last bits of a frame, which is harmless.
     """
     content = hashlib.sha256()
     for path in sources():

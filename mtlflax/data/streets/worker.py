@@ -1,8 +1,9 @@
-"""A process of `cache`: renders the frames that it is asked for on stdin, and says so on stdout.
+"""A worker process of `cache`: renders the frames that are requested on stdin, and reports on stdout.
 
-`python -m mtlflax.data.streets.worker FILE OFFSET SPLIT HEIGHT WIDTH SEED LENGTH`. It ends when stdin
-does, so also when whoever started it is killed; what it still writes then is what anyone would write
-there.
+    python -m mtlflax.data.streets.worker FILE OFFSET SPLIT HEIGHT WIDTH SEED LENGTH
+
+It exits at the end of stdin, so also when its parent is killed. What it may still write then is harmless: a frame has
+the same bits whoever renders it.
 """
 
 import os
@@ -17,11 +18,11 @@ from mtlflax.data.streets.cache import Key
 
 
 def main() -> None:
-    """Answers each line "START STOP" with "done", or "errno N" where the disk refuses."""
+    """Answer each line "START STOP" with "done", or with "errno N" if writing fails."""
     path, offset, split, *numbers = sys.argv[1:]
     height, width, seed, length = map(int, numbers)
     key = Key(split, (height, width), seed, length)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which closes stdin
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C and closes stdin
     cv2.setNumThreads(0)
     record = np.zeros((), key.record)
     with open(path, "r+b", buffering=0) as file:
@@ -34,7 +35,7 @@ def main() -> None:
                     record["codes"] = made.codes
                     record["focal_baseline"] = made.camera.focal_baseline
                     os.pwrite(file.fileno(), record.tobytes(), int(offset) + index * record.nbytes)
-                os.fsync(file.fileno())  # before the frames are called done
+                os.fsync(file.fileno())  # before reporting the frames as done
             except OSError as error:
                 print(f"errno {error.errno}", flush=True)
                 return

@@ -1,4 +1,4 @@
-"""Writes the data set as the official Cityscapes tree, so that any reader of Cityscapes can use it."""
+"""The data set written in the official Cityscapes layout, for any program that reads Cityscapes."""
 
 import json
 import multiprocessing
@@ -20,28 +20,28 @@ from mtlflax.errors import UserError
 
 MARK = "streets.json"
 _THINGS = np.array([row.has_instances for row in labels.LABELS if row.id >= 0])
-# As OpenCV wants them: blue, green, red, alpha.
+# Blue, green, red, alpha: the order of OpenCV.
 _COLORS = np.array([(*row.color[::-1], 255) for row in labels.LABELS if row.id >= 0], np.uint8)
 
 
 def write_tree(root: Path, size: tuple[int, int], counts: Mapping[str, int], seed: int = 0, jobs: int = 1) -> None:
-    """Writes frames and removes those of an earlier call that are not asked for now.
+    """Write frames, and remove frames of an earlier call that are not among them.
 
     Args:
         root: a new or empty folder, or a tree that this function wrote.
         size: (H, W).
-        counts: how many frames of each split.
-        seed: of the data set.
-        jobs: how many processes.
+        counts: number of frames per split.
+        seed: seed of the data set.
+        jobs: number of processes.
 
     Raises:
-        UserError: the folder holds something else, or cannot be written.
+        UserError: the folder holds other files, or cannot be written.
     """
     if root.exists() and not root.is_dir():
-        raise UserError(f"{root}: is a file; give a folder with --out")
+        raise UserError(f"{root}: is a file; choose a folder with --out")
     if root.is_dir() and any(root.iterdir()) and not (root / MARK).is_file():
         raise UserError(
-            f"{root}: is not empty and was not written by mtlflax.data.streets; give another folder with --out"
+            f"{root}: is not empty and was not written by mtlflax.data.streets; choose another folder with --out"
         )
     about = {"size": size, "seed": seed, **counts, "renderer": version.digest()}
     tasks = [(split, index) for split, count in counts.items() for index in range(count)]
@@ -73,7 +73,7 @@ def write_tree(root: Path, size: tuple[int, int], counts: Mapping[str, int], see
 
 
 def _single() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends the pool, after the frames at hand
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent shuts the pool down, after the frames in progress
     cv2.setNumThreads(0)
 
 
@@ -102,7 +102,7 @@ def _folder(root: Path, kind: str, split: str) -> Path:
 
 
 def _replace(path: Path, content: bytes) -> None:
-    """Writes a file that is at no moment half there."""
+    """Write a file atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
@@ -114,7 +114,7 @@ def _replace(path: Path, content: bytes) -> None:
 
 
 def _remove_others(root: Path, names: set[str]) -> None:
-    """Removes frames of an earlier call, and files that a killed one left half written."""
+    """Remove frames of an earlier call, and the temporary files of one that was killed."""
     for kind in ("leftImg8bit", "gtFine", "disparity", "camera"):
         for path in root.glob(f"{kind}/*/streets-*/*"):
             if "_".join(path.name.split("_")[:3]) not in names:

@@ -1,93 +1,49 @@
-"""Gradient balancing: transforms of stacked task gradients [K, ...] into one direction [...].
+"""Gradient balancing: transformations of stacked task gradients [K, ...] into one direction [...].
 
     direction, state = t.update(task_grads, state, params, losses=losses)      # t.init(params)
 
-A factory a method, `name(num_tasks, *, shared=None, axis_name=None, **options)`. It acts on the shared parameters
-(all, without a predicate); the others get their own task's gradient.
+One factory per method, in a file of its name: `name(num_tasks, *, shared=None, axis_name=None, **options)`. A method
+acts on the shared parameters (all, without a predicate); the others get their own task's gradient. `update` also takes
+`present`, bool [K]: which tasks have labels in this step. See `mtlflax.weighting.present`.
 """
 
-from collections.abc import Callable
-from typing import Any
-
-import optax
-
-from mtlflax.weighting.gradient_balancing.bargaining import fairgrad, nash_mtl
+from mtlflax.weighting import spec
+from mtlflax.weighting.gradient_balancing.aligned_mtl import aligned_mtl
 from mtlflax.weighting.gradient_balancing.cagrad import cagrad
+from mtlflax.weighting.gradient_balancing.config import config
 from mtlflax.weighting.gradient_balancing.db_mtl import db_mtl
-from mtlflax.weighting.gradient_balancing.dual_cone import dualproj, upgrad
+from mtlflax.weighting.gradient_balancing.dualproj import dualproj
+from mtlflax.weighting.gradient_balancing.fairgrad import fairgrad
 from mtlflax.weighting.gradient_balancing.graddrop import graddrop
-from mtlflax.weighting.gradient_balancing.inverse import aligned_mtl, config, imtl_g
+from mtlflax.weighting.gradient_balancing.gradvac import gradvac
+from mtlflax.weighting.gradient_balancing.imtl_g import imtl_g
+from mtlflax.weighting.gradient_balancing.mean import mean
 from mtlflax.weighting.gradient_balancing.mgda import mgda
 from mtlflax.weighting.gradient_balancing.moco import moco
-from mtlflax.weighting.gradient_balancing.plain import mean, sum
-from mtlflax.weighting.gradient_balancing.stochastic import modo, sdmgrad
-from mtlflax.weighting.gradient_balancing.surgery import gradvac, pcgrad
+from mtlflax.weighting.gradient_balancing.modo import modo
+from mtlflax.weighting.gradient_balancing.nash_mtl import nash_mtl
+from mtlflax.weighting.gradient_balancing.pcgrad import pcgrad
+from mtlflax.weighting.gradient_balancing.sdmgrad import sdmgrad
+from mtlflax.weighting.gradient_balancing.sum import sum
+from mtlflax.weighting.gradient_balancing.upgrad import upgrad
 
-__all__ = [
-    "KEEPS_GRADIENTS",
-    "METHODS",
-    "aligned_mtl",
-    "cagrad",
-    "config",
-    "db_mtl",
-    "dualproj",
-    "fairgrad",
-    "get",
-    "graddrop",
-    "gradvac",
-    "imtl_g",
-    "mean",
-    "mgda",
-    "moco",
-    "modo",
-    "nash_mtl",
-    "pcgrad",
-    "sdmgrad",
-    "sum",
-    "upgrad",
-]
-
-METHODS: dict[str, Callable[..., optax.GradientTransformationExtraArgs]] = {
-    "aligned_mtl": aligned_mtl,
-    "cagrad": cagrad,
-    "config": config,
-    "db_mtl": db_mtl,
-    "dualproj": dualproj,
-    "fairgrad": fairgrad,
-    "graddrop": graddrop,
-    "gradvac": gradvac,
-    "imtl_g": imtl_g,
-    "mean": mean,
-    "mgda": mgda,
-    "moco": moco,
-    "modo": modo,
-    "nash_mtl": nash_mtl,
-    "pcgrad": pcgrad,
-    "sdmgrad": sdmgrad,
-    "sum": sum,
-    "upgrad": upgrad,
-}
-
-# Their state has gradients: of parameters only, since those of features belong to their batch.
-KEEPS_GRADIENTS = ("db_mtl", "moco")
-
-
-def get(
-    name: str,
-    *,
-    num_tasks: int,
-    shared: Callable[[str], bool] | None = None,
-    axis_name: str | None = None,
-    **options: Any,
-) -> optax.GradientTransformationExtraArgs:
-    """The gradient balancing of that name; arguments as in `weighting.get`.
-
-    Raises:
-        ValueError: unknown name, or an option that the method does not have.
-    """
-    if name not in METHODS:
-        raise ValueError(f"unknown gradient balancing {name!r}: choose one of {', '.join(sorted(METHODS))}")
-    try:
-        return METHODS[name](num_tasks, shared=shared, axis_name=axis_name, **options)
-    except TypeError as error:
-        raise ValueError(f"weighting {name!r}: {error}") from error
+METHODS = spec.table(
+    aligned_mtl,
+    cagrad,
+    config,
+    db_mtl,
+    dualproj,
+    fairgrad,
+    graddrop,
+    gradvac,
+    imtl_g,
+    mean,
+    mgda,
+    moco,
+    modo,
+    nash_mtl,
+    pcgrad,
+    sdmgrad,
+    sum,
+    upgrad,
+)

@@ -1,4 +1,4 @@
-"""CAGrad: the direction near the mean gradient that helps the worst-off task most."""
+"""CAGrad: conflict-averse gradient descent."""
 
 from collections.abc import Callable
 
@@ -6,12 +6,13 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from mtlflax.weighting import options, solvers
+from mtlflax.weighting import options, solvers, spec
 from mtlflax.weighting.stacked import Geometry, from_geometry
 
 _SCALES = ("raw", "libmtl", "official")
 
 
+@spec.gradient_balancing()
 def cagrad(
     num_tasks: int,
     *,
@@ -20,27 +21,31 @@ def cagrad(
     shared: Callable[[str], bool] | None = None,
     axis_name: str | None = None,
 ) -> optax.GradientTransformationExtraArgs:
-    """Conflict-averse gradient descent.
+    """Seek, near the mean gradient, the direction that helps the worst-off task most.
 
-    With g_0 = 1/K Σ_k g_k and c = α‖g_0‖, d maximises min_k g_k·d over ‖d − g_0‖ ≤ c:
+    Formula:
+        With g_0 = 1/K Σ_k g_k and c = α‖g_0‖, d maximizes min_k g_k·d over ‖d − g_0‖ ≤ c:
 
-        d = g_0 + c g_w/‖g_w‖,   w = argmin g_w·g_0 + c‖g_w‖ over w ≥ 0, Σ_k w_k = 1,   g_w = Σ_k w_k g_k
+            d = g_0 + c g_w/‖g_w‖,   w = argmin g_w·g_0 + c‖g_w‖ over w ≥ 0, Σ_k w_k = 1,   g_w = Σ_k w_k g_k.
 
-    (Liu et al. 2021, "Conflict-Averse Gradient Descent for Multi-task Learning", equation 4 and algorithm 1). `raw` is
-    TorchJD's scale; LibMTL divides d by 1 + α², and the official code (with α 0.4) multiplies that by K. Solved exactly
-    (LibMTL and the official code: SLSQP from 1/K). α = 0 is the mean; a large α comes near to MGDA's direction.
+        α = 0 is the mean; a large α approaches MGDA's direction.
 
-    Equal gradients give 1 + α times that gradient. Where the best g_w is 0 to within rounding (Pareto-stationary
-    gradients: a convex combination of them is 0) d is the mean, the middle of the ball; TorchJD gives 0, which is
-    outside it. So it is where the mean itself is 0 (opposite gradients). A zero gradient counts in the mean, and is
-    left out of the minimum over k, which it would hold at 0 whatever d: of the best directions, the others choose.
+    References:
+        Liu et al. 2021, "Conflict-Averse Gradient Descent for Multi-task Learning", equation 4 and algorithm 1.
+
+    Differences from other implementations:
+        Solved exactly (LibMTL and the official code: SLSQP from 1/K). The scale `raw` is TorchJD's; LibMTL divides d by
+        1 + α², and the official code (with α 0.4) multiplies that by K.
+
+    Degenerate inputs:
+        Equal gradients give 1 + α times that gradient. If the best g_w is 0 to within rounding (a convex combination of
+        the gradients is 0), or the mean is 0 (opposite gradients), d is the mean, the middle of the ball; TorchJD gives
+        0, which is outside it. A zero gradient counts in the mean, and is left out of the minimum over k, which it
+        would hold at 0 for any d: of the best directions, the others choose.
 
     Args:
-        num_tasks: K.
         alpha: α, how far from the mean; 0.5 in LibMTL, 0.4 in the official scripts.
         scale: 'raw', 'libmtl' or 'official'.
-        shared: as in `weighting.get`.
-        axis_name: as in `weighting.get`.
 
     Raises:
         ValueError: a negative α, or an unknown scale.

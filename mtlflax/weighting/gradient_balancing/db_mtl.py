@@ -1,4 +1,4 @@
-"""DB-MTL: gradients of the losses' logarithms, averaged over the steps and brought to one length."""
+"""DB-MTL: dual balancing, of losses by their logarithm and of gradients by their length."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from mtlflax.weighting import options, stacked
+from mtlflax.weighting import measures, options, spec, stacked
 from mtlflax.weighting.stacked import Geometry, from_gradients
 
 _EPSILON = 1e-8
@@ -17,65 +17,61 @@ class DbMtlState(NamedTuple):
     """State of `db_mtl`.
 
     Attributes:
-        step: int32 [], updates so far.
-        averages: for every shared parameter [K, ...], the average log-loss gradient; zeros at the start.
+        step: int32 [], complete updates so far.
+        averages: for every shared parameter [K, ...], the average gradient of the log-loss; zeros at the start.
     """
 
     step: jax.Array
     averages: tuple[jax.Array, ...]
 
 
+@spec.gradient_balancing(keeps_gradients=True)
 def db_mtl(
     num_tasks: int,
     *,
     beta: float = 0.9,
     beta_sigma: float = 0.0,
     shared: Callable[[str], bool] | None = None,
-    axis_name: str | None = None,
 ) -> optax.GradientTransformationExtraArgs:
-    """Dual balancing: of losses by their logarithm, of gradients by bringing all to the length of the longest.
+    """Average the gradients of the losses' logarithms over the steps, and scale them to one length.
 
-    With g_k the gradient of log(L_k + 1e-8), which is that of the loss over L_k + 1e-8,
+    Formula:
+        With g_k the gradient of log(L_k + 1e-8), which is that of the loss over L_k + 1e-8,
 
-        ĝ_k ← β ĝ_k + (1 − β) g_k,    d = max_k ‖ĝ_k‖ Σ_k ĝ_k/‖ĝ_k‖
+            ĝ_k ← β ĝ_k + (1 − β) g_k,    d = max_k ‖ĝ_k‖ Σ_k ĝ_k/‖ĝ_k‖.
 
-    (Lin et al. 2023, "Dual-Balancing for Multi-Task Learning", algorithm 1; LibMTL). ĝ starts at 0 and is not corrected
-    for it, so the first direction is 1 − β times as long as the later ones. LibMTL has the decay of β as an option.
-    Parameters that are not shared get log-loss gradients too: their own task's over L_k + 1e-8.
+        ĝ starts at 0 without bias correction, so the first direction is 1 − β times as long as the later ones.
+        Parameters that are not shared get log-loss gradients too: their own task's over L_k + 1e-8.
 
-    The state has K gradients of the shared parameters, in float32 or better. The weights in it are max_k ‖ĝ_k‖ / ‖ĝ_k‖:
-    of the averages, not of the gradients of this step.
+        The weights in the state multiply gradients of the losses: max_k ‖ĝ_k‖ / ‖ĝ_k‖ / (L_k + 1e-8), with β = 0
+        exactly those of d. The state also has K gradients of the shared parameters, in float32 or better.
 
-    An average of 0 has weight 0 and adds nothing. A loss of 0 multiplies its gradients by 1e8; a negative one, which
-    has no logarithm, counts as 0. Lengths more than 1e19 times apart (in float32) are taken to be 1e19 times apart.
+    References:
+        Lin et al. 2023, "Dual-Balancing for Multi-Task Learning", algorithm 1; LibMTL, which has the decay of β as an
+        option.
+
+    Degenerate inputs:
+        An average of 0 has weight 0 and adds nothing. A loss of 0 multiplies its gradients by 1e8; a negative one,
+        which has no logarithm, counts as 0. Lengths more than 1e19 times apart (in float32) count as 1e19 times apart.
 
     Args:
-        num_tasks: K.
         beta: β in 0..1; 0 looks at this step alone.
         beta_sigma: β is divided by the number of the update to this power.
-        shared: as in `weighting.get`.
-        axis_name: None; see `Raises`.
 
     Raises:
-        ValueError: an option out of range; an `axis_name`, since gradients of features belong to their batch and cannot
-            be averaged over the steps; from `update`, no `losses`.
+        ValueError: an option out of range; from `update`, no `losses`.
 
     >>> t = db_mtl(2, beta=0.0)
     >>> g, losses = jnp.array([[3.0, 4.0], [0.0, 2.0]]), jnp.array([1.0, 2.0])
     >>> d, state = t.update(g, t.init(jnp.zeros(2)), losses=losses)
     >>> [round(float(x), 4) for x in state.weights], [round(float(x), 4) for x in d]
-    ([1.0, 5.0], [3.0, 9.0])
+    ([1.0, 2.5], [3.0, 9.0])
     """
     options.part("db_mtl", beta=beta)
     options.not_negative("db_mtl", beta_sigma=beta_sigma)
-    if axis_name is not None:
-        raise ValueError(
-            f"db_mtl: axis_name is {axis_name!r}, but its state is of gradients, and those of one batch's features, "
-            "each device with its own, are not those of the next's"
-        )
 
     def of_logarithm(losses: jax.Array | None) -> jax.Array:
-        """What makes a loss's gradient that of its logarithm, [K]."""
+        """The factor that makes a loss's gradient that of its logarithm, [K]."""
         if losses is None:
             raise ValueError("db_mtl: update needs losses=...")
         return 1 / (jnp.maximum(losses.astype(jnp.result_type(jnp.float32, losses)), 0) + _EPSILON)
@@ -87,14 +83,15 @@ def db_mtl(
         step = state.step + 1
         dtype = geometry.norms.dtype
         keeps = beta / step.astype(dtype) ** beta_sigma
-        factors = (1 - keeps) * of_logarithm(losses).astype(dtype)
+        reciprocals = of_logarithm(losses).astype(dtype)
+        factors = (1 - keeps) * reciprocals
         averages = tuple(
             keeps * average + factors.reshape(-1, *[1] * (leaf.ndim - 1)) * leaf
             for average, leaf in zip(state.averages, leaves, strict=True)
         )
-        measured = stacked.geometry(averages)
-        weights = jnp.where(measured.norms > 0, jnp.max(measured.ratios, axis=0), 0)
-        return stacked.combine(weights, list(averages)), weights, DbMtlState(step, averages)
+        measured = measures.geometry(averages)
+        factors = jnp.where(measured.norms > 0, jnp.max(measured.ratios, axis=0), 0)
+        return measures.combine(factors, list(averages)), factors * reciprocals, DbMtlState(step, averages)
 
     def inner(leaves: list[jax.Array], dtype: jnp.dtype) -> DbMtlState:
         averages = tuple(jnp.zeros((num_tasks, *leaf.shape), dtype) for leaf in leaves)

@@ -1,4 +1,4 @@
-"""GradDrop: a sign is drawn for every coordinate, and gradients of the other sign are dropped."""
+"""GradDrop: gradient sign dropout."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from mtlflax.weighting import options
+from mtlflax.weighting import options, spec
 from mtlflax.weighting.stacked import Geometry, from_gradients
 
 
@@ -15,12 +15,13 @@ class GradDropState(NamedTuple):
     """State of `graddrop`.
 
     Attributes:
-        step: int32 [], updates so far.
+        step: int32 [], complete updates so far.
     """
 
     step: jax.Array
 
 
+@spec.gradient_balancing()
 def graddrop(
     num_tasks: int,
     *,
@@ -29,26 +30,30 @@ def graddrop(
     shared: Callable[[str], bool] | None = None,
     axis_name: str | None = None,
 ) -> optax.GradientTransformationExtraArgs:
-    """Gradient sign dropout: in each coordinate only gradients of one sign pass, drawn by how pure the sign is.
+    """In each coordinate pass gradients of one sign only, drawn by how pure the sign is.
 
-    With U uniform in [0, 1), drawn anew for every coordinate and update,
+    Formula:
+        With U uniform in [0, 1), drawn for every coordinate and update,
 
-        P = ½ (1 + Σ_k g_k / Σ_k │g_k│),    d = Σ_k g_k where P > U: those g_k > 0, elsewhere those g_k < 0
+            P = ½ (1 + Σ_k g_k / Σ_k │g_k│),    d = Σ_k g_k where P > U: those g_k > 0, elsewhere those g_k < 0.
 
-    (Chen et al. 2020, "Just Pick a Sign: Optimizing Deep Multitask Models with Gradient Sign Dropout", algorithm 1, f
-    the identity; TorchJD). Coordinates whose gradients agree in sign pass whole; a coordinate of zeros
-    stays 0. There are no weights.
+        There are no weights.
 
-    The paper, and LibMTL, have it on the features' gradients, times the features' signs and summed over a batch;
-    TorchJD and this on whatever gradients are given. With `axis_name` every device draws for its own coordinates, so
-    the draws depend on the number of devices.
+    References:
+        Chen et al. 2020, "Just Pick a Sign: Optimizing Deep Multitask Models with Gradient Sign Dropout", algorithm 1,
+        f the identity; TorchJD.
+
+    Differences from other implementations:
+        The paper, and LibMTL, apply it to the features' gradients, times the features' signs and summed over a batch;
+        TorchJD and this to any gradients. TorchJD can have a leak for each task. With `axis_name` every device draws
+        for its own coordinates, so the draws depend on the number of devices.
+
+    Degenerate inputs:
+        Coordinates whose gradients agree in sign pass whole; a coordinate of zeros stays 0.
 
     Args:
-        num_tasks: K.
-        leak: the part of the dropped gradients that passes nevertheless; TorchJD can have one for each task.
-        seed: of U; the same seed draws the same.
-        shared: as in `weighting.get`.
-        axis_name: as in `weighting.get`.
+        leak: the part of the dropped gradients that passes nevertheless.
+        seed: of U.
 
     Raises:
         ValueError: a leak outside 0..1.
@@ -70,7 +75,7 @@ def graddrop(
         out = []
         for i, leaf in enumerate(leaves):
             draw = jax.random.uniform(jax.random.fold_in(key, i), leaf.shape[1:], leaf.dtype)
-            largest = jnp.max(jnp.abs(leaf), axis=0)  # divided by first: sums of the largest numbers overflow
+            largest = jnp.max(jnp.abs(leaf), axis=0)  # divided first, since sums of the largest numbers overflow
             scaled = leaf / jnp.where(largest > 0, largest, 1)[None]
             total = jnp.sum(jnp.abs(scaled), axis=0)
             purity = (1 + jnp.sum(scaled, axis=0) / jnp.where(total > 0, total, 1)) / 2

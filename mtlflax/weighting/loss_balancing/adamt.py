@@ -1,4 +1,4 @@
-"""AdaMT-Net's adaptive weights."""
+"""The adaptive weights of AdaMT-Net."""
 
 from typing import Any, NamedTuple
 
@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from mtlflax.weighting import spec
 from mtlflax.weighting.loss_balancing.vectors import multiplied, precision, required
 from mtlflax.weighting.states import has_weights
 
@@ -15,23 +16,31 @@ class AdamtState(NamedTuple):
     """State of `adamt`.
 
     Attributes:
-        weights: [K], those of the last update; 1 at the start.
+        weights: [K], of the last complete update; 1 at the start.
     """
 
     weights: jax.Array
 
 
+@spec.loss_balancing(needs=("gradient_norms",), norms_of="own")
 def adamt() -> optax.GradientTransformationExtraArgs:
-    """AdaMT-Net's weights: in proportion to the tasks' gradient norms, summing to 1.
+    """Weigh tasks in proportion to their gradient norms.
 
+    Formula:
         w_k = ‖∇θ_k L_k‖ / Σ_j ‖∇θ_j L_j‖
 
-    (Jha et al. 2020, "AdaMT-Net: An Adaptive Weight Learning Based Multi-Task Learning Model For Scene Understanding").
-    This is one reading of the paper's "gradient weighting". There is no official code; re-implementations take the last
-    layers of each decoder, average or normalise gradients there, or put a softmax over the result.
+        with θ_k the parameters of task k's own decoder.
 
-    `update` needs `gradient_norms` [K]: in the paper θ_k are parameters of task k's own decoder; `weighting.get` gives
-    those over the parameters that it takes as shared. Where all are zero, all weights are 1/K.
+    References:
+        Jha et al. 2020, "AdaMT-Net: An Adaptive Weight Learning Based Multi-Task Learning Model For Scene
+        Understanding". This is one reading of the paper's "gradient weighting".
+
+    Differences from other implementations:
+        There is no official code; re-implementations take the last layers of each decoder, average or normalize
+        gradients there, or put a softmax over the result.
+
+    Degenerate inputs:
+        If all norms are zero, all weights are 1/K.
 
     Raises:
         ValueError: from `update`, no `gradient_norms`.

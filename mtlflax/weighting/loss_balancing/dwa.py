@@ -6,21 +6,21 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from mtlflax.weighting import options
+from mtlflax.weighting import options, spec
 from mtlflax.weighting.loss_balancing.vectors import multiplied, precision
 from mtlflax.weighting.states import has_weights
 
 
 @has_weights
 class DwaState(NamedTuple):
-    """State of `dwa` that counts epochs.
+    """State of `dwa` by epochs.
 
     Attributes:
-        step: int32 [], updates so far.
-        epoch_sum: [K], the losses of the current epoch, added up.
-        last_mean: [K], the mean loss of the last epoch, L̄(t−1); 0 before there is one.
-        previous_mean: [K], that of the epoch before, L̄(t−2); 0 before there is one.
-        weights: [K], those of the last update; 1 at the start.
+        step: int32 [], complete updates so far.
+        epoch_sum: [K], the sum of the losses of the current epoch.
+        last_mean: [K], the mean loss of the last epoch, L̄(t−1); 0 until there is one.
+        previous_mean: [K], that of the epoch before, L̄(t−2); 0 until there is one.
+        weights: [K], of the last complete update; 1 at the start.
     """
 
     step: jax.Array
@@ -35,9 +35,9 @@ class DwaWindowState(NamedTuple):
     """State of `dwa` with a window.
 
     Attributes:
-        step: int32 [], updates so far.
-        history: [2 · window, K], the last losses, the newest last; 1 where there have been none yet.
-        weights: [K], those of the last update; 1 at the start.
+        step: int32 [], complete updates so far.
+        history: [2 · window, K], the last losses, the newest last; 1 until there are any.
+        weights: [K], of the last complete update; 1 at the start.
     """
 
     step: jax.Array
@@ -45,31 +45,39 @@ class DwaWindowState(NamedTuple):
     weights: jax.Array
 
 
+@spec.loss_balancing()
 def dwa(
-    temperature: float = 2.0, steps_per_epoch: int = 1, window: int | None = None
+    temperature: float = 2.0, steps_per_epoch: int | None = None, window: int | None = None
 ) -> optax.GradientTransformationExtraArgs:
-    """Dynamic weight averaging: tasks whose loss falls slower get more weight.
+    """Give more weight to tasks whose loss falls slower.
 
-    With L̄_k(t) the mean unweighted training loss of task k in epoch t,
+    Formula:
+        With L̄_k(t) the mean unweighted training loss of task k in epoch t,
 
-        w_k(t) = K · softmax_k(r(t) / T),   r_k(t) = L̄_k(t−1) / L̄_k(t−2),
+            w_k(t) = K · softmax_k(r(t) / T),   r_k(t) = L̄_k(t−1) / L̄_k(t−2),
 
-    and w = 1 in the first two epochs (Liu, Johns & Davison 2019, "End-to-End Multi-Task Learning with Attention",
-    eq. 7; MTAN's code, LibMTL). A task whose mean loss was 0 two epochs ago counts as r = 1.
+        and w = 1 in the first two epochs.
 
-    The repositories of nash-mtl and FAMO have moving windows instead of epochs: with `window` = W, r is the mean of the
-    last W losses, the current one included, over that of the W before, w = 1 in the first W + 1 steps, and up to step
-    2W, as in those repositories, losses that have not been yet count as 1. (They also divide the total by K.)
+    References:
+        Liu, Johns & Davison 2019, "End-to-End Multi-Task Learning with Attention", equation 7; MTAN's code, LibMTL.
+
+    Differences from other implementations:
+        The repositories of nash-mtl and FAMO have a moving window instead of epochs. With `window` = W, r is the mean
+        of the last W losses, the current one included, over that of the W before; w = 1 in the first W + 1 steps; and
+        up to step 2W, as in those repositories, missing losses count as 1. (They also divide the total by K.)
+
+    Degenerate inputs:
+        A task whose mean loss was 0 two epochs ago has r = 1.
 
     Args:
         temperature: T, 2 in the paper; larger is closer to equal weights.
-        steps_per_epoch: updates that make an epoch; 1 makes each update one. Without meaning where there is a window.
+        steps_per_epoch: updates in an epoch; None: 1, with a warning. Has no effect with a window.
         window: None for epochs, or W in steps; 25 in the two repositories.
 
     Raises:
-        ValueError: a temperature that is not positive; steps in an epoch or window that are no whole number from 1 on.
+        ValueError: a temperature that is not positive; a number of steps that is not a whole number of at least 1.
 
-    >>> t = dwa()
+    >>> t = dwa(steps_per_epoch=1)
     >>> state = t.init(jnp.zeros(2))
     >>> for losses in ([1.0, 1.0], [1.0, 4.0], [1.0, 1.0]):
     ...     weights, state = t.update(jnp.ones(2), state, jnp.array(losses))
@@ -77,13 +85,13 @@ def dwa(
     [0.3649, 1.6351]
     """
     options.positive("dwa", temperature=temperature)
-    options.count("dwa", steps_per_epoch=steps_per_epoch)
+    steps = options.epoch("dwa", steps_per_epoch, matters=window is None)
     if window is not None:
         options.count("dwa", window=window)
         return _windowed(temperature, window)
 
     def init(losses: jax.Array) -> DwaState:
-        # Arrays of their own, not one thrice: a train step that donates its state may not be given one buffer twice.
+        # Three arrays, not one three times: a train step that donates its state may not be given a buffer twice.
         sums, last, previous = (jnp.zeros(losses.shape, precision(losses)) for _ in range(3))
         return DwaState(jnp.zeros((), jnp.int32), sums, last, previous, jnp.ones_like(sums))
 
@@ -91,17 +99,17 @@ def dwa(
         cotangents: jax.Array, state: DwaState, losses: jax.Array, **extra_args: Any
     ) -> tuple[jax.Array, DwaState]:
         del extra_args
-        epoch = state.step // steps_per_epoch
+        epoch = state.step // steps
         dynamic = _dynamic(state.last_mean, state.previous_mean, temperature)
         weights = jnp.where(epoch < 2, jnp.ones_like(dynamic), dynamic)
 
         epoch_sum = state.epoch_sum + losses.astype(state.epoch_sum.dtype)
         step = state.step + 1
-        ends = step % steps_per_epoch == 0
+        ends = step % steps == 0
         state = DwaState(
             step=step,
             epoch_sum=jnp.where(ends, jnp.zeros_like(epoch_sum), epoch_sum),
-            last_mean=jnp.where(ends, epoch_sum / steps_per_epoch, state.last_mean),
+            last_mean=jnp.where(ends, epoch_sum / steps, state.last_mean),
             previous_mean=jnp.where(ends, state.last_mean, state.previous_mean),
             weights=weights,
         )
@@ -111,7 +119,7 @@ def dwa(
 
 
 def _windowed(temperature: float, window: int) -> optax.GradientTransformationExtraArgs:
-    """The method with a moving window of so many steps."""
+    """The method with a moving window instead of epochs."""
 
     def init(losses: jax.Array) -> DwaWindowState:
         history = jnp.ones((2 * window, losses.size), precision(losses))
@@ -131,7 +139,7 @@ def _windowed(temperature: float, window: int) -> optax.GradientTransformationEx
 
 
 def _dynamic(last: jax.Array, previous: jax.Array, temperature: float) -> jax.Array:
-    """K · softmax(r / T) of r = last / previous, 1 where the previous mean is not positive."""
+    """K · softmax(r / T) with r = last / previous, 1 if the previous mean is not positive."""
     known = previous > 0
     ratio = jnp.where(known, last / jnp.where(known, previous, 1), 1)
     # Losses 1e38 times apart would make this infinite, and the softmax NaN.

@@ -1,4 +1,4 @@
-"""ExcessMTL: weights grow with what is left to learn, by an estimate from the gradients."""
+"""ExcessMTL: weights that grow with an estimate of what is left to learn."""
 
 from typing import Any, NamedTuple
 
@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from mtlflax.weighting import options
+from mtlflax.weighting import options, spec
 from mtlflax.weighting.loss_balancing.vectors import multiplied, precision, required
 from mtlflax.weighting.states import has_weights
 
@@ -18,10 +18,10 @@ class ExcessMtlState(NamedTuple):
     """State of `excess_mtl`; K times as large as the shared parameters.
 
     Attributes:
-        step: int32 [], updates so far.
-        squares: as the task gradients, [K, ...]: their squares, added up.
+        step: int32 [], complete updates so far.
+        squares: as the task gradients, [K, ...]: the sum of their squares.
         initial: [K], each task's first excess that was not 0; 0 before.
-        weights: [K], those of the last update; 1 at the start.
+        weights: [K], of the last complete update; 1 at the start.
     """
 
     step: jax.Array
@@ -30,37 +30,42 @@ class ExcessMtlState(NamedTuple):
     weights: jax.Array
 
 
+@spec.loss_balancing(needs=("task_gradients",), keeps_gradients=True)
 def excess_mtl(
     step_size: float = 0.01, total: float | None = None, warmup_steps: int = 1, parameters: Any = None
 ) -> optax.GradientTransformationExtraArgs:
-    """ExcessMTL: robust weights, which grow exponentially with each task's excess risk.
+    """Give tasks exponentially more weight the larger their excess risk is.
 
-    With g_k the gradient of task k over the shared parameters, elementwise,
+    Formula:
+        With g_k the gradient of task k over the shared parameters, elementwise,
 
-        s_k ← s_k + g_k²,   h_k = Σ g_k² / √(s_k + 1e-7),   w_k ← w_k · exp(η h_k / h_k(1)),
+            s_k ← s_k + g_k²,   h_k = Σ g_k² / √(s_k + 1e-7),   w_k ← w_k · exp(η h_k / h_k(1)),
 
-    then brought to Σ_k w_k = K; h, a diagonal estimate of gᵀ H⁻¹ g, measures how far a task is from the best loss that
-    it can have (He et al. 2024, "Robust Multi-Task Learning with Excess Risks", eq. 6, 7 and 9). The first update sets
-    h(1) and applies w = 1. LibMTL and the official code alike. TorchJD has η 1 and, as the paper, weights on the
-    simplex, from 1/K on (`step_size=1.0, total=1.0`); without a warm-up it moves them at its first call too, by h as it
-    is (`warmup_steps=0`).
+        then scaled to Σ_k w_k = K. h, a diagonal estimate of gᵀ H⁻¹ g, measures how far a task is from its best
+        possible loss. The first update sets h(1) and applies w = 1.
 
-    A task whose gradient is zero has h = 0. One that was zero from the first update on has h(1) from its first update
-    that was not. Squares beyond the range of their dtype (gradients of 1e19 in float32) count as no excess.
+    References:
+        He et al. 2024, "Robust Multi-Task Learning with Excess Risks", equations 6, 7 and 9; LibMTL and the official
+        code alike.
 
-    `update` needs `task_gradients`, a pytree of [K, ...], and `init(losses)` has to know of what shapes: the option
-    `parameters` says so. `weighting.get` sets it from the parameters that its own `init` gets. It works on whole
-    gradients, not on those that are spread over devices, since it keeps them.
+    Differences from other implementations:
+        TorchJD has η 1 and, like the paper, weights on the simplex, starting from 1/K (`step_size=1.0, total=1.0`);
+        without a warm-up its first call moves them too, by h as it is (`warmup_steps=0`).
+
+    Degenerate inputs:
+        A task whose gradient is zero has h = 0, and h(1) from its first update with another one. Squares beyond the
+        range of their dtype (gradients of 1e19 in float32) count as no excess.
 
     Args:
         step_size: η.
-        total: what the weights sum to; None: K.
+        total: the sum of the weights; None: K.
         warmup_steps: 1, as above, or 0.
-        parameters: the shared parameters, or a pytree of `jax.ShapeDtypeStruct` like them.
+        parameters: the shared parameters, or a pytree of `jax.ShapeDtypeStruct` like them, from which `init` learns the
+            shapes of `task_gradients`. `weighting.get` passes it.
 
     Raises:
         ValueError: a step size or total that is not positive, a warm-up that is neither 0 nor 1; from `init`, no
-            `parameters`; from `update`, no `task_gradients`, or such that are not like them.
+            `parameters`; from `update`, no `task_gradients`, or some that do not match them.
 
     >>> t = excess_mtl(step_size=1.0, parameters=jnp.zeros(1))
     >>> state = t.init(jnp.zeros(2))
@@ -75,7 +80,7 @@ def excess_mtl(
 
     def init(losses: jax.Array) -> ExcessMtlState:
         if parameters is None:
-            raise ValueError("excess_mtl: init needs the option parameters, which says of what shapes gradients are")
+            raise ValueError("excess_mtl: init needs the shapes of the gradients: pass parameters=...")
         dtype = precision(losses)
         squares = jax.tree.map(
             lambda p: jnp.zeros((losses.size, *p.shape), jnp.result_type(jnp.float32, p.dtype)), parameters
@@ -94,7 +99,7 @@ def excess_mtl(
         del losses, extra_args
         gradients = required("excess_mtl", "task_gradients", task_gradients)
         if jax.tree.map(jnp.shape, gradients) != jax.tree.map(jnp.shape, state.squares):
-            raise ValueError("excess_mtl: task_gradients are not as parameters, each with a leading axis of the tasks")
+            raise ValueError("excess_mtl: task_gradients do not match the parameters, each with a leading task axis")
         weights = state.weights
         squares, excess = _excess(gradients, state.squares, weights.dtype)
 
@@ -114,7 +119,7 @@ def excess_mtl(
 
 
 def _excess(gradients: Any, squares: Any, dtype: Any) -> tuple[Any, jax.Array]:
-    """The squares added up, and h [K]."""
+    """The sums of squares, and h [K]."""
     gradients = jax.tree.map(lambda g, s: g.astype(s.dtype), gradients, squares)
     squares = jax.tree.map(lambda g, s: s + g**2, gradients, squares)
 

@@ -1,4 +1,4 @@
-"""FAMO: weights that let all losses fall at the same relative rate, learned from how they fell."""
+"""FAMO: weights with which all losses fall at the same relative rate, learned from how they fell."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from mtlflax.weighting import options
-from mtlflax.weighting.loss_balancing.vectors import multiplied, per_task, precision, required
+from mtlflax.weighting import options, spec
+from mtlflax.weighting.loss_balancing.vectors import learner, multiplied, per_task, precision, required
 from mtlflax.weighting.states import has_weights
 
 _EPSILON = 1e-8
@@ -19,11 +19,11 @@ class FamoState(NamedTuple):
     """State of `famo`.
 
     Attributes:
-        step: int32 [], updates so far.
-        logits: [K], ξ of the last update.
+        step: int32 [], complete updates so far.
+        logits: [K], ξ of the last complete update.
         optimizer: of ξ.
-        previous_losses: [K], those of the last update; 0 at the start.
-        weights: [K], those of the last update; 1 at the start.
+        previous_losses: [K], of the last complete update; 0 at the start.
+        weights: [K], of the last complete update; 1 at the start.
     """
 
     step: jax.Array
@@ -33,38 +33,44 @@ class FamoState(NamedTuple):
     weights: jax.Array
 
 
+@spec.loss_balancing(needs=("losses_after",))
 def famo(
     gamma: float = 1e-3,
     min_losses: Sequence[float] | None = None,
+    learning_rate: float = 0.025,
     optimizer: optax.GradientTransformation | None = None,
 ) -> optax.GradientTransformationExtraArgs:
-    """Fast adaptive multitask optimisation: the task whose loss falls slowest gets more weight.
+    """Give more weight to the task whose loss falls slowest.
 
-    With z = softmax(ξ) and D_k = L_k − L_k,min + 1e-8,
+    Formula:
+        With z = softmax(ξ) and D_k = L_k − L_k,min + 1e-8,
 
-        w_k = (z_k / D_k) / Σ_j (z_j / D_j),
+            w_k = (z_k / D_k) / Σ_j (z_j / D_j),
 
-    and after the network's step, the same batch's losses having gone from D to D', ξ descends along
+        and after the network's step, in which the losses of the same batch went from D to D', ξ descends along
 
-        (∂z/∂ξ)ᵀ (log D − log D') + γ ξ
+            (∂z/∂ξ)ᵀ (log D − log D') + γ ξ.
 
-    (Liu et al. 2023, "FAMO: Fast Adaptive Multitask Optimization", algorithm 1; its official code and LibMTL,
-    whose Adam with weight decay γ this is). Weights sum to 1.
+        `update` takes D' as `losses_after`: from it and the previous losses, which the state keeps, ξ takes the step
+        that was due, and the weights of this update follow. In the first update it is not looked at. In a chain ξ is
+        learned from the losses as they are, whatever the cotangents.
 
-    `update` needs `losses_after` [K]: the losses of the previous update's batch at the parameters after that update,
-    a second forward pass. From them and the previous losses, which the state keeps, ξ takes the step that was due, and
-    the weights of this update are made of it. In the first update they are not looked at.
+    References:
+        Liu et al. 2023, "FAMO: Fast Adaptive Multitask Optimization", algorithm 1; its official code and LibMTL, whose
+        Adam with weight decay γ this is.
 
-    A loss below its minimum counts as the minimum, with the largest weight; the official code gives NaN there. In a
-    chain ξ is learned from the losses as they are, whatever the cotangents.
+    Degenerate inputs:
+        A loss below its minimum counts as the minimum, with the largest weight; the official code gives NaN.
 
     Args:
         gamma: γ; 1e-3 in the official scripts and LibMTL, 0.01 in its stand-alone file and Cityscapes script.
         min_losses: L_min for each task; None: 0, as in the code.
-        optimizer: of ξ; Adam 0.025 by default.
+        learning_rate: of Adam, which learns ξ.
+        optimizer: in place of Adam.
 
     Raises:
-        ValueError: a negative γ; from `init`, another number of minima than of tasks; from `update`, no `losses_after`.
+        ValueError: a negative γ, a learning rate that is not positive; from `init`, another number of minima than of
+            tasks; from `update`, no `losses_after`.
 
     >>> t = famo(gamma=0.0, optimizer=optax.sgd(1.0))
     >>> losses, after = jnp.array([1.0, 2.0]), jnp.array([0.9, 1.9])
@@ -76,7 +82,7 @@ def famo(
     [-0.013517, 0.013517]
     """
     options.not_negative("famo", gamma=gamma)
-    rule = optax.adam(0.025) if optimizer is None else optimizer
+    rule = learner("famo", learning_rate, optimizer)
 
     def excess(losses: jax.Array) -> jax.Array:
         """Log D."""
@@ -86,7 +92,7 @@ def famo(
     def init(losses: jax.Array) -> FamoState:
         dtype = precision(losses)
         logits, previous = (jnp.zeros(losses.shape, dtype) for _ in range(2))
-        excess(previous)  # to name a wrong number of minima here
+        excess(previous)  # raises here if the number of minima is wrong
         return FamoState(jnp.zeros((), jnp.int32), logits, rule.init(logits), previous, jnp.ones(losses.shape, dtype))
 
     def update(

@@ -1,4 +1,4 @@
-"""GradNorm: weights are learned that make the tasks train at the same rate."""
+"""GradNorm: weights that make the tasks train at the same rate."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -7,14 +7,14 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from mtlflax.weighting import options
-from mtlflax.weighting.loss_balancing.vectors import multiplied, per_task, precision, required
+from mtlflax.weighting import options, spec
+from mtlflax.weighting.loss_balancing.vectors import learner, multiplied, per_task, precision, required
 from mtlflax.weighting.states import has_weights
 
-_PARAMETRISATIONS = ("direct", "softmax")
-# A weight that has been learned to be 0 or negative starts again from here, before all are brought to the sum of K.
+_PARAMETRIZATIONS = ("direct", "softmax")
+# The least weight before all are scaled to the sum of K: learned weights may come to 0 or below.
 _SMALLEST = 1e-6
-# The square of a slope has a place in float32, for Adam.
+# The bound on slopes, whose squares must fit into float32 for Adam.
 _STEEPEST = 1e18
 
 
@@ -23,12 +23,12 @@ class GradNormState(NamedTuple):
     """State of `gradnorm`.
 
     Attributes:
-        step: int32 [], updates so far.
-        initial_losses: [K], L(0); 0 before the first update where it is that update's losses.
-        learned: [K], the weights as the next update applies them, or their softmax's arguments.
-        optimizer: of what is learned.
-        targets: [K], the gradient norms aimed at in the last update; 0 at the start.
-        weights: [K], those of the last update; 1 at the start.
+        step: int32 [], complete updates so far.
+        initial_losses: [K], L(0); 0 before the first update if they are that update's losses.
+        learned: [K], the weights as the next update applies them, or the arguments of their softmax.
+        optimizer: of `learned`.
+        targets: [K], the gradient norms aimed at in the last complete update; 0 at the start.
+        weights: [K], of the last complete update; 1 at the start.
     """
 
     step: jax.Array
@@ -39,57 +39,64 @@ class GradNormState(NamedTuple):
     weights: jax.Array
 
 
+@spec.loss_balancing(needs=("gradient_norms",), norms_of="last_shared")
 def gradnorm(
     alpha: float = 1.5,
-    parametrisation: str = "direct",
+    parametrization: str = "direct",
     initial_losses: Sequence[float] | None = None,
+    learning_rate: float = 0.025,
     optimizer: optax.GradientTransformation | None = None,
 ) -> optax.GradientTransformationExtraArgs:
-    """GradNorm: tasks that train slower than the others get larger gradients.
+    """Learn weights that give larger gradients to tasks that train slower than the others.
 
-    With n_k = |incoming cotangent|·‖g_k‖, the gradient norm of task k before this weighting, weights descend on
+    Formula:
+        With n_k = |incoming cotangent|·‖g_k‖, the gradient norm of task k before this weighting, weights descend on
 
-        Σ_k | w_k n_k − target_k |,   target_k = mean_j(w_j n_j) · (L̃_k / mean_j L̃_j)^α,   L̃_k = L_k / L_k(0),
+            Σ_k | w_k n_k − target_k |,   target_k = mean_j(w_j n_j) · (L̃_k / mean_j L̃_j)^α,   L̃_k = L_k / L_k(0),
 
-    targets being constants, and are then brought to Σ_k w_k = K (Chen et al. 2018, "GradNorm: Gradient Normalization
-    for Adaptive Loss Balancing in Deep Multitask Networks", eq. 1 and 2, algorithm 1). An update applies the weights
-    that the one before has learned; the first applies 1.
+        with constant targets, and are then scaled to Σ_k w_k = K. An update applies the weights that the one before
+        has learned; the first applies 1.
 
-    `update` needs `gradient_norms` [K], the norms ‖g_k‖ of the unweighted task gradients: of the last shared layer in
-    the paper, of all shared parameters in LibMTL and where `weighting.get` measures them.
+    References:
+        Chen et al. 2018, "GradNorm: Gradient Normalization for Adaptive Loss Balancing in Deep Multitask Networks",
+        equations 1 and 2, algorithm 1; there ‖g_k‖ is over the last shared layer.
 
-    LibMTL learns ω, w = K softmax(ω) (`parametrisation="softmax"`), with the network's optimiser, keeps w = 1 in the
-    first epoch, and takes that epoch's mean losses as L(0). lucidrains' gradnorm-pytorch has the sign of α reversed.
+    Differences from other implementations:
+        LibMTL learns ω, w = K softmax(ω) (`parametrization="softmax"`), with the network's optimizer, takes norms over
+        all shared parameters (`norms_of="shared"`), keeps w = 1 in the first epoch, and takes the mean losses of that
+        epoch as L(0). lucidrains' gradnorm-pytorch has the sign of α reversed.
 
-    A task with a zero gradient keeps its weight but for the renormalisation. Negative losses count as 0; an L(0) that
-    is not positive, or losses that are all 0, make every L̃ of theirs 1. Directly learned weights are kept above 1e-6,
-    which the paper leaves open, and slopes within 1e18.
+    Degenerate inputs:
+        A task with a zero gradient keeps its weight up to the scaling. Negative losses count as 0. If L(0) is not
+        positive, or all losses are 0, the L̃ in question are 1. Directly learned weights are kept above 1e-6, which the
+        paper leaves open, and slopes within 1e18.
 
     Args:
-        alpha: α, how strongly slower tasks are favoured; 0 makes all weighted norms equal.
-        parametrisation: "direct", as in the paper, or "softmax".
+        alpha: α, how strongly slower tasks are favored; 0 makes all weighted norms equal.
+        parametrization: "direct", as in the paper, or "softmax".
         initial_losses: L(0); None: the losses of the first update. The paper advises log C for a cross-entropy over C
-            classes, where the first losses depend much on the initialisation.
-        optimizer: of what is learned; Adam 0.025 by default.
+            classes if the first losses depend much on the initialization.
+        learning_rate: of Adam, which learns the weights.
+        optimizer: in place of Adam.
 
     Raises:
-        ValueError: an unknown parametrisation, an initial loss that is not positive; from `init`, another number of
-            these than of tasks; from `update`, no `gradient_norms`.
+        ValueError: an unknown parametrization, an initial loss or learning rate that is not positive; from `init`,
+            another number of initial losses than of tasks; from `update`, no `gradient_norms`.
 
     >>> t = gradnorm(initial_losses=(2.0, 3.0), optimizer=optax.sgd(0.01))
     >>> norms = jnp.array([4.2426, 6.1644])
     >>> weights, state = t.update(jnp.ones(2), t.init(jnp.zeros(2)), jnp.array([1.0, 2.0]), gradient_norms=norms)
     >>> [round(float(target), 3) for target in state.targets]
     [4.129, 6.357]
-    >>> [round(float(w), 3) for w in state.learned]  # the first's norm is above its target, the second's below
+    >>> [round(float(w), 3) for w in state.learned]  # the first norm is above its target, the second below
     [0.948, 1.052]
     """
     options.not_negative("gradnorm", alpha=alpha)
-    options.choice("gradnorm", _PARAMETRISATIONS, parametrisation=parametrisation)
+    options.choice("gradnorm", _PARAMETRIZATIONS, parametrization=parametrization)
     for loss in initial_losses or ():
         options.positive("gradnorm", initial_losses=loss)
-    rule = optax.adam(0.025) if optimizer is None else optimizer
-    direct = parametrisation == "direct"
+    rule = learner("gradnorm", learning_rate, optimizer)
+    direct = parametrization == "direct"
 
     def init(losses: jax.Array) -> GradNormState:
         dtype = precision(losses)

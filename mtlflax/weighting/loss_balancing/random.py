@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from mtlflax.weighting import spec
 from mtlflax.weighting.loss_balancing.vectors import multiplied, precision
 from mtlflax.weighting.states import has_weights
 
@@ -15,22 +16,26 @@ class RandomState(NamedTuple):
     """State of `random`.
 
     Attributes:
-        step: int32 [], updates so far.
-        weights: [K], those of the last update; 1 at the start.
+        step: int32 [], complete updates so far.
+        weights: [K], of the last complete update; 1 at the start.
     """
 
     step: jax.Array
     weights: jax.Array
 
 
+@spec.loss_balancing()
 def random(seed: int = 0) -> optax.GradientTransformationExtraArgs:
-    """Random loss weighting (RLW): new random weights every step, which sum to 1.
+    """Draw new random weights, which sum to 1, in every step (RLW).
 
+    Formula:
         w(t) = softmax(x),   x_k ~ N(0, 1)
 
-    (Lin et al. 2022, "Reasonable Effectiveness of Random Weighting: A Litmus Test for Multi-Task Learning"; LibMTL and
-    nash-mtl alike). The draw is a function of the seed and the number of updates: a run that is resumed goes
-    on as it would have.
+        drawn from the seed and the number of updates, so that a resumed run draws the same.
+
+    References:
+        Lin et al. 2022, "Reasonable Effectiveness of Random Weighting: A Litmus Test for Multi-Task Learning"; LibMTL
+        and nash-mtl alike.
 
     Args:
         seed: of the draws.

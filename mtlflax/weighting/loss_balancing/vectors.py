@@ -1,24 +1,27 @@
-"""The vectors [K] that go in and out of a loss weighting: their precision, their number, and whether they are there."""
+"""The vectors [K] that a loss weighting takes and gives, and the optimizer of what it learns."""
 
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
+import optax
+
+from mtlflax.weighting import options
 
 T = TypeVar("T")
 
 
 def precision(losses: jax.Array) -> Any:
-    """The dtype that is computed and kept in: float32, or float64 where the losses are."""
+    """Return the dtype to compute and keep in: float32, or float64 if the losses are."""
     return jnp.result_type(jnp.float32, losses)
 
 
 def multiplied(cotangents: jax.Array, weights: jax.Array) -> jax.Array:
-    """What a loss weighting gives: the cotangents times its weights, in the cotangents' own dtype.
+    """Return the cotangents times the weights, in the cotangents' own dtype.
 
     Raises:
-        ValueError: they are not of as many tasks.
+        ValueError: they are not of equally many tasks.
     """
     if cotangents.shape != weights.shape:
         raise ValueError(f"expected cotangents and losses of one shape [K], got {cotangents.shape} and {weights.shape}")
@@ -26,7 +29,7 @@ def multiplied(cotangents: jax.Array, weights: jax.Array) -> jax.Array:
 
 
 def per_task(method: str, option: str, values: Sequence[float], losses: jax.Array) -> jax.Array:
-    """An option with a value a task, as an array [K].
+    """Return an option that has a value per task as an array [K].
 
     Raises:
         ValueError: there are more or fewer values than losses.
@@ -37,11 +40,19 @@ def per_task(method: str, option: str, values: Sequence[float], losses: jax.Arra
 
 
 def required(method: str, name: str, value: T | None) -> T:
-    """An argument of `update` that the method cannot do without.
+    """Return an argument of `update` that the method cannot do without.
 
     Raises:
         ValueError: it is not given.
     """
     if value is None:
-        raise ValueError(f"{method}: update needs {name}=... (loss_balancing.needs says which method needs what)")
+        raise ValueError(f"{method}: update needs {name}=... (its spec.needs says so)")
     return value
+
+
+def learner(
+    method: str, learning_rate: float, optimizer: optax.GradientTransformation | None
+) -> optax.GradientTransformation:
+    """Return the optimizer of what a method learns: the one given, or Adam."""
+    options.positive(method, learning_rate=learning_rate)
+    return optax.adam(learning_rate) if optimizer is None else optimizer

@@ -3,13 +3,13 @@
 import jax
 import jax.numpy as jnp
 
-from mtlflax.weighting.solvers.newton import dot, minimise, outer
+from mtlflax.weighting.solvers.newton import dot, minimize, outer
 
 
 def conflict_averse(norms: jax.Array, cosines: jax.Array, alpha: float) -> jax.Array:
     """The v with g_0 + Σ_k v_k g_k = argmax over ‖d − g_0‖ ≤ c of min_k g_k·d, where g_0 = 1/K Σ g_k, c = α‖g_0‖.
 
-    v = c w / ‖g_w‖, g_w = Σ w_k g_k, where w minimises F(w) = g_w·g_0 + c‖g_w‖ over the simplex. ‖g_w‖ is the minimum
+    v = c w / ‖g_w‖, g_w = Σ w_k g_k, where w minimizes F(w) = g_w·g_0 + c‖g_w‖ over the simplex. ‖g_w‖ is the minimum
     over t of ‖g_w‖²/2t + t/2, smooth and convex in w and t together, which makes it a problem in K + 1 non-negative
     variables. F has degree 1, so that Σ w = 1 can become a term ½ (Σ w − 1)² with another factor on w, where F* is
     between 0 and ½: a multiple of Σ w is added that makes F positive, and all is measured in twice a bound on F*. Each
@@ -68,7 +68,7 @@ def conflict_averse(norms: jax.Array, cosines: jax.Array, alpha: float) -> jax.A
         # A t that has shrunk below its best value makes the gradient steep and the steps short.
         return jnp.append(x[:size], jnp.maximum(x[size], norm(x[:size])))
 
-    w = minimise(derivatives, size + 1, dtype, iterations=24, improve=improve)[:size]
+    w = minimize(derivatives, size + 1, dtype, iterations=24, improve=improve)[:size]
     length = norm(w)
     known = length > jnp.sqrt(eps) * dot(w, lengths)
     return jnp.where(known, alpha * mean / jnp.where(known, length, 1), 0) * w / scale

@@ -9,7 +9,7 @@ from mtlflax.weighting.solvers.newton import FRACTION, outer, reach, solve
 def fair(norms: jax.Array, cosines: jax.Array, alpha: float) -> jax.Array:
     """The x > 0 with G x = x^(−1/α), G = J Jᵀ.
 
-    It is the minimiser of ½ xᵀGx − Σ_k x_k^p / p with p = 1 − 1/α, or of ½ xᵀGx − Σ_k log x_k where α = 1. Newton's
+    It is the minimizer of ½ xᵀGx − Σ_k x_k^p / p with p = 1 − 1/α, or of ½ xᵀGx − Σ_k log x_k where α = 1. Newton's
     method in relative steps dx/x finds it, from the multiple of the answer for orthogonal gradients that fits best.
 
     Args:

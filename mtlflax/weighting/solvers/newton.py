@@ -1,4 +1,4 @@
-"""Newton steps that stay where the variables are positive: the linear system, the step's length, and a minimiser."""
+"""Newton steps that stay where the variables are positive: the linear system, the step's length, and a minimizer."""
 
 from collections.abc import Callable
 from typing import Any
@@ -36,7 +36,7 @@ def solve(matrix: jax.Array, columns: jax.Array) -> jax.Array:
     """X [n, m] with matrix X = columns, for a positive semi-definite matrix [n, n].
 
     Gauss-Jordan elimination, of the matrix brought to a unit diagonal: for matrices this small it is a handful of
-    fused operations, where a library's factorisation is a call. A little is added to the diagonal, so that null
+    fused operations, where a library's factorization is a call. A little is added to the diagonal, so that null
     directions stay finite. The callers are Newton steps, which this slows a little and does not lead astray.
     """
     eps = jnp.finfo(matrix.dtype).eps
@@ -58,7 +58,7 @@ def reach(x: jax.Array, step: jax.Array) -> jax.Array:
     return 1 / jnp.maximum(jnp.max(-step / x), 1e-9)
 
 
-def minimise(
+def minimize(
     derivatives: Derivatives,
     size: int,
     dtype: Any,
@@ -69,8 +69,8 @@ def minimise(
     """Argmin f(x) over x ≥ 0, for a convex f whose variables are all of order 1.
 
     Primal-dual path following: Newton's method on ∇f(x) = s, x∘s = σμ, with x, s > 0 from 1, μ the mean of x∘s, and σ
-    from how far the step with σ = 0 gets. It needs no strict convexity, and where the minimiser is not unique it goes
-    to the middle of the minimisers. Three semismooth Newton steps on min(x, ∇f(x)) = 0 follow, which solve on the
+    from how far the step with σ = 0 gets. It needs no strict convexity, and where the minimizer is not unique it goes
+    to the middle of the minimizers. Three semismooth Newton steps on min(x, ∇f(x)) = 0 follow, which solve on the
     support that has been found; of the iterates that with the smallest residual is taken.
 
     Args:

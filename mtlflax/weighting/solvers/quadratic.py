@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from mtlflax.weighting.solvers.newton import dot, minimise, outer
+from mtlflax.weighting.solvers.newton import dot, minimize, outer
 
 
 def nonnegative_qp(matrix: jax.Array, vector: jax.Array) -> jax.Array:
@@ -27,7 +27,7 @@ def nonnegative_qp(matrix: jax.Array, vector: jax.Array) -> jax.Array:
     largest = jnp.max(jnp.abs(vector))
     largest = jnp.where(largest > 0, largest, 1)
     vector = vector / largest
-    x = minimise(lambda x: (dot(matrix, x) - vector, matrix), vector.shape[0], matrix.dtype, iterations=14)
+    x = minimize(lambda x: (dot(matrix, x) - vector, matrix), vector.shape[0], matrix.dtype, iterations=14)
     return x * unit * largest
 
 

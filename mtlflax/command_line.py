@@ -1,0 +1,46 @@
+"""What all commands share: how they parse flags, expand paths, print, and report errors."""
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from io import TextIOWrapper
+from pathlib import Path
+from typing import NoReturn
+
+from mtlflax.errors import UserError
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser that takes no abbreviations and reports a mistake as one line, with exit code 2."""
+
+    def __init__(self, module: str, description: str) -> None:
+        formatter = argparse.RawDescriptionHelpFormatter
+        super().__init__(f"python -m {module}", description=description, formatter_class=formatter, allow_abbrev=False)
+
+    def error(self, message: str) -> NoReturn:
+        """Print the mistake and exit."""
+        self.exit(2, f"error: {message} (--help lists the flags)\n")
+
+
+def path(text: str) -> Path:
+    """Return a path given on the command line, with ~ expanded: no shell does that after `=` or inside quotes."""
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:  # ~ of a user that does not exist
+        return Path(text)
+
+
+def run(main: Callable[[Sequence[str]], int | None]) -> NoReturn:
+    """Run a command on the process's arguments, and exit.
+
+    The exit code is what `main` returns; 1 for a `UserError`, which is printed without a traceback; 130 for Ctrl-C.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal without ×, … shows ?
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except UserError as error:
+        sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit(130)

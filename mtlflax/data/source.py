@@ -1,0 +1,256 @@
+"""What a data set declares: the fields of its samples, and how each kind of field behaves.
+
+A source is any object with a length, samples by index, and `fields`. Loader, transforms, padding and statistics act on
+the *kind* of a field and never on its name, and tasks take their classes or their unit from the field they read. So a
+new data set, or a new ground truth in one, is one file in or outside the package.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Protocol, runtime_checkable
+
+import numpy as np
+
+from mtlflax.data.units import Unit
+
+Sample = dict[str, Any]
+Array = Any  # a NumPy or a JAX array: nothing under `data` imports jax
+
+
+@dataclasses.dataclass(frozen=True)
+class Field:
+    """How one entry of a sample behaves; use one of the kinds below.
+
+    Attributes:
+        dtype: of the array in a sample, as NumPy names it.
+    """
+
+    dtype: str = dataclasses.field(default="float32", kw_only=True)
+
+    kind: ClassVar[str]
+    spatial: ClassVar[bool] = True  # whether it has a value at each pixel: [H, W, ...]
+
+    def shape(self, size: tuple[int, int]) -> tuple[int, ...]:
+        """Return the shape of one frame's array, for frames of size (H, W)."""
+        raise NotImplementedError
+
+    @property
+    def fill(self) -> float:
+        """The value that says "nothing is known here": what padding holds."""
+        return 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Image(Field):
+    """A color picture: uint8 [H, W, 3], RGB. Resized with interpolation; color changes apply to it.
+
+    Attributes:
+        aspect: width / height of the pictures as they were taken, where samples are scaled differently in x and y;
+            None = as in the samples. Prediction scales other pictures alike.
+    """
+
+    aspect: float | None = None
+    dtype: str = dataclasses.field(default="uint8", kw_only=True)
+    kind: ClassVar[str] = "image"
+
+    def shape(self, size: tuple[int, int]) -> tuple[int, ...]:
+        """[H, W, 3]."""
+        return (*size, 3)
+
+
+@dataclasses.dataclass(frozen=True)
+class Class:
+    """One class of a label map.
+
+    Attributes:
+        name: as in the metrics' names (`iou/<name>`).
+        color: RGB, 0 to 255, in pictures and predicted maps.
+        group: the category it belongs to, for scores per category; "" for none.
+        id: its value in the data set's own files, where that differs; None if it is the position in the table.
+    """
+
+    name: str
+    color: tuple[int, int, int]
+    group: str = ""
+    id: int | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Labels(Field):
+    """A class or an object number at each pixel: integers [H, W]. Resized to the nearest pixel, never mixed.
+
+    Attributes:
+        classes: the class table: pixel value c, counted from 0, is `classes[c]`; empty for values that are no classes
+            (instance numbers).
+        ignore: the value of pixels that have no label.
+    """
+
+    classes: tuple[Class, ...] = ()
+    ignore: int = 255
+    dtype: str = dataclasses.field(default="uint8", kw_only=True)
+    kind: ClassVar[str] = "labels"
+
+    def __post_init__(self) -> None:
+        """Raises ValueError: a name occurs twice, or `ignore` is the number of a class or does not fit the dtype."""
+        names = [c.name for c in self.classes]
+        if len(set(names)) < len(names):
+            twice = next(name for name in names if names.count(name) > 1)
+            raise ValueError(f"labels: the class {twice!r} is in the table twice")
+        if 0 <= self.ignore < len(names):
+            raise ValueError(f"labels: ignore is {self.ignore}, the number of the class {names[self.ignore]!r}")
+        limits = np.iinfo(self.dtype)
+        if not limits.min <= self.ignore <= limits.max or len(names) > limits.max + 1:
+            raise ValueError(f"labels: {len(names)} classes and ignore {self.ignore} do not fit {self.dtype}")
+
+    def shape(self, size: tuple[int, int]) -> tuple[int, ...]:
+        """[H, W]."""
+        return size
+
+    @property
+    def fill(self) -> float:
+        """`ignore`."""
+        return self.ignore
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The classes' names."""
+        return tuple(c.name for c in self.classes)
+
+    @property
+    def colors(self) -> np.ndarray:
+        """The classes' colors: uint8 [C, 3], RGB."""
+        return np.array([c.color for c in self.classes], np.uint8).reshape(-1, 3)
+
+
+@dataclasses.dataclass(frozen=True)
+class Depth(Field):
+    """A depth at each pixel, [H, W, 1], in some unit; 0 = no measurement. Resized to the nearest pixel.
+
+    Attributes:
+        unit: what the values mean: see `units.Unit`.
+        least: smaller values count as no measurement, in the field's unit.
+        most: larger values count as no measurement.
+    """
+
+    unit: Unit
+    least: float = 0.0
+    most: float = float("inf")
+    kind: ClassVar[str] = "depth"
+
+    def shape(self, size: tuple[int, int]) -> tuple[int, ...]:
+        """[H, W, 1]."""
+        return (*size, 1)
+
+    def measured(self, values: Array) -> Array:
+        """Return where there is a measurement: bool, shaped as the values, a NumPy or JAX array."""
+        known = (values > 0) & (values < float("inf"))
+        if self.least > 0:
+            known &= values >= self.least
+        if self.most < float("inf"):
+            known &= values <= self.most
+        return known
+
+
+@dataclasses.dataclass(frozen=True)
+class Map(Field):
+    """Any other numbers at each pixel: [H, W, channels], such as stored normals or an edge strength.
+
+    Resized to the nearest pixel; a zoom leaves the values as they are.
+
+    Attributes:
+        channels: numbers per pixel.
+        unknown: the value of pixels at which nothing is known.
+        mirror: the factor of each channel when left and right are exchanged: (-1, 1, 1) for normals with x to the
+            right; empty: 1 for all.
+    """
+
+    channels: int = 1
+    unknown: float = 0.0
+    mirror: tuple[float, ...] = ()
+    kind: ClassVar[str] = "map"
+
+    def __post_init__(self) -> None:
+        """Raises ValueError: another number of mirror factors than of channels."""
+        if self.mirror and len(self.mirror) != self.channels:
+            raise ValueError(f"map: {len(self.mirror)} mirror factors for {self.channels} channels")
+
+    def shape(self, size: tuple[int, int]) -> tuple[int, ...]:
+        """[H, W, channels]."""
+        return (*size, self.channels)
+
+    @property
+    def fill(self) -> float:
+        """`unknown`."""
+        return self.unknown
+
+
+@dataclasses.dataclass(frozen=True)
+class Number(Field):
+    """One number per frame, such as a camera's focal length: a scalar; 0 = unknown. No transform changes it."""
+
+    kind: ClassVar[str] = "number"
+    spatial: ClassVar[bool] = False
+
+    def shape(self, size: tuple[int, int]) -> tuple[int, ...]:
+        """()."""
+        return ()
+
+
+KINDS: dict[str, type[Field]] = {kind.kind: kind for kind in (Image, Labels, Depth, Map, Number)}
+
+
+@runtime_checkable
+class Source(Protocol):
+    """A data set, or one split of it.
+
+    `source[i]` is a dict with the declared fields, as NumPy arrays, and `name`, a string that tells the frame from all
+    others. A source may have a method `prepare()`: what takes long (rendering, unpacking) and is done once, before the
+    first sample is read. Where a sample lacks a declared field, that field is unknown throughout the frame.
+    """
+
+    @property
+    def fields(self) -> Mapping[str, Field]:
+        """Field name → how it behaves; "image" is one of them."""
+        ...
+
+    @property
+    def names(self) -> Sequence[str]:
+        """The frames' names, in order."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Sample: ...
+
+
+def to_json(fields: Mapping[str, Field]) -> dict[str, Any]:
+    """Return fields as JSON, for a run to record: what `from_json` reads.
+
+    >>> fields = {"image": Image(), "edges": Labels((Class("none", (0, 0, 0)), Class("edge", (255, 0, 0))))}
+    >>> from_json(to_json(fields)) == fields
+    True
+    """
+    return {name: {"kind": field.kind} | dataclasses.asdict(field) for name, field in fields.items()}
+
+
+def from_json(content: Mapping[str, Any]) -> dict[str, Field]:
+    """Return the fields that `to_json` wrote.
+
+    Raises:
+        ValueError: an unknown kind, or attributes that it does not have.
+    """
+    fields: dict[str, Field] = {}
+    for name, entry in content.items():
+        attributes: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in entry.items()}
+        del attributes["kind"]
+        if entry["kind"] not in KINDS:
+            raise ValueError(f"field {name!r} is of an unknown kind {entry['kind']!r}: choose from {', '.join(KINDS)}")
+        if "unit" in attributes:
+            attributes["unit"] = Unit(**attributes["unit"])
+        if "classes" in attributes:
+            attributes["classes"] = tuple(Class(**c | {"color": tuple(c["color"])}) for c in attributes["classes"])
+        try:
+            fields[name] = KINDS[entry["kind"]](**attributes)
+        except TypeError as error:
+            raise ValueError(f"field {name!r}: {error}") from error
+    return fields

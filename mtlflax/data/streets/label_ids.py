@@ -1,0 +1,9 @@
+"""The Cityscapes label ids that occur in street scenes; `mtlflax.data.labels` has the whole table."""
+
+EGO_VEHICLE, RECTIFICATION_BORDER, OUT_OF_ROI, STATIC = 1, 2, 3, 4
+ROAD, SIDEWALK, PARKING = 7, 8, 9
+BUILDING, WALL, FENCE = 11, 12, 13
+POLE, TRAFFIC_LIGHT, TRAFFIC_SIGN = 17, 19, 20
+VEGETATION, TERRAIN, SKY = 21, 22, 23
+PERSON, RIDER = 24, 25
+CAR, TRUCK, BUS, TRAIN, MOTORCYCLE, BICYCLE = 26, 27, 28, 31, 32, 33

@@ -1,0 +1,103 @@
+"""Write files whole or not at all, lock them, and report disk errors in plain words."""
+
+import errno
+import json
+import math
+import os
+import sys
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from mtlflax.errors import UserError
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+@contextmanager
+def plain_errors(what: Path) -> Iterator[None]:
+    """Turn a full disk, a read-only folder and the like into a `UserError` that names `what`."""
+    try:
+        yield
+    except OSError as error:
+        cure = "Free some space, or choose another folder." if error.errno in _NO_SPACE else "Choose another folder."
+        where = "" if error.filename in (None, str(what)) else f" ({error.filename})"
+        raise UserError(f"cannot write {what}: {error.strerror or error}{where}\n{cure}") from error
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write a file atomically: under a temporary name in the same folder, then renamed.
+
+    The folder is created if needed. On an error, no partial file is left, and a file that was there stays as it was.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    # Not made from the file's name, which may already be as long as the file system allows.
+    temporary = path.with_name(f".{os.getpid()}-{threading.get_ident()}.tmp")
+    with plain_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with open(temporary, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())  # without it, a power failure after the rename may leave an empty file
+            temporary.replace(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a UTF-8 text file as `write_bytes` does."""
+    write_bytes(path, text.encode())
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a JSON file as `write_bytes` does; numbers that are not finite become null, as JSON has none."""
+    content = {key: finite_or_none(value) for key, value in content.items()}
+    write_text(path, json.dumps(content, indent=2, default=str) + "\n")
+
+
+@contextmanager
+def lock(path: Path, *, wait: str = "") -> Iterator[None]:
+    """Hold a lock file during the block; the system releases it when the process ends, however it ends.
+
+    Where files cannot be locked (Windows, some network file systems), print a note and go on without.
+
+    Args:
+        path: created if it is not there.
+        wait: what to print before waiting for another process that holds the lock; '' = do not wait.
+
+    Raises:
+        BlockingIOError: another process holds the lock, and `wait` is empty.
+    """
+    with open(path, "w") as file:
+        try:
+            if fcntl is None:
+                raise OSError(errno.ENOSYS, "this system has no file locks")
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if not wait:
+                    raise
+                print(wait, file=sys.stderr, flush=True)
+                fcntl.flock(file, fcntl.LOCK_EX)
+        except BlockingIOError:
+            raise
+        except OSError as error:
+            note = f"NOTE: {path} cannot be locked ({error.strerror}): make sure that no other process writes here"
+            print(note, file=sys.stderr, flush=True)
+        yield
+
+
+def finite_or_none(value: Any) -> Any:
+    """Return the value, or None for a float that is NaN or infinite: JSON has no number for it."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value

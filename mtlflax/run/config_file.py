@@ -1,0 +1,84 @@
+"""Load the config file that a command names, with the overrides of its command line."""
+
+import importlib.util
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+
+from absl import flags
+from ml_collections import ConfigDict, config_flags
+
+from mtlflax import command_line, registry
+from mtlflax.errors import UserError
+
+
+def split(name: str) -> tuple[Path, str | None]:
+    """Split "configs/dwa.py:quick" into the file and its arguments; None if there is no colon."""
+    file, colon, arguments = name.partition(":")
+    return command_line.path(file), arguments if colon else None
+
+
+def load(name: str, overrides: Sequence[str] = ()) -> ConfigDict:
+    """Return the configuration of "configs/dwa.py:quick", locked: it takes no new keys.
+
+    The file's folder and the current folder are added to the module search path, so that modules of one's own that lie
+    there are found; so is the folder that holds `configs`.
+
+    Args:
+        name: a config file, and, after a colon, the argument of its `get_config`.
+        overrides: "--config.KEY=VALUE", as on the command line.
+
+    Raises:
+        UserError: there is no such file, there is an error in it (named with its line), or an override does not fit.
+    """
+    path, arguments = split(name)
+    if not path.is_file():
+        raise UserError(f"--config: no such file: {path}")
+    folder = path.resolve().parent
+    # `from configs import common`: beside the file, or in this repository if the file lies elsewhere.
+    sys.path[:0] = [str(folder.parent)] * (folder.name == "configs") + [str(Path(__file__).parents[2])]
+    registry.search([str(folder), str(Path.cwd())])
+    config = _get_config(path, arguments)
+    if not isinstance(config, ConfigDict):
+        raise UserError(f"{path}: get_config returns a {type(config).__name__}, not a ConfigDict")
+    values = flags.FlagValues()
+    try:
+        config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=overrides)
+        rest = values(["", *overrides])[1:]
+    except (AttributeError, KeyError) as error:
+        raise UserError(f"the config has no key {_in_one_line(error)}") from error
+    except (flags.Error, TypeError, ValueError) as error:
+        raise UserError(_in_one_line(error)) from error
+    if rest:
+        raise UserError(f"unexpected argument {rest[0]!r}")
+    return values["config"].value
+
+
+def _get_config(path: Path, arguments: str | None) -> object:
+    """Run the file and its `get_config`; an error in it becomes a `UserError` with the file and the line."""
+    spec = importlib.util.spec_from_file_location(f"config_{path.stem}", path)
+    if spec is None or spec.loader is None:
+        raise UserError(f"--config: {path} is not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    try:
+        spec.loader.exec_module(module)
+        return module.get_config() if arguments is None else module.get_config(arguments)
+    except UserError:
+        raise
+    except SyntaxError as error:
+        raise UserError(f"{error.filename}, line {error.lineno}: {error.msg}") from error
+    except Exception as error:
+        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+        where = f"{path}, line {lines[-1]}" if lines else path
+        raise UserError(f"{where}: {type(error).__name__}: {_in_one_line(error)}") from error
+
+
+def _in_one_line(error: Exception) -> str:
+    while error.args and isinstance(error.args[0], Exception):  # ml_collections wraps one kind in another
+        error = error.args[0]
+    text = str(error)
+    if isinstance(error, KeyError) and "\n" in str(error.args[0]):  # its hints, which KeyError would quote
+        text = str(error.args[0])
+    return ". ".join(line.strip() for line in text.splitlines() if line.strip())

@@ -1,0 +1,67 @@
+"""What a run says about its evaluations: lines for the terminal, `results.json`, and a panel of pictures."""
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mtlflax.files import write_json
+from mtlflax.tasks import Task, pictures
+
+
+def write_results(workdir: Path, step: int, results: Mapping[str, float], **facts: Any) -> None:
+    """Write `results.json`: the step, facts about the evaluation, and `val/task/metric` → value, flat."""
+    write_json(workdir / "results.json", {"step": step, **facts, **results})
+
+
+def headline(tasks: Sequence[Task], results: Mapping[str, float]) -> str:
+    """Return the metrics that matter most, in one line, and a note about tasks without any truth."""
+    shown = [f"{name} {results[name]:.4f}" for name in _headlines(tasks, results)]
+    return "  ".join(shown) + "".join(f"\n{note}" for note in _notes(tasks, results))
+
+
+def summary(tasks: Sequence[Task], results: Mapping[str, float], step: int, workdir: Path) -> str:
+    """Return what is printed at the end: the headline metrics, a line each, and where everything is."""
+    lines = [f"\nstep {step}:"]
+    lines += [f"  {name:<26} {results[name]:.4f}" for name in _headlines(tasks, results)]
+    for task in tasks:
+        error, constant = (results.get(f"val/{task.name}/{name}", math.nan) for name in ("rmse", "rmse_constant"))
+        if constant > 0:
+            lines.append(f"  ({task.name} RMSE is {error / constant:.2f} of the best constant predictor's)")
+    lines += _notes(tasks, results)
+    lines.append(f"everything is in {workdir}: results.json, metrics.jsonl, pictures/, tensorboard/, checkpoints/")
+    return "\n".join(lines)
+
+
+def panel(tasks: Sequence[Task], batch: Mapping[str, np.ndarray], predictions: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Draw one row per frame: the image, and for each task the truth and the prediction.
+
+    Args:
+        tasks: to draw.
+        batch: frames, NumPy arrays with a leading axis n.
+        predictions: task → its `picture`, with a leading axis n.
+
+    Returns:
+        uint8 [height, width, 3], RGB.
+    """
+    truths = {task.name: np.asarray(task.truth(batch)) for task in tasks}
+    rows = []
+    for i, image in enumerate(batch["image"]):
+        row = [image]
+        for task in tasks:
+            row += [task.colors(truths[task.name][i]), task.colors(predictions[task.name][i])]
+        rows.append(row)
+    return pictures.panel(rows)
+
+
+def _headlines(tasks: Sequence[Task], results: Mapping[str, float]) -> list[str]:
+    names = [f"val/{task.name}/{name}" for task in tasks for name in task.headline]
+    return [name for name in names if name in results]
+
+
+def _notes(tasks: Sequence[Task], results: Mapping[str, float]) -> list[str]:
+    """Name the tasks for which the validation set has no truth at all: their first metric is missing or NaN."""
+    empty = [t.name for t in tasks if t.headline and math.isnan(results.get(f"val/{t.name}/{t.headline[0]}", math.nan))]
+    return [f"NOTE: no pixel of the validation set has a truth for {' or '.join(empty)}"] if empty else []

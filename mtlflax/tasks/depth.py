@@ -1,0 +1,112 @@
+"""Depth, in the unit and the valid range of the field that it reads."""
+
+from collections.abc import Mapping
+
+import cv2
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mtlflax import losses, metrics
+from mtlflax.data.source import Depth, Field
+from mtlflax.data.units import MAX_METRES, MIN_METRES, Unit
+from mtlflax.tasks.task import Arrays, Batch, Task
+
+_FARTHEST = 65535 / 256  # metres that a 16-bit file holds
+
+
+def depth(fields: Mapping[str, Field], name: str = "depth", loss: str = "l1") -> Task:
+    """Return a task that predicts the depth at each pixel.
+
+    Metrics (`metrics.depth_metrics`) in the trained unit and, named `<metric>_metres`, in metres, over pixels whose
+    true depth is 0.001 to 80 m, predictions clipped to that range; those need `focal_baseline` if the unit is a
+    disparity. Where the unit has a value for "infinitely far", `infinite_share` is the share of such pixels, which
+    ratios and logarithms leave out; `mtan_abs_err` and `mtan_rel_err` include them, as MTAN and LibMTL do.
+
+    Args:
+        fields: those that the data set declares; the one called `name` holds the unit.
+        name: of the task and of its field.
+        loss: a key of `losses.DEPTH`.
+
+    Raises:
+        UserError: the data set has no such field.
+        ValueError: unknown loss, or the field is no depth.
+    """
+    field = fields[name]
+    if not isinstance(field, Depth):
+        raise ValueError(f"the task {name} needs a depth, not {field}")
+    unit = field.unit
+    in_metres = not unit.stereo or "focal_baseline" in fields
+    loss_function = losses.get(loss, losses.DEPTH)
+
+    def target(batch: Batch) -> jax.Array:
+        """The measurements as float32, 0 where there is none."""
+        return jnp.where(field.measured(batch[name]), batch[name], 0).astype(jnp.float32)
+
+    def task_loss(prediction: jax.Array, batch: Batch, axis_name: str | None) -> jax.Array:
+        return loss_function(prediction, target(batch), axis_name=axis_name)
+
+    def sums(prediction: jax.Array, batch: Batch) -> dict[str, jax.Array]:
+        truth = target(batch)
+        valid = (truth > 0) & (batch["mask"][:, None, None, None] > 0)
+        finite = valid & (truth > np.float32(unit.infinity))
+        result = metrics.depth_sums(prediction, truth, valid, finite)
+        if in_metres:
+            camera = batch["focal_baseline"][:, None, None, None] if unit.stereo else 1.0
+            true, guess = unit.to_metres(truth, camera), unit.to_metres(prediction, camera)
+            # An unknown camera, 0, makes every true depth 0 metres: out of range.
+            known = valid & (true >= MIN_METRES) & (true <= MAX_METRES)
+            metres = metrics.depth_sums(jnp.clip(guess, MIN_METRES, MAX_METRES), true, known, known)
+            result |= {f"{key}_metres": rows for key, rows in metres.items()}
+        return result
+
+    def task_metrics(totals: Arrays) -> dict[str, float]:
+        in_unit = {key: rows for key, rows in totals.items() if not key.endswith("_metres")}
+        result = metrics.depth_metrics(in_unit)
+        if unit.infinity and result:
+            count, finite = (np.sum(totals[key]) for key in ("count", "comparable"))
+            result["infinite_share"] = float(1 - finite / count)
+            result["mtan_abs_err"] = result["mae"]
+            result["mtan_rel_err"] = float(np.sum(totals["absolute_relative_all"]) / count)
+        in_m = {key.removesuffix("_metres"): rows for key, rows in totals.items() if key.endswith("_metres")}
+        return result | {f"{key}_metres": value for key, value in (metrics.depth_metrics(in_m) if in_m else {}).items()}
+
+    def files(prediction: np.ndarray, focal_baseline: float) -> dict[str, np.ndarray]:
+        values = prediction[..., 0]
+        metres = unit.to_metres(values, np.float32(focal_baseline))
+        known = (metres > 0) & (metres < _FARTHEST)
+        codes = np.where(known, np.rint(np.where(known, metres, 0) * 256), 0).astype(np.uint16)
+        raw = np.where(metres > 0, metres, 0).astype(np.float32)
+        return {name: codes, f"{name}_color": colors(values, unit), f"{name}_metres": raw}
+
+    return Task(
+        name=name,
+        fields=(name, "focal_baseline") if unit.stereo and in_metres else (name,),
+        channels=1,
+        # A new network's head is near 0, and Adam moves a weight by about the learning rate per step: in units whose
+        # values run to hundreds it would take long to get there.
+        activation=lambda output: unit.typical * output,
+        loss=task_loss,
+        valid=lambda batch: field.measured(batch[name]),
+        sums=sums,
+        metrics=task_metrics,
+        picture=lambda prediction: prediction,
+        truth=lambda batch: batch[name].astype(np.float32),
+        colors=lambda values: colors(values[..., 0], unit),
+        files=files,
+        headline=("rmse", "rmse_constant"),
+    )
+
+
+def colors(values: np.ndarray, unit: Unit) -> np.ndarray:
+    """Draw a depth map, float32 [H, W]: near is bright, far is dark, exactly 0 is black.
+
+    The scale, the square root of inverse depth, is the same for every picture, so that pictures can be compared.
+
+    Returns:
+        uint8 [H, W, 3], RGB.
+    """
+    nearness = values / unit.near if unit.inverse else unit.near / np.maximum(values, 2e-4 * unit.near)
+    share = np.sqrt(np.clip(nearness, 0, 1))
+    drawn = cv2.applyColorMap((share * 255).astype(np.uint8), cv2.COLORMAP_MAGMA)[..., ::-1]
+    return np.where((values == 0)[..., None], np.uint8(0), np.maximum(drawn, np.uint8(1)))

@@ -1,0 +1,78 @@
+"""Semantic segmentation, in the classes of the field that it reads."""
+
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mtlflax import losses, metrics
+from mtlflax.data.source import Field, Labels
+from mtlflax.tasks.task import Arrays, Batch, Task
+
+
+def segmentation(fields: Mapping[str, Field], name: str = "segmentation", loss: str = "cross_entropy") -> Task:
+    """Return a task that predicts the class at each pixel.
+
+    Metrics, from one confusion matrix of the whole set: `miou`, `pixel_accuracy`, `iou/<class>`, and `category_iou`
+    where the classes have groups. Classes that do not occur are left out.
+
+    Args:
+        fields: those that the data set declares; the one called `name` holds the classes.
+        name: of the task and of its field.
+        loss: a key of `losses.SEGMENTATION`.
+
+    Raises:
+        UserError: the data set has no such field.
+        ValueError: unknown loss, or the field is no label map with at least two classes.
+    """
+    field = fields[name]
+    if not isinstance(field, Labels) or len(field.classes) < 2:
+        raise ValueError(f"the task {name} needs a label map with at least two classes, not {field}")
+    classes = len(field.classes)
+    loss_function = losses.get(loss, losses.SEGMENTATION)
+    palette = np.zeros((np.iinfo(field.dtype).max + 1, 3), np.uint8)
+    palette[:classes] = field.colors
+    groups = {group: i for i, group in enumerate(dict.fromkeys(c.group for c in field.classes))}
+    of_class = np.array([groups[c.group] for c in field.classes])
+
+    def task_loss(logits: jax.Array, batch: Batch, axis_name: str | None) -> jax.Array:
+        return loss_function(logits, batch[name], ignore=field.ignore, axis_name=axis_name)
+
+    def sums(logits: jax.Array, batch: Batch) -> dict[str, jax.Array]:
+        truth = jnp.where(batch["mask"][:, None, None] > 0, batch[name], field.ignore)
+        confusion = metrics.confusion_matrix(truth, jnp.argmax(logits, axis=-1), classes, field.ignore)
+        return {"confusion": confusion}
+
+    def task_metrics(totals: Arrays) -> dict[str, float]:
+        confusion = totals["confusion"]
+        result = {
+            "miou": metrics.miou(confusion),
+            "pixel_accuracy": metrics.pixel_accuracy(confusion),
+        }
+        if 1 < len(groups) < classes and "" not in groups:
+            result["category_iou"] = metrics.mean_score(metrics.category_iou(confusion, of_class))
+        per_class = dict(zip(field.names, metrics.iou(confusion), strict=True))
+        return result | {f"iou/{n}": float(v) for n, v in per_class.items() if not np.isnan(v)}
+
+    def files(logits: np.ndarray, focal_baseline: float) -> dict[str, np.ndarray]:
+        del focal_baseline
+        ids = np.argmax(logits, axis=-1).astype(field.dtype)
+        numbers = "trainids" if name == "segmentation" else f"{name}_ids"
+        return {name: palette[ids], numbers: ids}
+
+    return Task(
+        name=name,
+        fields=(name,),
+        channels=classes,
+        activation=lambda logits: logits,
+        loss=task_loss,
+        valid=lambda batch: batch[name] != field.ignore,
+        sums=sums,
+        metrics=task_metrics,
+        picture=lambda logits: jnp.argmax(logits, axis=-1).astype(field.dtype),
+        truth=lambda batch: batch[name],
+        colors=lambda ids: palette[ids],
+        files=files,
+        headline=("miou",),
+    )

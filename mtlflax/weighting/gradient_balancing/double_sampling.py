@@ -1,0 +1,102 @@
+"""What SDMGrad and MoDo share: weights that take stochastic steps towards the shortest combination of the gradients.
+
+Both step along J J'ᵀ w. An unbiased estimate of it needs the gradients J and J' of two independent batches: the product
+of one batch's gradients with themselves has their noise on its diagonal. So `update` takes `independent=(J, J')`, two
+more pytrees of stacked gradients, beside those that make up the direction. In one batch of training they are the
+gradients of two halves, and the direction's those of a third batch (LibMTL), or the mean of the two (MoDo's paper).
+Without `independent` the direction's own gradients take the place of both: biased towards tasks of little noise, and
+exact if gradients have none.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from mtlflax.weighting.solvers import dot
+from mtlflax.weighting.stacked import Geometry, from_gradients
+
+
+class SimplexState(NamedTuple):
+    """State of `sdmgrad` and `modo`.
+
+    Attributes:
+        point: [K], a point of the simplex, from which the next update continues; 1/K at the start.
+    """
+
+    point: jax.Array
+
+
+# (J J'ᵀ over a scale, the scale, the point) -> (the point, weights [K])
+Move = Callable[[jax.Array, jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
+
+
+def stepping(
+    move: Move,
+    *,
+    num_tasks: int,
+    independent: bool,
+    shared: Callable[[str], bool] | None,
+    axis_name: str | None,
+) -> optax.GradientTransformationExtraArgs:
+    """Make a method whose weights take a step along J J'ᵀ.
+
+    Args:
+        move: the step.
+        num_tasks: K.
+        independent: whether `update` uses the `independent` gradients that it is given.
+        shared: as in `weighting.get`.
+        axis_name: as in `weighting.get`.
+    """
+    use_samples = independent
+
+    def direct(
+        leaves: list[jax.Array],
+        geometry: Geometry,
+        losses: jax.Array | None,
+        state: SimplexState,
+        independent: list[list[jax.Array]] | None = None,
+    ) -> tuple[None, jax.Array, SimplexState]:
+        del leaves, losses
+        if independent is None:
+            longest = jnp.max(geometry.norms)
+            relative = Geometry(geometry.norms / jnp.where(longest > 0, longest, 1), geometry.cosines)
+            matrix, scale = relative.gramian, _product(longest, longest)
+        else:
+            matrix, scale = _cross(independent[0], independent[1], axis_name)
+        point, weights = move(matrix, scale, state.point)
+        return None, weights, SimplexState(point)
+
+    return from_gradients(
+        direct,
+        num_tasks=num_tasks,
+        inner=lambda leaves, dtype: SimplexState(jnp.full(num_tasks, 1 / num_tasks, dtype)),
+        samples=2 if use_samples else 0,
+        shared=shared,
+        axis_name=axis_name,
+    )
+
+
+def _cross(first: list[jax.Array], second: list[jax.Array], axis_name: str | None) -> tuple[jax.Array, jax.Array]:
+    """Return J J'ᵀ of two samples of stacked gradients, [K, K], over the product of their largest entries, and that."""
+
+    def scaled(leaves: list[jax.Array]) -> tuple[list[jax.Array], jax.Array]:
+        rows = [leaf.reshape(leaf.shape[0], -1) for leaf in leaves if leaf.size]
+        largest = jnp.max(jnp.stack([jnp.max(jnp.abs(row)) for row in rows]))
+        if axis_name is not None:
+            largest = jax.lax.pmax(largest, axis_name)
+        return [row / jnp.where(largest > 0, largest, 1) for row in rows], largest
+
+    (rows, largest), (others, largest_other) = scaled(first), scaled(second)
+    products = [dot(row, other.T) for row, other in zip(rows, others, strict=True)]
+    matrix = jnp.sum(jnp.stack(products), axis=0)
+    if axis_name is not None:
+        matrix = jax.lax.psum(matrix, axis_name)
+    return matrix, _product(largest, largest_other)
+
+
+def _product(a: jax.Array, b: jax.Array) -> jax.Array:
+    """Return the product of two positive numbers, finite."""
+    return jnp.minimum(a * b, jnp.finfo(a.dtype).max)

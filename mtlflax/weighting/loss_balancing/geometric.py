@@ -1,0 +1,42 @@
+"""The geometric loss strategy."""
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from mtlflax.weighting import spec
+from mtlflax.weighting.loss_balancing import logarithms
+
+
+@spec.loss_balancing()
+def geometric() -> optax.GradientTransformationExtraArgs:
+    """Minimize the geometric mean of the losses (GLS).
+
+    Formula:
+        total = (∏_k L_k)^(1/K),   w_k = total / (K L_k)
+
+        computed with logarithms, so that products neither overflow nor vanish.
+
+    References:
+        Chennupati et al. 2019, "MultiNet++: Multi-Stream Feature Aggregation and Geometric Loss Strategy for Multi-Task
+        Learning".
+
+    Differences from other implementations:
+        LibMTL multiplies first, and reports other weights than those it applies.
+
+    Degenerate inputs:
+        A loss of 0 or below is left out: its weight is 0, and the mean is that of the others. Taken literally, a single
+        loss of 0 would stop all tasks.
+
+    >>> t = geometric()
+    >>> weights, _ = t.update(jnp.ones(3), t.init(jnp.zeros(3)), jnp.array([1.0, 2.0, 4.0]))
+    >>> [round(float(w), 4) for w in weights]
+    [0.6667, 0.3333, 0.1667]
+    """
+
+    def weigh(losses: jax.Array) -> jax.Array:
+        positive, logs = logarithms.logs(losses)
+        count = jnp.maximum(jnp.sum(positive), 1)
+        return logarithms.finite(positive, jnp.exp(jnp.sum(logs) / count - logs) / count)
+
+    return logarithms.stateless(weigh)

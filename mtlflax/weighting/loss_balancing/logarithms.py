@@ -1,0 +1,55 @@
+"""Weights that are functions of the logarithms of the current losses, so that the scale of a loss does not matter."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from mtlflax.weighting.loss_balancing.vectors import multiplied, precision
+from mtlflax.weighting.states import has_weights
+
+
+@has_weights
+class LogarithmicState(NamedTuple):
+    """State of `scale_invariant` and `geometric`.
+
+    Attributes:
+        weights: [K], of the last complete update; 1 at the start.
+    """
+
+    weights: jax.Array
+
+
+def stateless(weigh: Callable[[jax.Array], jax.Array]) -> optax.GradientTransformationExtraArgs:
+    """Multiply by weights that are a function of the current losses."""
+
+    def init(losses: jax.Array) -> LogarithmicState:
+        return LogarithmicState(jnp.ones(losses.shape, precision(losses)))
+
+    def update(
+        cotangents: jax.Array, state: LogarithmicState, losses: jax.Array, **extra_args: Any
+    ) -> tuple[jax.Array, LogarithmicState]:
+        del extra_args
+        weights = weigh(losses.astype(state.weights.dtype))
+        return multiplied(cotangents, weights), LogarithmicState(weights)
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
+def logs(losses: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Return which losses are positive, and their logarithms, 0 for the others."""
+    positive = losses > 0
+    return positive, jnp.log(jnp.where(positive, losses, 1))
+
+
+def reciprocal(losses: jax.Array) -> jax.Array:
+    """Return 1 / L, and 0 for losses that are not positive."""
+    positive = losses > 0
+    return finite(positive, 1 / jnp.where(positive, losses, 1))
+
+
+def finite(positive: jax.Array, weights: jax.Array) -> jax.Array:
+    """Return weights, 0 if the loss is not positive, and finite, which losses below 1e-38 would not make them."""
+    return jnp.where(positive, jnp.minimum(weights, jnp.finfo(weights.dtype).max), 0)

@@ -1,0 +1,94 @@
+"""Lengths of stacked task gradients, the angles between them, and their weighted sum."""
+
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+
+class Geometry(NamedTuple):
+    """The lengths of K task gradients and the angles between them; all that most methods look at.
+
+    Lengths and cosines rather than the Gramian J Jᵀ = (norms normsᵀ) ∘ cosines, whose entries leave the range of
+    float32 or lose their digits if the gradients of one task are 1e16 times those of another.
+
+    Attributes:
+        norms: [K], ‖g_k‖.
+        cosines: [K, K], g_i·g_j / (‖g_i‖‖g_j‖), symmetric, in −1..1; 1 on the diagonal; 0 for a zero gradient.
+    """
+
+    norms: jax.Array
+    cosines: jax.Array
+
+    @property
+    def gramian(self) -> jax.Array:
+        """[K, K], J Jᵀ."""
+        return self.norms[:, None] * self.norms[None, :] * self.cosines
+
+    @property
+    def ratios(self) -> jax.Array:
+        """[K, K], ‖g_i‖ / ‖g_j‖, at most 1e19 (in float32); 1 on the diagonal; 0 elsewhere where g_j is 0."""
+        known = self.norms > 0
+        ratios = jnp.where(known[None, :], self.norms[:, None] / jnp.where(known, self.norms, 1)[None, :], 0)
+        ratios = jnp.minimum(ratios, jnp.sqrt(jnp.finfo(ratios.dtype).max))
+        return jnp.where(jnp.eye(self.norms.size, dtype=bool), 1, ratios)
+
+
+def geometry(task_grads: Any, axis_name: str | None = None) -> Geometry:
+    """Measure stacked gradients; every leaf is [K, ...], the sums are taken in float32 or better.
+
+    Args:
+        task_grads: a pytree with at least one leaf.
+        axis_name: a mapped axis over which each device has its own part of the coordinates; the result is of all.
+    """
+    leaves = jax.tree.leaves(task_grads)
+    dtype = jnp.result_type(jnp.float32, *leaves)
+    rows = [leaf.reshape(leaf.shape[0], -1).astype(dtype) for leaf in leaves if leaf.size]
+    num_tasks = leaves[0].shape[0]
+
+    # Squares of numbers far from 1 leave the range of float32: each row is scaled to at most 1 first.
+    largest = jnp.zeros(num_tasks, dtype)
+    for row in rows:
+        largest = jnp.maximum(largest, jnp.max(jnp.abs(row), axis=1))
+    if axis_name is not None:
+        largest = jax.lax.pmax(largest, axis_name)
+    scale = jnp.where(largest > 0, largest, 1)
+    products = jnp.zeros((num_tasks, num_tasks), dtype)
+    for row in rows:
+        scaled = row / scale[:, None]
+        products += jnp.matmul(scaled, scaled.T, precision=jax.lax.Precision.HIGHEST)
+    if axis_name is not None:
+        products = jax.lax.psum(products, axis_name)
+
+    lengths = jnp.sqrt(jnp.diagonal(products))
+    unit = jnp.where(lengths > 0, lengths, 1)
+    cosines = jnp.clip(products / unit[:, None] / unit[None, :], -1, 1)
+    own = (lengths > 0).astype(dtype)
+    cosines = jnp.where(jnp.eye(num_tasks, dtype=bool), own[:, None], cosines)
+    return Geometry(norms=lengths * scale, cosines=cosines)
+
+
+def norms(leaves: Iterable[jax.Array], axis_name: str | None = None) -> jax.Array:
+    """Return the lengths [K] of K task gradients, given as leaves [K, ...]; `axis_name` as in `geometry`."""
+    leaves = list(leaves)
+    dtype = jnp.result_type(jnp.float32, *leaves)
+    lengths = []
+    for rows in zip(*leaves, strict=True):
+        largest = jnp.max(jnp.stack([jnp.max(jnp.abs(row), initial=0).astype(dtype) for row in rows]))
+        if axis_name is not None:
+            largest = jax.lax.pmax(largest, axis_name)
+        # A power of 2, by which division is exact; within the range in which its inverse is finite.
+        exponent = jnp.clip(jnp.frexp(jnp.where(largest > 0, largest, 1))[1], -120, 120)
+        scale = jnp.ldexp(jnp.ones((), dtype), exponent)
+        square = sum(jnp.sum(jnp.square(row.astype(dtype) / scale)) for row in rows)
+        if axis_name is not None:
+            square = jax.lax.psum(square, axis_name)
+        lengths.append(jnp.sqrt(square) * scale)
+    return jnp.stack(lengths)
+
+
+def combine(weights: jax.Array, leaves: list[jax.Array]) -> list[jax.Array]:
+    """Return Σ_k w_k g_k of every leaf [K, ...], in the precision of the weights."""
+    highest = jax.lax.Precision.HIGHEST
+    return [jnp.tensordot(weights, leaf.astype(weights.dtype), axes=1, precision=highest) for leaf in leaves]
