@@ -1,4 +1,4 @@
-"""Three tasks: segmentation, depth and surface normals, the last derived from the depth. An example of a task of one's own.
+"""Three tasks: segmentation, depth, and surface normals derived from the depth. An example of a task of one's own.
 
     python -m mtlflax.main --config=configs/three_tasks.py
     python -m mtlflax.main --config=configs/three_tasks.py:quick

@@ -9,10 +9,9 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-import optax
 import pytest
 from helpers import trees
+from helpers.tiny import SplitNet
 from ml_collections.config_flags.config_path import get_value
 
 from configs import (
@@ -87,7 +86,9 @@ def test_the_commands_of_a_docstring_work_as_they_stand(name):
 
 
 @pytest.mark.parametrize(("name", "argument"), ARGUMENTS)
-def test_a_config_builds(name, argument):
+def test_a_config_builds(name, argument, monkeypatch):
+    if name == "weighting":  # with dwa's network, which takes a second to trace: each method gets a small one
+        monkeypatch.setattr(models, "get", lambda name, *, heads, axis_name, **_: SplitNet(heads, axis_name=axis_name))
     config = FILES[name].get_config(argument)
     built = experiment.build(config)  # traces the network's initialisation
     assert built.total_steps > 0
@@ -100,20 +101,6 @@ def test_a_config_builds(name, argument):
         assert config.data.name == "streets"
 
 
-@pytest.mark.parametrize("name", any_weighting.LEARNING_RATES)
-def test_learning_rates_of_weightings_are_their_defaults(name):
-    factory = weighting.loss_balancing.METHODS[name]
-    extra = {"gradient_norms": jnp.array([1.0, 3.0]), "losses_after": jnp.array([0.5, 0.9])}
-    states = []
-    for transform in (factory(), factory(optimizer=optax.adam(any_weighting.LEARNING_RATES[name]))):
-        state = transform.init(jnp.zeros(2))
-        for losses in ([1.0, 2.0], [0.6, 1.9], [0.5, 1.5]):
-            _, state = transform.update(jnp.ones(2), state, jnp.array(losses), **extra)
-        states.append(state)
-    jax.tree.map(np.testing.assert_array_equal, *states)
-    assert not np.array_equal(weighting.weights(states[0]), jnp.ones(2))
-
-
 def test_the_key_that_the_step_tells_of_is_there():
     """An odd number of frames a device: `--config.weighting.independent=False` is what the message says."""
     config = any_weighting.get_config("modo,quick")
@@ -124,7 +111,12 @@ def test_the_key_that_the_step_tells_of_is_there():
 
 def test_options_without_a_default_value_can_be_set():
     config = any_weighting.get_config("dwa,quick")
-    assert experiment.resolve(config).weighting.to_dict() == {"name": "dwa", "temperature": 2.0, "window": None}
+    assert experiment.resolve(config).weighting.to_dict() == {
+        "name": "dwa",
+        "temperature": 2.0,
+        "steps_per_epoch": None,  # filled in by the experiment
+        "window": None,
+    }
     config.weighting.window = 25
     with pytest.raises(TypeError):
         config.weighting.window = "many"

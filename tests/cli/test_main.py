@@ -6,7 +6,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 
@@ -25,18 +24,9 @@ def tree(tmp_path_factory):
     return write_tree(tmp_path_factory.mktemp("cityscapes"))
 
 
-# Half of what a tiny run takes is compilation, of the same programs in nearly all of them.
-COMPILED = tempfile.TemporaryDirectory(prefix="compiled")
-
-
 def environment(**extra):
-    compiled = {
-        "JAX_COMPILATION_CACHE_DIR": COMPILED.name,
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "0",
-    }
     kept = {k: v for k, v in os.environ.items() if k not in ("CITYSCAPES_DATASET", "XLA_FLAGS")}
-    return kept | {"JAX_NUM_CPU_DEVICES": "1", "JAX_PLATFORMS": "cpu"} | compiled | extra
+    return kept | {"JAX_NUM_CPU_DEVICES": "1", "JAX_PLATFORMS": "cpu"} | extra
 
 
 def command(tree, workdir, *flags, config="dwa"):
