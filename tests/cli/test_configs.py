@@ -101,6 +101,12 @@ def test_a_config_builds(name, argument, monkeypatch):
         assert config.data.name == "streets"
 
 
+@pytest.mark.parametrize("name", weighting.names())
+def test_a_methods_options_are_keys_with_its_defaults(name):
+    config = any_weighting.get_config(name).weighting
+    assert {key: config[key] for key in config} == {"name": name, **weighting.options(name)}
+
+
 def test_the_key_that_the_step_tells_of_is_there():
     """An odd number of frames a device: `--config.weighting.independent=False` is what the message says."""
     config = any_weighting.get_config("modo,quick")
@@ -111,12 +117,8 @@ def test_the_key_that_the_step_tells_of_is_there():
 
 def test_options_without_a_default_value_can_be_set():
     config = any_weighting.get_config("dwa,quick")
-    assert experiment.resolve(config).weighting.to_dict() == {
-        "name": "dwa",
-        "temperature": 2.0,
-        "steps_per_epoch": None,  # filled in by the experiment
-        "window": None,
-    }
+    expected = {"name": "dwa", "temperature": 2.0, "steps_per_epoch": None, "window": None}
+    assert experiment.resolve(config).weighting.to_dict() == expected
     config.weighting.window = 25
     with pytest.raises(TypeError):
         config.weighting.window = "many"
@@ -155,7 +157,7 @@ def test_a_method_and_a_network_are_chosen_together():
     assert (config.weighting.name, config.weighting.level, config.model.name) == ("cagrad", "parameters", "mtan")
     assert "attention" not in config.model
     experiment.build(config)
-    with pytest.raises(UserError, match="one network, not unet and mtan"):
+    with pytest.raises(UserError, match="one network, not mtan and unet"):
         any_weighting.get_config("cagrad,mtan,unet")
     config = dwa.get_config("quick")
     config.model.name = "mtan"
@@ -237,7 +239,10 @@ def test_a_run_goes_on_where_the_same_frames_lie_and_nowhere_else(tmp_path, caps
     assert "NOTE" not in capsys.readouterr().out
     shutil.copytree(first, tmp_path / "moved")
     resume(tmp_path / "run", tmp_path / "moved")
-    assert f"begun on {first}; now the data is {tmp_path / 'moved'}" in capsys.readouterr().out
+    assert (
+        f"began on {first}; the data is now {tmp_path / 'moved'}, with frames of the same names"
+        in capsys.readouterr().out
+    )
     for path in (tmp_path / "moved").glob("*/val/*/aachen_000001_*"):
         path.rename(path.with_name(path.name.replace("aachen_000001", "aachen_000007")))
     with pytest.raises(UserError) as error:

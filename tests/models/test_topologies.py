@@ -12,7 +12,8 @@ import pytest
 from flax.traverse_util import flatten_dict, unflatten_dict
 from helpers.topologies import HEADS, OPTIONS, network, pictures
 
-from mtlflax import data, metrics, models, tasks
+from mtlflax import metrics, models, tasks
+from mtlflax.data import streets
 from mtlflax.models import densenet, resnet
 from mtlflax.models.cross_stitch import CrossStitch
 from mtlflax.models.deeplab import ASPP
@@ -410,12 +411,12 @@ def test_remat_changes_no_result(name: str) -> None:
 @pytest.mark.parametrize("name", models.MODELS)
 def test_two_scenes_are_learnt_by_heart(name: str) -> None:
     size = (96, 192)
-    source = data.get("streets", "train", size=size, classes=7, length=2, seed=0)
+    source = streets.Streets("train", size=size, classes=7, length=2, cache="auto")
     frames = [source[i] for i in range(2)]
     batch = {key: np.stack([frame[key] for frame in frames]) for key in ("image", "segmentation", "depth")}
     images = normalise(jnp.asarray(batch["image"]))
     # Cross-entropy finds rare classes late.
-    chosen = (tasks.segmentation(classes=7, loss="dice"), tasks.depth())
+    chosen = (tasks.segmentation(source.fields, loss="dice"), tasks.depth(source.fields))
     stride, options = 4, {"decoder_channels": (64, 48, 32, 32, 32), "head_stride": 4}
     if "aspp_channels" in OPTIONS[name]:
         stride, options = 8, {"atrous_rates": (3, 6, 9), "aspp_channels": 64}
