@@ -142,6 +142,7 @@ def build(config: ConfigDict) -> Experiment:
             optimizer=_optimizer(config.optimizer, schedule),
             method=_method(config.weighting.to_dict(), network.model, len(network.tasks), steps_per_epoch),
         )
+        data.check_alike(training, validation, experiment.batch_fields)
         _check_best(config, experiment)
         _check_shapes(experiment)
     except (ValueError, TypeError) as error:

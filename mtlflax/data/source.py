@@ -6,6 +6,7 @@ new data set, or a new ground truth in one, is one file in or outside the packag
 """
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
@@ -99,7 +100,8 @@ class Labels(Field):
         if 0 <= self.ignore < len(names):
             raise ValueError(f"labels: ignore is {self.ignore}, the number of the class {names[self.ignore]!r}")
         limits = np.iinfo(self.dtype)
-        if not limits.min <= self.ignore <= limits.max or len(names) > limits.max + 1:
+        most = min(int(limits.max), 2**31 - 1)  # devices compute in int32
+        if not limits.min <= self.ignore <= most or len(names) > most + 1:
             raise ValueError(f"labels: {len(names)} classes and ignore {self.ignore} do not fit {self.dtype}")
 
     def shape(self, size: tuple[int, int]) -> tuple[int, ...]:
@@ -230,7 +232,15 @@ def to_json(fields: Mapping[str, Field]) -> dict[str, Any]:
     >>> from_json(to_json(fields)) == fields
     True
     """
-    return {name: {"kind": field.kind} | dataclasses.asdict(field) for name, field in fields.items()}
+    return {
+        name: {"kind": field.kind} | {key: _json_number(v) for key, v in dataclasses.asdict(field).items()}
+        for name, field in fields.items()
+    }
+
+
+def _json_number(value: Any) -> Any:
+    """JSON has no infinity and no NaN: they become strings, which `float` reads."""
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def from_json(content: Mapping[str, Any]) -> dict[str, Field]:
@@ -243,6 +253,7 @@ def from_json(content: Mapping[str, Any]) -> dict[str, Field]:
     for name, entry in content.items():
         attributes: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in entry.items()}
         del attributes["kind"]
+        attributes |= {key: float(attributes[key]) for key in ("least", "most", "unknown") if key in attributes}
         if entry["kind"] not in KINDS:
             raise ValueError(f"field {name!r} is of an unknown kind {entry['kind']!r}: choose from {', '.join(KINDS)}")
         if "unit" in attributes:
