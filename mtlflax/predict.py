@@ -48,7 +48,7 @@ class Run(NamedTuple):
     Attributes:
         config: of the run.
         tasks: in the run's order.
-        model: the network, for one device.
+        model: the network.
         step: of the checkpoint.
         variables: `params` and `batch_stats`, on one device.
     """
@@ -72,7 +72,7 @@ def load(folder: Path) -> Run:
     config = ConfigDict(workdir.load(folder)["config"])
     try:
         chosen = tasks.from_config(config)
-        model = experiment.build_model(config.model.to_dict(), chosen).clone(axis_name=None)
+        model = experiment.build_model(config.model.to_dict(), chosen)
         images = jax.ShapeDtypeStruct((1, *config.data.size, 3), jnp.float32)
         shapes = jax.eval_shape(lambda x: model.init(jax.random.key(0), x, train=False), images)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
