@@ -145,8 +145,8 @@ def build(config: ConfigDict) -> Experiment:
         data.check_alike(training, validation, experiment.batch_fields)
         _check_best(config, experiment)
         _check_shapes(experiment)
-    except (ValueError, TypeError) as error:
-        raise UserError(f"config: {error}") from error
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise UserError(f"config: {_plain(error)}") from error
     return experiment
 
 
@@ -159,8 +159,9 @@ def load(workdir: str | Path) -> Predictor:
     record = workdirs.load(Path(workdir))
     try:
         return _network(ConfigDict(record["config"]), data.source.from_json(record["fields"]))
-    except (ValueError, TypeError, KeyError) as error:
-        raise UserError(f"{Path(workdir) / 'config.json'}: {error}") from error
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        path = Path(workdir) / "config.json"
+        raise UserError(f"cannot build the network that {path} describes: {_plain(error)}") from error
 
 
 def resolve(config: ConfigDict) -> ConfigDict:
@@ -209,6 +210,11 @@ def _network(config: ConfigDict, source: Source | Mapping[str, Field]) -> Predic
     fields = source if isinstance(source, Mapping) else source.fields
     chosen = tasks.from_config(config, fields, missing=getattr(source, "missing", {}))
     return Predictor(config, fields, chosen, _model(config.model.to_dict(), chosen))
+
+
+def _plain(error: Exception) -> str:
+    """What an error says; a key or attribute that is not there is named as such."""
+    return f"{type(error).__name__}: {error}" if isinstance(error, AttributeError | KeyError) else str(error)
 
 
 def _check_ranges(config: ConfigDict) -> None:

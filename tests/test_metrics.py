@@ -8,8 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers.batches import make_fields
 
-from mtlflax import metrics
+from mtlflax import metrics, tasks
 from mtlflax.data import units
 
 # Segmentation -----------------------------------------------------------------------------------
@@ -66,7 +67,17 @@ def test_nothing_labelled_has_no_score():
 
 B, H, W = 4, 12, 17
 CAMERAS = np.array([473.575, 503.862, 0, 473.575], np.float32)  # the third is unknown
-depth_sums = jax.jit(metrics.depth_sums, static_argnames="unit")
+
+
+def task(unit):
+    return tasks.depth(make_fields(unit))
+
+
+@functools.partial(jax.jit, static_argnames="unit")
+def depth_sums(prediction, truth, camera, unit):
+    """The sums of the depth task, in its unit and in metres."""
+    batch = {"depth": truth, "focal_baseline": camera, "mask": jnp.ones(len(truth))}
+    return task(unit).sums(prediction, batch)
 
 
 def example(unit, seed=0):
@@ -87,8 +98,8 @@ def example(unit, seed=0):
 
 
 def to_metres(value, camera, unit):
-    if unit == "metres":
-        return value
+    if unit in ("metres", "millimetres"):
+        return value if unit == "metres" else value / 1000
     if unit == "inverse_metres":
         return 1 / value if value > 0 else math.inf
     disparity = (value * 65535 - 1) / 256 if unit == "normalised_disparity" else value
@@ -96,14 +107,14 @@ def to_metres(value, camera, unit):
     return camera / disparity if disparity > 1e-6 else math.inf
 
 
-def figures(pairs):
-    """Every figure of (prediction, truth) pairs, as the papers define them."""
+def figures(pairs, comparable=None):
+    """Every figure of (prediction, truth) pairs, as the papers define them; ratios and logs of the comparable ones."""
     p, t = np.array(pairs, np.float64).T
+    of_all = {"rmse": np.sqrt(np.mean((p - t) ** 2)), "mae": np.mean(abs(p - t)), "rmse_constant": np.std(t)}
+    p, t = np.array(pairs if comparable is None else comparable, np.float64).T
     positive = np.maximum(p, 1 / 65535)
     ratio = np.array([max(a / b, b / a) for a, b in zip(positive, t, strict=True)])
-    return {
-        "rmse": np.sqrt(np.mean((p - t) ** 2)),
-        "mae": np.mean(abs(p - t)),
+    return of_all | {
         "abs_rel": np.mean(abs(p - t) / t),
         "sq_rel": np.mean((p - t) ** 2 / t),
         "rmse_log": np.sqrt(np.mean((np.log(positive) - np.log(t)) ** 2)),
@@ -111,7 +122,6 @@ def figures(pairs):
         "delta1": np.mean(ratio < 1.25),
         "delta2": np.mean(ratio < 1.25**2),
         "delta3": np.mean(ratio < 1.25**3),
-        "rmse_constant": np.std(t),
     }
 
 
@@ -123,20 +133,33 @@ def reference(prediction, truth, unit):
             if t <= 0:
                 continue
             trained.append((p, t))
-            if camera > 0 or unit in ("metres", "inverse_metres"):
+            if camera > 0 or "disparity" not in unit:
                 metres = to_metres(float(t), camera, unit)
                 if 1e-3 <= metres <= 80:
                     guess = min(max(to_metres(float(p), camera, unit), 1e-3), 80)
                     metric.append((guess, metres))
     assert 0 < len(metric) < len(trained)
-    return figures(trained) | {f"{k}_metres": v for k, v in figures(metric).items()}
+    in_metres = {f"{k}_metres": v for k, v in figures(metric).items()}
+    if unit != "normalised_disparity":
+        return figures(trained) | in_metres
+    finite = [(p, t) for p, t in trained if t > 1.5 / 65535]
+    errors, truths = (np.array(x, np.float64) for x in ([p - t for p, t in trained], [t for _, t in trained]))
+    return (
+        figures(trained, finite)
+        | in_metres
+        | {
+            "infinite_share": 1 - len(finite) / len(trained),
+            "mtan_abs_err": np.mean(abs(errors)),
+            "mtan_rel_err": np.mean(abs(errors) / truths),
+        }
+    )
 
 
 def evaluate(batches, unit):
     totals = metrics.Totals()
     for prediction, truth, camera in batches:
         totals.add(depth_sums(prediction, truth, camera, unit=unit))
-    return metrics.depth_metrics(totals.sums)
+    return task(unit).metrics(totals.sums)
 
 
 @pytest.mark.parametrize("unit", units.UNITS)
@@ -156,7 +179,7 @@ def test_sums_are_by_row_and_counts_are_integers():
     sums = depth_sums(prediction, truth, CAMERAS, unit="disparity")
     for name, rows in sums.items():
         assert rows.shape == (H,)
-        integer = name.startswith(("count", "delta"))
+        integer = name.startswith(("count", "comparable", "delta"))
         assert rows.dtype == (jnp.int32 if integer else jnp.float32), name
     np.testing.assert_array_equal(sums["count"], (truth > 0).sum((0, 2, 3)))
 
@@ -208,12 +231,10 @@ def test_a_constant_truth_needs_no_better_constant():
     assert result["rmse"] == 0
 
 
-def test_depth_sums_refuse_other_shapes_and_units():
+def test_depth_sums_refuse_other_shapes():
     prediction, truth = example("metres")
     with pytest.raises(ValueError, match="does not fit"):
-        metrics.depth_sums(prediction[..., 0], truth, CAMERAS, unit="metres")
-    with pytest.raises(ValueError, match="'feet'"):
-        metrics.depth_sums(jnp.asarray(prediction), jnp.asarray(truth), CAMERAS, unit="feet")
+        metrics.depth_sums(prediction[..., 0], truth, truth > 0, truth > 0)
 
 
 # Totals -----------------------------------------------------------------------------------------

@@ -73,5 +73,6 @@ def _shapes(tree: Any) -> dict[str, str]:
 
 
 def first_line(error: BaseException) -> str:
-    """Return an error's first line, or its type's name if it says nothing."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+    """Return an error's first line, cut to 200 characters, or its type's name if it says nothing."""
+    line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return line if len(line) <= 200 else line[:199] + "…"

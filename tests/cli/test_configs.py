@@ -73,6 +73,18 @@ def test_every_config_file_is_tested():
     assert found == set(FILES)
 
 
+@pytest.mark.parametrize("name", FILES)
+def test_the_commands_of_a_docstring_work_as_they_stand(name):
+    """Two blanks end a command; what comes behind is a remark."""
+    lines = [line.strip() for line in FILES[name].__doc__.splitlines() if "mtlflax.main" in line]
+    assert lines
+    for line in lines:
+        command = re.fullmatch(r"python -m mtlflax\.main --config=configs/(\w+)\.py(?::(\S+))?(?:  .*)?", line)
+        assert command, line
+        assert command[1] == name
+        FILES[name].get_config(command[2])
+
+
 @pytest.mark.parametrize(("name", "argument"), ARGUMENTS)
 def test_a_config_builds(name, argument, monkeypatch):
     if name == "weighting":  # with dwa's network, which takes a second to trace: each method gets a small one
@@ -89,6 +101,12 @@ def test_a_config_builds(name, argument, monkeypatch):
         assert config.data.name == "streets"
 
 
+@pytest.mark.parametrize("name", weighting.names())
+def test_a_methods_options_are_keys_with_its_defaults(name):
+    config = any_weighting.get_config(name).weighting
+    assert {key: config[key] for key in config} == {"name": name, **weighting.options(name)}
+
+
 def test_the_key_that_the_step_tells_of_is_there():
     """An odd number of frames a device: `--config.weighting.independent=False` is what the message says."""
     config = any_weighting.get_config("modo,quick")
@@ -99,12 +117,8 @@ def test_the_key_that_the_step_tells_of_is_there():
 
 def test_options_without_a_default_value_can_be_set():
     config = any_weighting.get_config("dwa,quick")
-    assert experiment.resolve(config).weighting.to_dict() == {
-        "name": "dwa",
-        "temperature": 2.0,
-        "steps_per_epoch": None,  # filled in by the experiment
-        "window": None,
-    }
+    expected = {"name": "dwa", "temperature": 2.0, "steps_per_epoch": None, "window": None}
+    assert experiment.resolve(config).weighting.to_dict() == expected
     config.weighting.window = 25
     with pytest.raises(TypeError):
         config.weighting.window = "many"
@@ -143,7 +157,7 @@ def test_a_method_and_a_network_are_chosen_together():
     assert (config.weighting.name, config.weighting.level, config.model.name) == ("cagrad", "parameters", "mtan")
     assert "attention" not in config.model
     experiment.build(config)
-    with pytest.raises(UserError, match="one network, not unet and mtan"):
+    with pytest.raises(UserError, match="one network, not mtan and unet"):
         any_weighting.get_config("cagrad,mtan,unet")
     config = dwa.get_config("quick")
     config.model.name = "mtan"
@@ -225,7 +239,10 @@ def test_a_run_goes_on_where_the_same_frames_lie_and_nowhere_else(tmp_path, caps
     assert "NOTE" not in capsys.readouterr().out
     shutil.copytree(first, tmp_path / "moved")
     resume(tmp_path / "run", tmp_path / "moved")
-    assert f"begun on {first}; now the data is {tmp_path / 'moved'}" in capsys.readouterr().out
+    assert (
+        f"began on {first}; the data is now {tmp_path / 'moved'}, with frames of the same names"
+        in capsys.readouterr().out
+    )
     for path in (tmp_path / "moved").glob("*/val/*/aachen_000001_*"):
         path.rename(path.with_name(path.name.replace("aachen_000001", "aachen_000007")))
     with pytest.raises(UserError) as error:

@@ -4,17 +4,20 @@ import json
 import pickle
 import struct
 import zlib
-from pathlib import Path
 
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 from PIL import Image
 
-from mtlflax import data
+from configs import dwa
+from mtlflax import data, tasks
+from mtlflax.data import units
 from mtlflax.data.cityscapes import Cityscapes
 from mtlflax.errors import UserError
 
 H, W = 64, 128
+ALL = ["image", "segmentation", "depth", "focal_baseline"]  # the fields of a whole tree
 RIGS = {"aachen": (2262.52, 0.209313), "bad-honnef": (2268.36, 0.222126)}
 FRAMES = ("aachen_000000_000019", "aachen_000003_000019", "bad-honnef_000000_046078")
 
@@ -70,7 +73,7 @@ def test_samples(root):
     assert sample["focal_baseline"].dtype == np.float32
 
 
-@pytest.mark.parametrize("unit", ["normalised_disparity", "disparity", "inverse_metres", "metres"])
+@pytest.mark.parametrize("unit", units.UNITS)
 def test_units_and_each_frames_own_camera(root, unit):
     source = Cityscapes(root, "val", depth=unit)
     for index, name in enumerate(FRAMES):
@@ -83,6 +86,7 @@ def test_units_and_each_frames_own_camera(root, unit):
             "disparity": np.where(measured, disparity, 0),
             "inverse_metres": np.where(measured, disparity / focal_baseline, 0),
             "metres": np.where(measured, focal_baseline / np.where(measured, disparity, 1), 0),
+            "millimetres": np.where(measured, 1000 * focal_baseline / np.where(measured, disparity, 1), 0),
         }[unit]
         sample = source[index]
         np.testing.assert_allclose(sample["depth"][..., 0], expected, rtol=1e-6)
@@ -262,12 +266,31 @@ def test_a_file_that_vanishes_later_is_named(root):
         source[0]
 
 
-@pytest.mark.parametrize("folder", ["leftImg8bit", "gtFine", "disparity"])
-def test_missing_folders_are_named(root, folder):
-    for kind in {"leftImg8bit", "gtFine", "disparity"} - {folder}:
+def test_a_split_without_pictures_is_named(root):
+    for kind in ("gtFine", "disparity"):
         (root / kind / "train").mkdir()
-    with pytest.raises(UserError, match=rf"{folder}.train: .*has val.*{folder}_trainvaltest"):
+    with pytest.raises(UserError, match=r"leftImg8bit.train: .*has val.*leftImg8bit_trainvaltest"):
         Cityscapes(root, "train")
+
+
+@pytest.mark.parametrize(
+    ("kind", "lacking", "left"), [("gtFine", "segmentation", "depth"), ("disparity", "depth", "segmentation")]
+)
+def test_a_tree_with_one_truth_serves_the_tasks_that_read_it(root, kind, lacking, left):
+    (root / kind).rename(root / "elsewhere")
+    source = Cityscapes(root, "val", size=(16, 32))
+    assert list(source.fields) == [name for name in ALL if name != lacking]
+    assert [*source[0]] == [*source.fields, "name"]
+    config = dwa.get_config("quick")
+    config.tasks = (left,)
+    (task,) = tasks.from_config(config, source.fields, source.missing)
+    assert task.name == left
+    config.tasks = ("segmentation", "depth")
+    with pytest.raises(UserError) as error:
+        tasks.from_config(config, source.fields, source.missing)
+    (line,) = str(error.value).splitlines()
+    assert line.startswith(f"the task {lacking} reads the field '{lacking}', which the data set lacks: ")
+    assert line.endswith(f"{kind}/val: there is no such folder: unpack {kind}_trainvaltest.zip into {root}")
 
 
 def test_a_root_that_is_none(tmp_path):
@@ -337,19 +360,32 @@ def test_resolve(root, monkeypatch, tmp_path_factory):
         data.resolve("kitti", root)
 
 
-def test_get(root):
-    source = data.get("cityscapes", "val", root=root, size=(16, 32), depth="metres", classes=7)
+def options(**changes):
+    """`config.data`, as far as the built-in sources read it."""
+    streets = {"train": 3, "val": 2, "seed": 0}
+    given = {"root": "", "size": (16, 32), "depth": "metres", "classes": 7, "streets": streets}
+    return ConfigDict(given | changes)
+
+
+def test_open_source(root):
+    source = data.open_source("cityscapes", options(root=str(root)), "val")
     assert source[0]["image"].shape == (16, 32, 3)
     assert source[0]["depth"].max() > 3
-    with pytest.raises(ValueError, match="cityscapes, streets"):
-        data.get("kitti", "val", root=root, size=None)
+    assert len(source.fields["segmentation"].classes) == 7
+    with pytest.raises(UserError, match=r"unknown data set 'kitti': choose from cityscapes, streets"):
+        data.open_source("kitti", options(), "val")
     with pytest.raises(UserError, match=r"data\.root is empty"):
-        data.get("cityscapes", "val", size=None)
+        data.open_source("cityscapes", options(), "val")
 
 
-def test_get_streets(tmp_path, monkeypatch):
+def test_streets_are_rendered_by_prepare_and_not_before(tmp_path, monkeypatch):
     monkeypatch.setenv("MTLFLAX_CACHE", str(tmp_path))
-    source = data.get("streets", "val", size=(32, 64), length=2)
+    source = data.open_source("streets", options(size=(32, 64)), "val")
     assert len(source) == 2
+    assert source.names == ["streets-val_000000_000019", "streets-val_000001_000019"]
+    assert not any(tmp_path.rglob("*"))
+    source.prepare()
+    rendered = sorted(tmp_path.rglob("*"))
+    assert rendered
     assert source[1]["image"].shape == (32, 64, 3)
-    assert any(Path(tmp_path).rglob("*"))  # it was rendered into the cache
+    assert sorted(tmp_path.rglob("*")) == rendered

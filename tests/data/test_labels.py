@@ -5,6 +5,7 @@ import pytest
 from cityscapesscripts.helpers import labels as official
 
 from mtlflax.data import labels
+from mtlflax.data.source import Class
 
 
 def test_table_is_the_official_one():
@@ -26,9 +27,10 @@ def test_categories():
         if label.id >= 0 and label.category != "void":
             expected[label.id] = label.categoryId - 1
     np.testing.assert_array_equal(labels.CATEGORY_LUT, expected)
-    for index, name in enumerate(labels.CATEGORY_NAMES):
+    for index, (name, category) in enumerate(zip(labels.CATEGORY_NAMES, labels.table(7), strict=True)):
         assert official.category2labels[name][0].categoryId == index + 1
-        assert tuple(labels.CATEGORY_COLORS[index]) in {label.color for label in official.category2labels[name]}
+        assert category.name == name
+        assert category.color in {label.color for label in official.category2labels[name]}
 
 
 def test_what_follows_from_a_train_id():
@@ -38,6 +40,8 @@ def test_what_follows_from_a_train_id():
         assert tuple(labels.TRAIN_COLORS[train_id]) == label.color
         assert labels.TRAIN_TO_CATEGORY[train_id] == label.categoryId - 1
         assert labels.LABEL_ID_LUT[train_id] == label.id
+        expected = Class(label.name, label.color, group=label.category, id=label.id)
+        assert labels.table(19)[train_id] == expected
     assert labels.LABEL_ID_LUT[255] == 0
 
 
@@ -52,8 +56,8 @@ def test_tables_cannot_be_changed_by_accident():
 )
 def test_choice_of_classes(classes, lut, first):
     assert labels.lut(classes) is lut
-    assert labels.names(classes)[0] == first
-    assert len(labels.names(classes)) == classes
-    assert labels.colors(classes).shape == (classes, 3)
-    with pytest.raises(ValueError, match="choose 19"):
-        labels.lut(20)
+    assert labels.table(classes)[0].name == first
+    assert len(labels.table(classes)) == classes
+    for function in (labels.lut, labels.table):
+        with pytest.raises(ValueError, match="choose 19"):
+            function(20)

@@ -11,17 +11,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.batches import FIELDS
 from helpers.frames import Frames
 
 from mtlflax.data.loader import evaluation_batches, train_batches
 from mtlflax.data.transforms import Augment
 from mtlflax.errors import UserError
 
-SETTINGS = {"batch_size": 4, "seed": 3, "augment": Augment()}
+SETTINGS = {"batch_size": 4, "seed": 3, "augment": Augment(fields=FIELDS)}
 
 
 def take(count, source=None, **options):
-    with train_batches(source or Frames(10), **{"num_threads": 0, **SETTINGS, **options}) as batches:
+    with train_batches(source or Frames(10), FIELDS, **{"num_threads": 0, **SETTINGS, **options}) as batches:
         return [next(batches) for _ in range(count)]
 
 
@@ -57,7 +58,7 @@ def test_a_batch_of_one_is_a_copy_too():
     source = Frames(3)
     sample = source[0]
     sample["image"].setflags(write=False)
-    with train_batches([sample], batch_size=1, seed=0) as batches:
+    with train_batches([sample], FIELDS, batch_size=1, seed=0) as batches:
         next(batches)["image"][:] = 0
 
 
@@ -113,7 +114,7 @@ def test_a_source_smaller_than_the_batch():
 @pytest.mark.parametrize("count", [1, 2, 4])
 def test_every_frame_is_evaluated_once(length, count):
     parts = [
-        list(evaluation_batches(Frames(length), batch_size=4, process_index=index, process_count=count))
+        list(evaluation_batches(Frames(length), FIELDS, batch_size=4, process_index=index, process_count=count))
         for index in range(count)
     ]
     assert {len(part) for part in parts} == {-(-length // 4)}
@@ -141,7 +142,7 @@ def test_errors_of_reading_reach_the_user(options):
         take(10, Frames(10, broken=5), **options)
     assert str(error.value) == "frame_5.png: is truncated"
     if "num_workers" not in options:
-        batches = evaluation_batches(Frames(10, broken=5), batch_size=4, **options)
+        batches = evaluation_batches(Frames(10, broken=5), FIELDS, batch_size=4, **options)
         with pytest.raises(UserError, match=r"frame_5\.png: is truncated"):
             list(batches)
         assert list(batches) == []  # it is closed
@@ -149,21 +150,21 @@ def test_errors_of_reading_reach_the_user(options):
 
 def test_users_mistakes():
     with pytest.raises(UserError, match=r"batch_size is 6: .* multiple of 4"):
-        train_batches(Frames(9), batch_size=6, seed=0, process_count=4)
+        train_batches(Frames(9), FIELDS, batch_size=6, seed=0, process_count=4)
     with pytest.raises(UserError, match="seed is -1"):
-        train_batches(Frames(9), batch_size=4, seed=-1)
+        train_batches(Frames(9), FIELDS, batch_size=4, seed=-1)
     with pytest.raises(UserError, match="batch_size is 0"):
-        evaluation_batches(Frames(9), batch_size=0)
+        evaluation_batches(Frames(9), FIELDS, batch_size=0)
     for make in (train_batches, evaluation_batches):
         with pytest.raises(UserError, match="no frames"):
-            make(Frames(0), batch_size=4, **({"seed": 0} if make is train_batches else {}))
+            make(Frames(0), FIELDS, batch_size=4, **({"seed": 0} if make is train_batches else {}))
     with pytest.raises(UserError, match=r"different sizes \(\(8, 16\), \(10, 16\)\): set data.size"):
         take(1, Frames(10, sizes=(8, 10)), augment=None)
 
 
 def test_closing_stops_the_threads():
     before = threading.active_count()
-    batches = train_batches(Frames(10), **SETTINGS, num_threads=3)
+    batches = train_batches(Frames(10), FIELDS, **SETTINGS, num_threads=3)
     next(batches)
     batches.close()
     batches.close()
@@ -181,10 +182,9 @@ def test_programs_end_quietly(ending):
     program = f"""
         import numpy as np
         from mtlflax.data.loader import train_batches
+        from mtlflax.data.source import Image
         image = np.zeros((8, 8, 3), np.uint8)
-        sample = {{"image": image, "segmentation": image[..., 0],
-                  "depth": np.zeros((8, 8, 1), np.float32), "focal_baseline": np.float32(1)}}
-        batches = train_batches([sample] * 5, batch_size=2, seed=0)
+        batches = train_batches([{{"image": image}}] * 5, {{"image": Image()}}, batch_size=2, seed=0)
         next(batches)
         {ending}
     """
@@ -224,19 +224,20 @@ def test_worker_processes_do_not_outlive_a_killed_program(tmp_path):
     script.write_text(
         textwrap.dedent("""
             import time
+            from helpers.batches import FIELDS
             from helpers.frames import Frames
             from mtlflax.data.loader import train_batches
             if __name__ == "__main__":
-                batches = train_batches(Frames(10), batch_size=2, seed=0, num_workers=2)
+                batches = train_batches(Frames(10), FIELDS, batch_size=2, seed=0, num_workers=2)
                 next(batches), next(batches)
                 print("reading", flush=True)
                 time.sleep(600)
         """)
     )
-    tests = str(Path(__file__).parents[1])
+    tests = Path(__file__).parents[1]
     program = subprocess.Popen(
         [sys.executable, str(script)],
-        env=os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": tests},
+        env=os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": f"{tests}{os.pathsep}{tests.parent}"},
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,

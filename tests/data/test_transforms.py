@@ -1,9 +1,10 @@
-"""Augmentation: its geometry in float64, its colours against torchvision."""
+"""Augmentation: its geometry in float64, its colors against PIL's."""
 
 import pickle
 
 import numpy as np
 import pytest
+from helpers.batches import FIELDS, make_fields
 from PIL import Image, ImageEnhance
 
 from mtlflax.data import transforms, units
@@ -12,6 +13,7 @@ from mtlflax.errors import UserError
 
 H, W = 48, 96
 FOCAL_BASELINE = 473.575
+METRES = make_fields("metres")
 
 
 def codes(seed=0):
@@ -37,13 +39,13 @@ def sample(unit="normalised_disparity", seed=0):
 def test_depth_of_a_nearer_scene(unit):
     for scale in (1.2, 1.5, 2.0):
         depth = sample(unit)["depth"]
-        nearer = transforms.scale_depth(depth, scale, unit)
+        nearer = units.get(unit).zoom(depth, scale)
         assert nearer.dtype == np.float32
         np.testing.assert_array_equal(nearer == 0, depth == 0)
         code = codes().astype(np.float64)
         measured = code > 1
         metres = FOCAL_BASELINE * 256 / (code[measured] - 1)
-        found = units.to_metres(nearer[..., 0], np.float32(FOCAL_BASELINE), unit)
+        found = units.get(unit).to_metres(nearer[..., 0], np.float32(FOCAL_BASELINE))
         np.testing.assert_allclose(found[measured], metres / scale, rtol=2e-6)
         if unit == "normalised_disparity":  # infinitely far stays so, to the bit
             assert (nearer[..., 0][code == 1] == np.float32(1) / np.float32(65535)).all()
@@ -59,7 +61,7 @@ def test_zoom_takes_all_from_the_same_place(scale):
         "depth": (1.0 + rows[..., None]).astype(np.float32),
     }
     for corner in np.array([(0, 0), (1, 1), (0.31, 0.77)]) * (1 - 1 / scale):
-        result = transforms.zoom(full, scale, corner, "metres")
+        result = {key: transforms.zoom(full[key], METRES[key], scale, corner) for key in full}
         y = (np.arange(H) + 0.5) / scale + corner[0] * H - 0.5
         x = (np.arange(W) + 0.5) / scale + corner[1] * W - 0.5
         inside = np.ix_((y >= 0) & (y <= H - 1), (x >= 0) & (x <= W - 1))
@@ -74,9 +76,9 @@ def test_zoom_takes_all_from_the_same_place(scale):
 
 def test_mirror():
     before = sample()
-    after = transforms.mirror(before)
     for key in ("image", "segmentation", "depth"):
-        np.testing.assert_array_equal(after[key], np.flip(before[key], 1))
+        np.testing.assert_array_equal(transforms.mirror(before[key], FIELDS[key]), np.flip(before[key], 1))
+    after = Augment(fields=FIELDS, scales=(1.0,), flip=1)(before, np.random.default_rng(0))
     assert after["focal_baseline"] == before["focal_baseline"]
 
 
@@ -97,7 +99,7 @@ def test_colors_are_those_of_pil(factor):
 
 
 def test_hue():
-    image = (64 + sample()["image"] // 4).astype(np.uint8)  # room for colours to turn in
+    image = (64 + sample()["image"] // 4).astype(np.uint8)  # room for colors to turn in
     luma = np.array([0.299, 0.587, 0.114])
     gray = np.repeat(image[..., :1], 3, -1)
     for turn in (-0.3, 0.05, 0.5):
@@ -113,7 +115,7 @@ def test_hue():
 
 
 def test_augmenting_is_determined_by_the_generator():
-    augment = Augment()
+    augment = Augment(fields=FIELDS)
     before = sample()
     kept = {key: np.copy(value) for key, value in before.items()}
     copy = pickle.loads(pickle.dumps(augment))
@@ -136,8 +138,8 @@ def test_every_choice_occurs_and_drawing_is_independent_of_the_options():
     valid = before["depth"] > 0
     before["depth"] = np.where(valid, np.float32(12), 0)  # tells the zoom
     before["segmentation"][:] = np.arange(W) * 200 // W  # tells the mirroring
-    plain = Augment(depth="metres", brightness=0, contrast=0, saturation=0, hue=0)
-    colorful = Augment(depth="metres")
+    plain = Augment(fields=METRES, brightness=0, contrast=0, saturation=0, hue=0)
+    colorful = Augment(fields=METRES)
     found = []
     for seed in range(300):
         after = plain(before, np.random.default_rng(seed))
@@ -152,7 +154,7 @@ def test_every_choice_occurs_and_drawing_is_independent_of_the_options():
 
 
 def test_nothing_chosen_changes_nothing():
-    nothing = Augment(scales=(1.0,), flip=0, brightness=0, contrast=0, saturation=0, hue=0)
+    nothing = Augment(fields=FIELDS, scales=(1.0,), flip=0, brightness=0, contrast=0, saturation=0, hue=0)
     before = sample()
     after = nothing(before, np.random.default_rng(0))
     for key in before:
@@ -170,8 +172,8 @@ def test_zooming_keeps_the_road_where_the_camera_sees_it(unit):
     full = {**sample(), "depth": values[..., None].astype(np.float32)}
     for scale in (1.2, 1.5):
         corner = np.full(2, (1 - 1 / scale) / 2)
-        zoomed = transforms.zoom(full, scale, corner, unit)["depth"][..., 0]
-        metres = units.to_metres(zoomed, np.float32(focal * baseline), unit)
+        zoomed = transforms.zoom(full["depth"], make_fields(unit)["depth"], scale, corner)[..., 0]
+        metres = units.get(unit).to_metres(zoomed, np.float32(focal * baseline))
         # Depth is taken from the nearest pixel, so a row is off by scale / 2 at most.
         row = focal * height / metres[below > scale]
         assert np.abs(row - below[below > scale]).max() <= scale / 2 + 1e-3
@@ -184,9 +186,4 @@ def test_zooming_keeps_the_road_where_the_camera_sees_it(unit):
 def test_values_out_of_range_are_named(options):
     (name,) = options
     with pytest.raises(UserError, match=f"augment.{name}"):
-        Augment(**options)
-
-
-def test_an_unknown_unit_is_named():
-    with pytest.raises(ValueError, match="choose one of"):
-        Augment(depth="feet")
+        Augment(fields=FIELDS, **options)

@@ -3,7 +3,23 @@
 import jax
 import numpy as np
 
+from mtlflax.data import labels, units
+from mtlflax.data.source import Depth, Field, Image, Labels, Number
+
 SIZE = (32, 64)
+
+
+def make_fields(unit: str = "normalised_disparity", classes: int = 19) -> dict[str, Field]:
+    """Return the fields that `cityscapes.Cityscapes` declares."""
+    return {
+        "image": Image(aspect=2.0),
+        "segmentation": Labels(labels.table(classes), labels.IGNORE),
+        "depth": Depth(units.get(unit)),
+        "focal_baseline": Number(),
+    }
+
+
+FIELDS = make_fields()
 
 
 def make_batch(seed: int, count: int = 8, size: tuple[int, int] = SIZE) -> dict[str, np.ndarray]:

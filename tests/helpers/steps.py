@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax.core import FrozenDict
-from helpers.batches import make_batch
+from helpers.batches import FIELDS, make_batch
 from helpers.tiny import SplitNet
 
 from mtlflax import tasks
@@ -16,7 +16,7 @@ from mtlflax.training.step import init_state, make_train_step, normalise
 SIZE = (32, 64)
 
 
-TASKS = (tasks.segmentation(), tasks.depth())
+TASKS = (tasks.segmentation(FIELDS), tasks.depth(FIELDS))
 
 
 HEADS = FrozenDict({task.name: task.channels for task in TASKS})

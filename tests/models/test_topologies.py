@@ -12,7 +12,8 @@ import pytest
 from flax.traverse_util import flatten_dict, unflatten_dict
 from helpers.topologies import HEADS, OPTIONS, network, pictures
 
-from mtlflax import data, metrics, models, tasks
+from mtlflax import metrics, models, tasks
+from mtlflax.data import streets
 from mtlflax.models import densenet, resnet
 from mtlflax.models.cross_stitch import CrossStitch
 from mtlflax.models.deeplab import ASPP
@@ -218,31 +219,31 @@ def test_recomputing_asks_for_the_same_parameters(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("deeplabv3plus", {"output_stride": 4}, "output_stride is 4: choose 8, 16 or 32"),
+        ("deeplabv3plus", {"output_stride": 4}, "output_stride is 4: choose from 8, 16, 32"),
         ("deeplabv3plus", {"low_channels": -1}, "low_channels is -1"),
         ("deeplabv3plus", {"heads": {}}, "heads is empty"),
         ("mtan", {"atrous_rates": ()}, r"atrous_rates is \(\)"),
-        ("mtan", {"atrous_rates": (6, 0)}, r"atrous_rates is \(6, 0\): give whole numbers from 1 on"),
-        ("deeplabv3plus", {"atrous_rates": (1.5,)}, r"atrous_rates is \(1\.5,\): give whole numbers"),
+        ("mtan", {"atrous_rates": (6, 0)}, r"atrous_rates is \(6, 0\): must be whole numbers, at least 1"),
+        ("deeplabv3plus", {"atrous_rates": (1.5,)}, r"atrous_rates is \(1\.5,\): must be whole numbers"),
         ("mtan", {"aspp_channels": 0}, "aspp_channels is 0"),
         ("mtan", {"heads": {}}, "heads is empty"),
-        ("cross_stitch", {"heads": {"depth": 1}}, "two tasks or more, not for depth alone"),
+        ("cross_stitch", {"heads": {"depth": 1}}, "needs two tasks or more, not depth alone"),
         ("sluice", {"heads": {"depth": 1}}, "two tasks or more"),
         ("nddr_cnn", {"heads": {"depth": 1}}, "two tasks or more"),
-        ("cross_stitch", {"attention": "magic"}, "attention is 'magic': choose one of gate"),
-        ("cross_stitch", {"head_stride": 3}, r"head_stride is 3: choose one of \(1, 2, 4\)"),
-        ("cross_stitch", {"decoder_channels": (8, 8)}, r"decoder_channels is \(8, 8\): give five"),
-        ("cross_stitch", {"decoder_channels": (8, 8, 8, 8, 4.5)}, "decoder_channels is .*: give whole numbers"),
-        ("cross_stitch", {"decoder_channels": 8}, "decoder_channels is 8: give five"),
+        ("cross_stitch", {"attention": "magic"}, "attention is 'magic': choose from gate"),
+        ("cross_stitch", {"head_stride": 3}, r"head_stride is 3: choose from 1, 2, 4"),
+        ("cross_stitch", {"decoder_channels": (8, 8)}, r"decoder_channels is \(8, 8\): must be five numbers"),
+        ("cross_stitch", {"decoder_channels": (8, 8, 8, 8, 4.5)}, "decoder_channels is .*: must be whole numbers"),
+        ("cross_stitch", {"decoder_channels": 8}, "decoder_channels is 8: must be five numbers"),
         ("unet", {"head_stride": True}, "head_stride is True"),
-        ("unet", {"heads": {"a/b": 1}}, "heads has a task called 'a/b'"),
-        ("deeplabv3plus", {"output_stride": 8.0}, "output_stride is 8.0: choose"),
+        ("unet", {"heads": {"a/b": 1}}, "heads has a task named 'a/b'"),
+        ("deeplabv3plus", {"output_stride": 8.0}, "output_stride is 8.0: choose from"),
         ("deeplabv3plus", {"atrous_rates": 6}, "atrous_rates is 6"),
         ("cross_stitch", {"own": 0.0}, "own is 0.0"),
         ("sluice", {"own": 1.5}, "own is 1.5"),
         ("sluice", {"last": 0.0}, "last is 0.0"),
         ("sluice", {"subspaces": 0}, "subspaces is 0"),
-        ("sluice", {"subspaces": 3}, "subspaces is 3: the encoder has a map of 64 channels"),
+        ("sluice", {"subspaces": 3}, "subspaces is 3: must divide 64"),
         ("nddr_cnn", {"own": -1.0}, "own is -1.0"),
     ],
 )
@@ -410,12 +411,12 @@ def test_remat_changes_no_result(name: str) -> None:
 @pytest.mark.parametrize("name", models.MODELS)
 def test_two_scenes_are_learnt_by_heart(name: str) -> None:
     size = (96, 192)
-    source = data.get("streets", "train", size=size, classes=7, length=2, seed=0)
+    source = streets.Streets("train", size=size, classes=7, length=2, cache="auto")
     frames = [source[i] for i in range(2)]
     batch = {key: np.stack([frame[key] for frame in frames]) for key in ("image", "segmentation", "depth")}
     images = normalise(jnp.asarray(batch["image"]))
     # Cross-entropy finds rare classes late.
-    chosen = (tasks.segmentation(classes=7, loss="dice"), tasks.depth())
+    chosen = (tasks.segmentation(source.fields, loss="dice"), tasks.depth(source.fields))
     stride, options = 4, {"decoder_channels": (64, 48, 32, 32, 32), "head_stride": 4}
     if "aspp_channels" in OPTIONS[name]:
         stride, options = 8, {"atrous_rates": (3, 6, 9), "aspp_channels": 64}

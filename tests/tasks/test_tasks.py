@@ -9,7 +9,7 @@ import numpy as np
 import optax
 import pytest
 from flax import linen as nn
-from helpers.batches import SIZE, make_batch
+from helpers.batches import FIELDS, SIZE, make_batch, make_fields
 from helpers.tiny import SplitNet, TinyNet
 
 from configs import three_tasks
@@ -27,8 +27,7 @@ def config():
 
 @pytest.mark.parametrize("unit", ["metres", "disparity"])
 def test_normals_of_a_road_and_of_a_wall_ahead(config, unit):
-    config.data.depth = unit
-    task = three_tasks.normals(config)
+    task = three_tasks.normals(config, make_fields(unit))
     height, width = 64, 128
     v, _ = np.mgrid[:height, :width]
     wall = np.full((height, width), 20.0)
@@ -42,7 +41,7 @@ def test_normals_of_a_road_and_of_a_wall_ahead(config, unit):
     known_wall, known_road = (np.any(normal != 0, axis=-1) for normal in (of_wall, of_road))
     np.testing.assert_allclose(of_wall[known_wall], np.tile([0.0, 0, -1], (known_wall.sum(), 1)), atol=1e-4)
     np.testing.assert_allclose(of_road[known_road], np.tile([0.0, -1, 0], (known_road.sum(), 1)), atol=1e-2)
-    assert known_wall.sum() == (height - 1) * (width - 1)  # the last row and column have no neighbours
+    assert known_wall.sum() == (height - 1) * (width - 1)  # the last row and column have no neighbors
     assert not known_road[: height // 2].any()
     assert known_road.sum() > 1000
 
@@ -56,13 +55,13 @@ def test_normals_of_a_road_and_of_a_wall_ahead(config, unit):
     nothing = {**batch, "depth": 0 * depth}
     assert task.loss(truth, nothing, None) == 0
     assert np.isnan(task.metrics(jax.device_get(task.sums(truth, {**nothing, "mask": np.ones(2)})))["mean_angle"])
-    assert task.colours(of_road).dtype == np.uint8
+    assert task.colors(of_road).dtype == np.uint8
 
 
 @pytest.mark.parametrize("name", ["dwa", "cagrad"])
 def test_three_tasks_train(config, name):
     """On four devices, by a loss weighting and by a gradient balancing: the losses fall, all three."""
-    chosen = tasks.from_config(config)
+    chosen = tasks.from_config(config, FIELDS)
     assert [task.name for task in chosen] == ["segmentation", "depth", "normals"]
     model = SplitNet({task.name: task.channels for task in chosen}, axis_name=parallel.AXIS)
     method = make_method(name, model, num_tasks=3, **({"steps_per_epoch": 1} if name == "dwa" else {}))
@@ -115,7 +114,7 @@ def test_auxiliary_predictions_add_their_losses(config):
 
     def losses(factor):
         config.losses.auxiliary = factor
-        chosen = tasks.from_config(config)
+        chosen = tasks.from_config(config, FIELDS)
         model = Auxiliary({task.name: task.channels for task in chosen})
         images = jnp.asarray(batch["image"], jnp.float32) / 255
         variables = jax.jit(model.init)(jax.random.key(0), images)
@@ -142,13 +141,13 @@ def test_auxiliary_predictions_add_their_losses(config):
 
 def test_mistakes_are_named(config):
     for names, message in [
-        (("depth", "edges"), "unknown task 'edges'"),
-        (("nowhere:edges",), "'nowhere:edges': cannot import nowhere: No module"),
-        (("configs.three_tasks:edges",), "configs.three_tasks has no 'edges'"),
+        (("depth", "edges"), "unknown task 'edges': choose from segmentation, depth, or give"),
+        (("nowhere:edges",), "task 'nowhere:edges': cannot import nowhere: No module"),
+        (("configs.three_tasks:edges",), r"configs\.three_tasks has no 'edges'"),
         (("configs.three_tasks:ConfigDict",), "not a mtlflax.tasks.Task"),
         (("depth", "depth"), "there twice"),
         ((), "give at least one"),
     ]:
         config.tasks = names
-        with pytest.raises((ValueError, UserError), match=message):
-            tasks.from_config(config)
+        with pytest.raises((UserError, ValueError), match=message):
+            tasks.from_config(config, FIELDS)
