@@ -392,7 +392,7 @@ def test_a_file_that_exists_is_no_name(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("error", "said"),
     [
-        ("RepositoryNotFoundError", r"has no timm/x@v2 \(or it is private\), and there is no such file here"),
+        ("RepositoryNotFoundError", r"has no timm/x@v2 \(or it is private\), and no such file exists"),
         ("RevisionNotFoundError", "has no timm/x@v2"),
         ("HFValidationError", "has no timm/x@v2"),
         ("RemoteEntryNotFoundError", r"timm/x@v2 on the Hugging Face hub has no model\.safetensors"),
