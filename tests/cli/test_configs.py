@@ -161,7 +161,7 @@ def test_a_method_and_a_network_are_chosen_together():
         any_weighting.get_config("cagrad,mtan,unet")
     config = dwa.get_config("quick")
     config.model.name = "mtan"
-    with pytest.raises(UserError, match=r"model\.attention is no option of mtan .*configs/mtan\.py"):
+    with pytest.raises(UserError, match=r"model\.attention is no option of mtan .*configs/weighting\.py:METHOD,mtan"):
         experiment.build(config)
 
 
