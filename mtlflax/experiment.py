@@ -15,6 +15,7 @@ import optax
 from ml_collections import ConfigDict
 
 from mtlflax import data, models, registry, tasks, weighting
+from mtlflax.data import field_json
 from mtlflax.data.source import Field, Source
 from mtlflax.data.transforms import Augment
 from mtlflax.errors import UserError
@@ -156,7 +157,7 @@ def load(workdir: str | Path) -> Predictor:
     """
     record = workdirs.load(Path(workdir))
     try:
-        return _network(ConfigDict(record["config"]), data.source.from_json(record["fields"]))
+        return _network(ConfigDict(record["config"]), field_json.from_json(record["fields"]))
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         path = Path(workdir) / "config.json"
         raise UserError(f"cannot build the network that {path} describes: {_plain(error)}") from error

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from mtlflax import registry
-from mtlflax.data import source
+from mtlflax.data import field_json
 from mtlflax.data.source import Depth, Field, Image, Labels, Map, Source
 from mtlflax.errors import UserError
 
@@ -141,7 +141,7 @@ def check_alike(training: Source, validation: Source, names: Iterable[str]) -> N
         if name not in validation.fields:
             why = getattr(validation, "missing", {}).get(name, f"it declares {', '.join(validation.fields)}")
             raise UserError(f"the validation frames lack the field {name!r}: {why}")
-        ours, theirs = (source.to_json({name: opened.fields[name]})[name] for opened in (training, validation))
+        ours, theirs = (field_json.to_json({name: opened.fields[name]})[name] for opened in (training, validation))
         if ours != theirs:
             key = next(key for key in ours | theirs if ours.get(key) != theirs.get(key))
             raise UserError(
@@ -197,4 +197,4 @@ def _known(values: np.ndarray | None, field: Field) -> bool:
     return bool(np.any(values != field.fill))
 
 
-__all__ = ["ROOT_VARIABLE", "SOURCES", "check_alike", "check_truth", "describe", "open_source", "resolve", "source"]
+__all__ = ["ROOT_VARIABLE", "SOURCES", "check_alike", "check_truth", "describe", "open_source", "resolve"]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from mtlflax import data
-from mtlflax.data import loader, source, units
+from mtlflax.data import field_json, loader, units
 from mtlflax.data.source import Class, Depth, Image, Labels, Map
 from mtlflax.data.transforms import Augment, mirror
 from mtlflax.errors import UserError
@@ -103,8 +103,8 @@ def test_only_a_pixel_unknown_in_all_channels_is_not_mirrored():
 
 def test_recorded_fields_are_json_that_any_reader_takes():
     fields = FIELDS | {"edges": Map(unknown=math.nan), "near": Depth(units.get("metres"), least=0.5, most=20.0)}
-    text = json.dumps(source.to_json(fields), allow_nan=False)  # raises at Infinity and NaN, which JSON lacks
-    read = source.from_json(json.loads(text))
+    text = json.dumps(field_json.to_json(fields), allow_nan=False)  # raises at Infinity and NaN, which JSON lacks
+    read = field_json.from_json(json.loads(text))
     assert math.isnan(read.pop("edges").unknown)
     assert read == {name: field for name, field in fields.items() if name != "edges"}
     assert read["depth"].most == math.inf
