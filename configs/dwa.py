@@ -14,5 +14,5 @@ from configs import common
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
-    """Called by `--config=configs/dwa.py:ARG`."""
+    """Return the config of `--config=configs/dwa.py:ARG`."""
     return common.get_config({"name": "dwa", "temperature": 2.0}, common.parse(arg))

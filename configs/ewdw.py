@@ -1,6 +1,8 @@
-"""The paper's "EWDW": equal weights, then dynamic weight averaging. Which is `configs/dwa.py`, under the paper's name.
+"""The paper's "EWDW": equal weights, then dynamic weight averaging; the same as `configs/dwa.py`.
 
-python -m mtlflax.main --config=configs/ewdw.py [:resnet18|:resnet50|:densenet121] [,quick]
+    python -m mtlflax.main --config=configs/ewdw.py
+    python -m mtlflax.main --config=configs/ewdw.py:quick
+    python -m mtlflax.main --config=configs/ewdw.py:resnet18,quick
 
 The paper does not define the combination; our reading: dynamic weight averaging, whose weights are equal in its first
 two epochs (Liu et al. 2019).
@@ -13,5 +15,5 @@ from configs.weighting import options
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
-    """Called by `--config=configs/ewdw.py:ARG`."""
+    """Return the config of `--config=configs/ewdw.py:ARG`."""
     return common.get_config(options("ewdw"), common.parse(arg))

@@ -1,6 +1,8 @@
 """The paper's "GWGL": gradient weighting and the geometric loss.
 
-python -m mtlflax.main --config=configs/gwgl.py [:resnet18|:resnet50|:densenet121] [,quick]
+    python -m mtlflax.main --config=configs/gwgl.py
+    python -m mtlflax.main --config=configs/gwgl.py:quick
+    python -m mtlflax.main --config=configs/gwgl.py:resnet18,quick
 
 With `:quick` 2m55 on 2 cores of a Xeon, on the embedded data set: mIoU 0.348, depth RMSE 0.0355 (best constant
 0.1078).
@@ -16,5 +18,5 @@ from configs.weighting import options
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
-    """Called by `--config=configs/gwgl.py:ARG`."""
+    """Return the config of `--config=configs/gwgl.py:ARG`."""
     return common.get_config(options("gwgl"), common.parse(arg))

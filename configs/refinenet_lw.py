@@ -1,6 +1,8 @@
-"""Light-weight RefineNet (Nekrasov et al. 2019): one decoder for both tasks, the losses simply added: equal weights.
+"""Light-weight RefineNet (Nekrasov et al. 2019): one decoder for both tasks, with equal weights.
 
-python -m mtlflax.main --config=configs/refinenet_lw.py [:resnet18|:resnet50|:densenet121] [,quick]
+    python -m mtlflax.main --config=configs/refinenet_lw.py
+    python -m mtlflax.main --config=configs/refinenet_lw.py:quick
+    python -m mtlflax.main --config=configs/refinenet_lw.py:resnet18,quick
 
 With `:quick` 2m13 on 2 cores of a Xeon, on the embedded data set: mIoU 0.355, depth RMSE 0.0365 (best constant
 0.1078).
@@ -12,5 +14,5 @@ from configs import common
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
-    """Called by `--config=configs/refinenet_lw.py:ARG`."""
+    """Return the config of `--config=configs/refinenet_lw.py:ARG`."""
     return common.get_config({"name": "equal"}, common.parse(arg), model="refinenet_lw")

@@ -1,10 +1,11 @@
 """The paper's single-task U-Nets: the same network with one decoder, a plain one.
 
-The paper gives its single-task figures before it speaks of attention, so here is none; `--config.model.attention=gate`
-puts the gates of the multi-task networks in.
+The paper gives its single-task figures before it introduces attention, so there is none here;
+`--config.model.attention=gate` adds the gates of the multi-task networks.
 
-python -m mtlflax.main --config=configs/single_task.py:segmentation [,densenet121] [,quick]
-python -m mtlflax.main --config=configs/single_task.py:depth [,densenet121] [,quick]
+    python -m mtlflax.main --config=configs/single_task.py:segmentation
+    python -m mtlflax.main --config=configs/single_task.py:depth,quick
+    python -m mtlflax.main --config=configs/single_task.py:depth,densenet121,quick
 
 With `quick` 2 minutes each on 2 cores of a Xeon, on the embedded data set: mIoU 0.363; depth RMSE 0.0356 (best constant
 0.1078).
@@ -19,7 +20,7 @@ TASKS = ("segmentation", "depth")
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
-    """Called by `--config=configs/single_task.py:ARG`; ARG names the task."""
+    """Return the config of `--config=configs/single_task.py:ARG`; ARG names the task."""
     args = common.parse(arg, *TASKS)
     chosen = tuple(task for task in TASKS if task in args)
     if len(chosen) != 1:

@@ -1,6 +1,8 @@
-"""Three tasks: segmentation, depth and surface normals, which are derived from the depth. How to add one of your own.
+"""Three tasks: segmentation, depth, and surface normals derived from the depth. An example of a task of one's own.
 
-python -m mtlflax.main --config=configs/three_tasks.py [:mtan] [,resnet18|resnet50|densenet121] [,quick]
+    python -m mtlflax.main --config=configs/three_tasks.py
+    python -m mtlflax.main --config=configs/three_tasks.py:quick
+    python -m mtlflax.main --config=configs/three_tasks.py:mtan,densenet121
 
 With `:quick` 2m50 on 2 cores of a Xeon, on the embedded data set: mIoU 0.385, depth RMSE 0.0301
 (best constant 0.1078), normals 19.2° off on average.
@@ -26,7 +28,7 @@ FARTHEST, EDGE = 80.0, 0.1  # metres; the relative step of depth from pixel to p
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
-    """Called by `--config=configs/three_tasks.py:ARG`."""
+    """Return the config of `--config=configs/three_tasks.py:ARG`."""
     args = common.parse(arg, *models.MODELS)
     config = common.get_config({"name": "equal"}, args, model=common.network(args))
     config.tasks = ("segmentation", "depth", "configs.three_tasks:normals")
@@ -43,7 +45,7 @@ def normals(config: Any, fields: Mapping[str, Field]) -> tasks.Task:
         raise ValueError(f"the task normals needs a depth, not {depth}")
 
     def truth(batch: Any) -> tuple[jax.Array, jax.Array]:
-        """Unit normals [B, H, W, 3] and where there are any, from each pixel's neighbours to the right and below."""
+        """Unit normals [B, H, W, 3] and where there are any, from each pixel's neighbors to the right and below."""
         focal_baseline = batch["focal_baseline"][:, None, None, None]
         metres = jnp.asarray(depth.unit.to_metres(jnp.asarray(batch["depth"]), focal_baseline))
         metres = jnp.where(depth.measured(batch["depth"]) & (metres < FARTHEST), metres, 0)

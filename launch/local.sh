@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Runs a command as N processes on this machine, as if they were hosts: what several hosts do, without having them.
+# Run a command as N processes on this machine, as if each were a host.
 #
 #   launch/local.sh [--dry-run] N COMMAND [ARG ...]
 #   launch/local.sh 2 python -m mtlflax.main --config=configs/dwa.py:quick
 #
 # Process 0 prints here; the others write to LOGS/process_<i>.log (LOGS defaults to a new folder under /tmp). When one
-# fails, or at Ctrl-C, all are stopped, those that have not ended in 10 seconds by force: one that waits for another's
-# part of a sum waits for ever. The exit code is that of the one that failed.
+# fails, and at Ctrl-C, all are stopped; those still running after 10 seconds are killed, because a process that waits
+# for another's part of a sum waits forever. The exit code is that of the process that failed.
 set -euo pipefail
 
 dry_run=
@@ -32,7 +32,7 @@ mkdir -p "$logs"
 pids=()
 stop() {
   trap '' INT TERM
-  kill "${pids[@]}" 2>/dev/null || return 0 # all have ended
+  kill "${pids[@]}" 2>/dev/null || return 0 # none is left
   for ((tenths = 0; tenths < 100; tenths++)); do
     kill -0 "${pids[@]}" 2>/dev/null || return 0
     sleep 0.1
@@ -52,9 +52,9 @@ pids+=($!)
 
 for ((left = count; left > 0; left--)); do
   code=0
-  wait -n "${pids[@]}" 2>/dev/null || code=$? # which complains of those that have ended before
+  wait -n "${pids[@]}" 2>/dev/null || code=$? # it complains about those that ended earlier
   if [ "$code" -ne 0 ]; then
-    echo "a process failed with exit code $code; logs of all but the first: $logs" >&2
+    echo "a process failed with exit code $code; the logs of all but the first are in $logs" >&2
     exit "$code"
   fi
 done

@@ -13,19 +13,18 @@ import jax
 import numpy as np
 import optax
 from ml_collections import ConfigDict
-from ml_collections.config_flags import config_path
 
 from mtlflax import data, models, registry, tasks, weighting
+from mtlflax.data import field_json
 from mtlflax.data.source import Field, Source
 from mtlflax.data.transforms import Augment
 from mtlflax.errors import UserError
 from mtlflax.models import pretrained
+from mtlflax.run import config_ranges
 from mtlflax.run import workdir as workdirs
 from mtlflax.training import parallel
 from mtlflax.training.gradients import Method, make_method
 from mtlflax.training.step import TrainState, init_state
-
-_DTYPES = ("float32", "bfloat16")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,7 +122,7 @@ def build(config: ConfigDict) -> Experiment:
     """
     config = resolve(config)
     try:
-        _check_ranges(config)
+        config_ranges.check(config)
         training, validation = (data.open_source(config.data.name, config.data, split) for split in ("train", "val"))
         network = _network(config, training)
         steps_per_epoch = max(1, len(training) // config.batch_size)
@@ -142,10 +141,11 @@ def build(config: ConfigDict) -> Experiment:
             optimizer=_optimizer(config.optimizer, schedule),
             method=_method(config.weighting.to_dict(), network.model, len(network.tasks), steps_per_epoch),
         )
+        data.check_alike(training, validation, experiment.batch_fields)
         _check_best(config, experiment)
         _check_shapes(experiment)
-    except (ValueError, TypeError) as error:
-        raise UserError(f"config: {error}") from error
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise UserError(f"config: {_plain(error)}") from error
     return experiment
 
 
@@ -157,9 +157,10 @@ def load(workdir: str | Path) -> Predictor:
     """
     record = workdirs.load(Path(workdir))
     try:
-        return _network(ConfigDict(record["config"]), data.source.from_json(record["fields"]))
-    except (ValueError, TypeError, KeyError) as error:
-        raise UserError(f"{Path(workdir) / 'config.json'}: {error}") from error
+        return _network(ConfigDict(record["config"]), field_json.from_json(record["fields"]))
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        path = Path(workdir) / "config.json"
+        raise UserError(f"cannot build the network that {path} describes: {_plain(error)}") from error
 
 
 def resolve(config: ConfigDict) -> ConfigDict:
@@ -210,39 +211,9 @@ def _network(config: ConfigDict, source: Source | Mapping[str, Field]) -> Predic
     return Predictor(config, fields, chosen, _model(config.model.to_dict(), chosen))
 
 
-def _check_ranges(config: ConfigDict) -> None:
-    """Raise ValueError, naming the key, for a number that no run can have."""
-    least = {
-        "batch_size": 1,
-        "log_every": 1,
-        "pictures": 0,
-        "optimizer.power": 0,
-        "optimizer.weight_decay": 0,
-        "checkpoint.keep": 1,
-        "data.num_threads": 0,
-        "data.num_workers": 0,
-        "data.prefetch": 1,
-        "losses.auxiliary": 0,
-    }
-    for key, bound in least.items():
-        value = config_path.get_value(key, config)
-        if not bound <= value < float("inf"):
-            raise ValueError(f"{key} is {value}: must be at least {bound}")
-    for key in ("epochs", "evaluate_every", "checkpoint.every", "optimizer.learning_rate"):
-        value = config_path.get_value(key, config)
-        if not 0 < value < float("inf"):
-            raise ValueError(f"{key} is {value}: must be positive")
-    if not 0 <= config.seed < 2**31:
-        raise ValueError(f"seed is {config.seed}: must be at least 0 and below {2**31}")
-    size = config.data.size
-    if len(size) != 2 or min(size) < 1:
-        raise ValueError(f"data.size is {tuple(size)}: give one (height, width)")
-    if config.model.get("dtype", "float32") not in _DTYPES:
-        raise ValueError(f"model.dtype is {config.model.dtype!r}: choose {' or '.join(_DTYPES)}")
-    if config.best.mode not in ("max", "min"):
-        raise ValueError(f"best.mode is {config.best.mode!r}: choose max or min")
-    if config.parallel not in parallel.MAPPINGS:
-        raise ValueError(f"parallel is {config.parallel!r}: choose {' or '.join(parallel.MAPPINGS)}")
+def _plain(error: Exception) -> str:
+    """What an error says; a key or attribute that is not there is named as such."""
+    return f"{type(error).__name__}: {error}" if isinstance(error, AttributeError | KeyError) else str(error)
 
 
 def _check_best(config: ConfigDict, experiment: Experiment) -> None:
@@ -264,19 +235,15 @@ def _check_shapes(experiment: Experiment) -> None:
 
 def _model(options: dict[str, Any], chosen: tuple[tasks.Task, ...]) -> Any:
     name, pretrained = options.pop("name"), options.pop("pretrained")
-    known = {field.name for field in dataclasses.fields(models.MODELS[name])} if name in models.MODELS else set(options)
+    network = registry.find(name, models.MODELS, what="network")
+    known = {field.name for field in dataclasses.fields(network)} if dataclasses.is_dataclass(network) else set(options)
     if surplus := options.keys() - known:  # only the name was changed
         raise ValueError(
             f"model.{min(surplus)} is no option of {name} (another network takes another config: "
-            f"configs/{name}.py, or configs/weighting.py:METHOD,{name})"
+            f"configs/weighting.py:METHOD,{name})"
         )
-    model = models.get(
-        name,
-        backbone=options.pop("backbone"),
-        heads={task.name: task.channels for task in chosen},
-        axis_name=parallel.AXIS,
-        **options,
-    )
+    heads = {task.name: task.channels for task in chosen}
+    model = models.get(name, backbone=options.pop("backbone"), heads=heads, axis_name=parallel.AXIS, **options)
     if pretrained and not hasattr(model, "encoders"):
         raise ValueError(f"model.pretrained is {pretrained!r}, but {name} has no encoder to load weights for: give ''")
     return model

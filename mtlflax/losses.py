@@ -190,7 +190,7 @@ def get(name: str, among: Mapping[str, Callable[..., Array]] | None = None) -> C
 
 
 def _mask_segmentation(logits: Array, labels: Array, ignore: int) -> tuple[Array, Array, Array]:
-    """Make invalid pixels harmless and wrong labels visible.
+    """Make invalid pixels harmless, and labels that are no class noticeable.
 
     Returns:
         Where pixels are valid, bool [B, H, W]; which class is a valid pixel's own, bool

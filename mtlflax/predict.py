@@ -136,11 +136,13 @@ def main(argv: Sequence[str]) -> int:
     bar = tqdm(found, unit="picture", disable=not sys.stderr.isatty())
     for path, name in zip(bar, names, strict=True):
         try:
-            picture = _read(path)
+            picture, note = _read(path)
         except UserError as error:
             bar.write(f"skipped {error}", file=sys.stderr)
             skipped += 1
             continue
+        if note:
+            bar.write(f"NOTE: {path}: {note}", file=sys.stderr)
         maps = predict_picture(picture, predict, network.size, aspect)
         write_maps(picture, maps, network.tasks, options.out / name, options.focal_baseline, raw=options.raw)
         if not sys.stderr.isatty():
@@ -191,10 +193,10 @@ def _check_out(out: Path, found: Sequence[Path], names: Sequence[Path]) -> None:
             )
 
 
-def _read(path: Path) -> np.ndarray:
-    """Read a picture as uint8 [H, W, 3] RGB; UserError if it cannot be read or is too elongated."""
+def _read(path: Path) -> photo.Photo:
+    """Read a picture; UserError if it cannot be read or is too elongated."""
     picture = photo.read(path)
-    height, width = picture.shape[:2]
+    height, width = picture.pixels.shape[:2]
     if max(height, width) > _MAX_ASPECT * min(height, width):
         raise UserError(f"{path}: {height}×{width} is too elongated for a picture of a street")
     return picture

@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 
 from mtlflax import data
 from mtlflax import experiment as experiments
-from mtlflax.data import loader
+from mtlflax.data import field_json, loader
 from mtlflax.errors import UserError
 from mtlflax.evaluate import make_evaluator
 from mtlflax.experiment import Experiment
@@ -84,7 +84,7 @@ def _train(config: ConfigDict, workdir: Path, stack: ExitStack) -> dict[str, flo
     mesh = parallel.make_mesh()
     _check_batch_size(experiment.config, mesh.size)
     encoder, origin = (None, "from a checkpoint") if resuming else experiments.open_encoder(experiment.config)
-    fields = data.source.to_json(experiment.fields)
+    fields = field_json.to_json(experiment.fields)
     workdirs.record(experiment.config, workdir, fields=fields, encoder=origin, **experiment.facts)
     _open(experiment, config.data.name, mesh)
     _say(f"encoder: {experiment.config.model.backbone}, {origin}")
@@ -210,6 +210,9 @@ def _open(experiment: Experiment, asked_for: str, mesh: Mesh) -> None:
     for source in (experiment.training, experiment.validation):
         if prepare := getattr(source, "prepare", None):
             prepare()
+    size = experiment.training[0]["image"].shape[:2]
+    if size != experiment.size:  # prediction scales pictures to data.size
+        raise UserError(f"the training frames are {size[0]}×{size[1]}: give '--config.data.size={size}', their size")
     counts = f"{len(experiment.training)} training and {len(experiment.validation)} validation frames"
     _say(f"{counts}; {mesh.size} × {mesh.devices.flat[0].device_kind}")
     for note in data.check_truth(experiment.training, {task.name: task.fields for task in experiment.tasks}):

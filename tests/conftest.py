@@ -1,4 +1,4 @@
-"""What holds for every test: strict JAX, a few simulated devices, a cache of compiled programs, parsed flags."""
+"""What holds for every test: strict JAX, simulated devices, a cache of compiled programs, parsed flags."""
 
 import itertools
 import os
@@ -7,6 +7,19 @@ from pathlib import Path
 
 import absl.flags
 import pytest
+
+# `-m quick` runs the doctests, those of every weighting among them, and these, less the files that import subprocess.
+QUICK = (
+    "mtlflax/",
+    "tests/data/",
+    "tests/run/",
+    "tests/test_losses.py",
+    "tests/test_metrics.py",
+    "tests/weighting/test_weighting.py::test_both_forms_agree",
+    "tests/weighting/test_weighting.py::test_dwa",
+    "tests/models/test_models.py::test_output_shapes",
+    "tests/models/test_topologies.py::test_output_shapes",
+)
 
 # Before jax starts: four simulated devices, so that every test can map over 1, 2 or 4 of them.
 os.environ.setdefault("JAX_NUM_CPU_DEVICES", "4")
@@ -37,3 +50,11 @@ def pytest_configure(config: pytest.Config) -> None:
     for (_, path), size in zip(entries, sizes, strict=True):
         if size > COMPILED_LIMIT:
             path.unlink(missing_ok=True)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what is quick."""
+    for item in items:
+        starts_processes = hasattr(getattr(item, "module", None), "subprocess")
+        if item.nodeid.startswith(QUICK) and not starts_processes and "slow" not in item.keywords:
+            item.add_marker("quick")

@@ -2,13 +2,13 @@
 
 import hashlib
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from mtlflax import registry
-from mtlflax.data import source
+from mtlflax.data import field_json
 from mtlflax.data.source import Depth, Field, Image, Labels, Map, Source
 from mtlflax.errors import UserError
 
@@ -103,12 +103,19 @@ def open_source(name: str, config: Any, split: str) -> Source:
     ]
     if lacking:
         raise UserError(f"data set {name!r}: its {type(opened).__name__} has no {lacking[0]} (see mtlflax.data.source)")
+    if not isinstance(opened.fields, Mapping):
+        raise UserError(f"data set {name!r}: `fields` is a {type(opened.fields).__name__}, not name → field")
     if wrong := [key for key, field in opened.fields.items() if not isinstance(field, Field)]:
         raise UserError(f"data set {name!r}: the field {wrong[0]!r} is not one of mtlflax.data.source's kinds")
     if not isinstance(opened.fields.get("image"), Image):
         raise UserError(f"data set {name!r}: declares no field 'image' of the kind Image")
     if not len(opened):
         raise UserError(f"data set {name!r}: the split {split} has no frames")
+    if len(opened.names) != len(opened) or len(set(opened.names)) < len(opened):
+        raise UserError(
+            f"data set {name!r}: the split {split} has {len(opened)} frames and {len(set(opened.names))} different "
+            "names: each frame needs its own"
+        )
     return opened
 
 
@@ -120,6 +127,30 @@ def describe(opened: Source) -> str:
     names = list(opened.names)
     digest = hashlib.sha256("\n".join(names).encode()).hexdigest()[:12]
     return f"{len(names)} frames, {names[0]} to {names[-1]}, {digest}"
+
+
+def check_alike(training: Source, validation: Source, names: Iterable[str]) -> None:
+    """Check that two splits declare the same fields, as far as they are used.
+
+    Args:
+        training: whose fields the tasks were made from.
+        validation: the other.
+        names: of the fields that are used.
+
+    Raises:
+        UserError: the validation split lacks a field, or declares other classes, another unit or kind.
+    """
+    for name in names:
+        if name not in validation.fields:
+            why = getattr(validation, "missing", {}).get(name, f"it declares {', '.join(validation.fields)}")
+            raise UserError(f"the validation frames lack the field {name!r}: {why}")
+        ours, theirs = (field_json.to_json({name: opened.fields[name]})[name] for opened in (training, validation))
+        if ours != theirs:
+            key = next(key for key in ours | theirs if ours.get(key) != theirs.get(key))
+            raise UserError(
+                f"the field {name!r} is not the same in the training and the validation frames: its {key} is "
+                f"{ours.get(key)} and {theirs.get(key)}"
+            )
 
 
 def check_truth(opened: Source, reads: Mapping[str, Sequence[str]]) -> list[str]:
@@ -135,7 +166,7 @@ def check_truth(opened: Source, reads: Mapping[str, Sequence[str]]) -> list[str]
     Raises:
         UserError: there is such a task, and these were all frames.
     """
-    count = min(_LOOKED_AT, len(opened))
+    count = min(len(opened), _LOOKED_AT)
     indices = [i * len(opened) // count for i in range(count)]
     truths = {
         task: [name for name in names if isinstance(opened.fields[name], Labels | Depth | Map)]
@@ -169,4 +200,4 @@ def _known(values: np.ndarray | None, field: Field) -> bool:
     return bool(np.any(values != field.fill))
 
 
-__all__ = ["ROOT_VARIABLE", "SOURCES", "check_truth", "describe", "open_source", "resolve", "source"]
+__all__ = ["ROOT_VARIABLE", "SOURCES", "check_alike", "check_truth", "describe", "open_source", "resolve"]

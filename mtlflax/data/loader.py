@@ -7,13 +7,12 @@ start there: nothing else needs to be saved.
 """
 
 import functools
-import math
 import multiprocessing
 import os
 import sys
 import threading
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, Self
 
 import cv2
@@ -21,10 +20,9 @@ import grain
 import numpy as np
 from absl import flags
 
+from mtlflax.data.samples import Batch, Checked, Padded, stack, stack_evaluation
 from mtlflax.data.source import Field, Sample, Source
 from mtlflax.errors import UserError
-
-Batch = dict[str, Any]
 
 # Grain's threads and processes are the parallelism; OpenCV's own threads in each would fight them.
 # Here, because worker processes import this module too.
@@ -35,7 +33,7 @@ class Batches:
     """An iterator over batches that can be closed, which `with` does.
 
     An error in reading ends and closes it. Closing stops the threads and processes behind it;
-    leaving it open until the program ends does no harm.
+    leaving it open until the program ends is harmless.
     """
 
     def __init__(self, dataset: grain.IterDataset):
@@ -109,14 +107,14 @@ def train_batches(
     if seed < 0:
         raise UserError(f"seed is {seed}: give a number of at least 0")
     local_size = _local_size(source, batch_size, process_count)
-    dataset = grain.MapDataset.source(source).seed(seed).shuffle().repeat()
+    dataset = grain.MapDataset.source(Checked(source, fields)).seed(seed).shuffle().repeat()
     if augment is not None:
         # Before the slice, so that the random numbers are those of the global position. The other
         # processes' samples cost nothing: elements are computed when they are asked for.
         dataset = dataset.random_map(augment)
     # There is no remainder to drop, but without it Grain overflows on the endless length.
     dataset = dataset[process_index::process_count].batch(
-        local_size, drop_remainder=True, batch_fn=functools.partial(_stack, fields)
+        local_size, drop_remainder=True, batch_fn=functools.partial(stack, fields)
     )
     dataset = dataset[start_step:].to_iter_dataset(_read_options(num_threads, prefetch))
     if num_workers:
@@ -165,15 +163,15 @@ def evaluation_batches(
         UserError: as in `train_batches`.
     """
     local_size = _local_size(source, batch_size, process_count)
-    dataset = grain.MapDataset.source(_Padded(source, fields, batch_size))
+    dataset = grain.MapDataset.source(Padded(Checked(source, fields), fields, batch_size))
     dataset = dataset[process_index::process_count].batch(
-        local_size, batch_fn=functools.partial(_stack_evaluation, fields)
+        local_size, batch_fn=functools.partial(stack_evaluation, fields)
     )
     return Batches(dataset.to_iter_dataset(_read_options(num_threads, prefetch)))
 
 
 def _end_with_parent(worker_index: int, worker_count: int) -> None:
-    """End a worker process when the one that started it ends: Grain's would outlive one that is killed."""
+    """Let a worker process end when the one that started it does: Grain's would outlive one that is killed."""
     del worker_index, worker_count
     parent = multiprocessing.parent_process()
     assert parent is not None
@@ -190,28 +188,6 @@ def _close(iterators: list[Any]) -> None:
         iterators.pop().close()
 
 
-class _Padded:
-    """A source as long as a whole number of batches, with masks."""
-
-    def __init__(self, source: Source, fields: Mapping[str, Field], batch_size: int):
-        self._source, self._fields = source, fields
-        self._length = math.ceil(len(source) / batch_size) * batch_size
-
-    def __len__(self) -> int:
-        return self._length
-
-    def __getitem__(self, index: int) -> Sample:
-        if index < len(self._source):
-            return {**self._source[index], "mask": np.float32(1)}
-        return self._padding
-
-    @functools.cached_property
-    def _padding(self) -> Sample:
-        size = _size(self._source[0], self._fields)
-        unknown = {name: _unknown(field, size) for name, field in self._fields.items()}
-        return {**unknown, "name": "", "mask": np.float32(0)}
-
-
 def _local_size(source: Source, batch_size: int, process_count: int) -> int:
     if batch_size < 1 or batch_size % process_count:
         raise UserError(
@@ -225,46 +201,3 @@ def _local_size(source: Source, batch_size: int, process_count: int) -> int:
 def _read_options(num_threads: int, prefetch: int) -> grain.ReadOptions:
     # Set explicitly: Grain's default holds 500 elements ready, and an element is a batch here.
     return grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=max(prefetch, num_threads))
-
-
-def _stack(fields: Mapping[str, Field], samples: Sequence[Sample]) -> Batch:
-    sizes = {_size(sample, fields) for sample in samples}
-    if len(sizes) > 1:
-        raise UserError(f"frames have different sizes ({', '.join(map(str, sorted(sizes)))}): set data.size")
-    (size,) = sizes
-    return {name: np.stack([_value(s, name, field, size) for s in samples]) for name, field in fields.items()}
-
-
-def _stack_evaluation(fields: Mapping[str, Field], samples: Sequence[Sample]) -> Batch:
-    return {
-        **_stack(fields, samples),
-        "mask": np.stack([sample["mask"] for sample in samples]),
-        "name": [sample["name"] for sample in samples],
-    }
-
-
-def _size(sample: Sample, fields: Mapping[str, Field]) -> tuple[int, int]:
-    """(H, W) of a sample's first field that has pixels: the image."""
-    for name, field in fields.items():
-        if field.spatial and name in sample:
-            height, width = np.shape(sample[name])[:2]
-            return height, width
-    raise UserError(f"frame {sample.get('name')!r} has no image")
-
-
-def _value(sample: Sample, name: str, field: Field, size: tuple[int, int]) -> np.ndarray:
-    """A sample's field, checked against its declaration; "unknown" throughout where the sample lacks it."""
-    if name not in sample:
-        return _unknown(field, size)
-    value = np.asarray(sample[name])
-    expected = field.shape(size)
-    if value.shape != expected or value.dtype != field.dtype:
-        raise UserError(
-            f"frame {sample.get('name')!r}: {name} is {value.dtype} {list(value.shape)}, but the data set declares "
-            f"{field.dtype} {list(expected)}"
-        )
-    return value
-
-
-def _unknown(field: Field, size: tuple[int, int]) -> np.ndarray:
-    return np.full(field.shape(size), field.fill, field.dtype)

@@ -99,7 +99,8 @@ class Labels(Field):
         if 0 <= self.ignore < len(names):
             raise ValueError(f"labels: ignore is {self.ignore}, the number of the class {names[self.ignore]!r}")
         limits = np.iinfo(self.dtype)
-        if not limits.min <= self.ignore <= limits.max or len(names) > limits.max + 1:
+        most = min(int(limits.max), 2**31 - 1)  # devices compute in int32
+        if not limits.min <= self.ignore <= most or len(names) > most + 1:
             raise ValueError(f"labels: {len(names)} classes and ignore {self.ignore} do not fit {self.dtype}")
 
     def shape(self, size: tuple[int, int]) -> tuple[int, ...]:
@@ -196,9 +197,6 @@ class Number(Field):
         return ()
 
 
-KINDS: dict[str, type[Field]] = {kind.kind: kind for kind in (Image, Labels, Depth, Map, Number)}
-
-
 @runtime_checkable
 class Source(Protocol):
     """A data set, or one split of it.
@@ -221,36 +219,3 @@ class Source(Protocol):
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int, /) -> Sample: ...
-
-
-def to_json(fields: Mapping[str, Field]) -> dict[str, Any]:
-    """Return fields as JSON, for a run to record: what `from_json` reads.
-
-    >>> fields = {"image": Image(), "edges": Labels((Class("none", (0, 0, 0)), Class("edge", (255, 0, 0))))}
-    >>> from_json(to_json(fields)) == fields
-    True
-    """
-    return {name: {"kind": field.kind} | dataclasses.asdict(field) for name, field in fields.items()}
-
-
-def from_json(content: Mapping[str, Any]) -> dict[str, Field]:
-    """Return the fields that `to_json` wrote.
-
-    Raises:
-        ValueError: an unknown kind, or attributes that it does not have.
-    """
-    fields: dict[str, Field] = {}
-    for name, entry in content.items():
-        attributes: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in entry.items()}
-        kind = attributes.pop("kind", None)
-        if kind not in KINDS:
-            raise ValueError(f"field {name!r} is of an unknown kind {kind!r}: choose from {', '.join(KINDS)}")
-        try:
-            if "unit" in attributes:
-                attributes["unit"] = Unit(**attributes["unit"])
-            if "classes" in attributes:
-                attributes["classes"] = tuple(Class(**c | {"color": tuple(c["color"])}) for c in attributes["classes"])
-            fields[name] = KINDS[kind](**attributes)
-        except (TypeError, KeyError) as error:
-            raise ValueError(f"field {name!r}: {error}") from error
-    return fields

@@ -107,10 +107,12 @@ def zoom(values: np.ndarray, field: Field, scale: float, corner: np.ndarray) -> 
 
 
 def mirror(values: np.ndarray, field: Field) -> np.ndarray:
-    """Exchange left and right; the channels of a `Map` change sign as it declares."""
+    """Exchange left and right; the channels of a `Map` change sign as it declares, where they are known."""
     mirrored = values[:, ::-1]
     if isinstance(field, Map) and field.mirror:
-        mirrored = mirrored * np.asarray(field.mirror, values.dtype)
+        signed = mirrored * np.asarray(field.mirror, values.dtype)
+        unknown = np.all(mirrored == values.dtype.type(field.unknown), axis=-1, keepdims=True)
+        return np.where(unknown, mirrored, signed)
     return mirrored
 
 

@@ -1,31 +1,31 @@
-"""Networks for dense prediction: images [B, H, W, 3] in, a map of logits for each task out.
+"""Networks for dense prediction: images [B, H, W, 3] in, a map of logits per task out.
 
 >>> model = get("unet", backbone="resnet18", heads={"segmentation": 19, "depth": 1})
 >>> model.shared("encoder/conv1/kernel"), model.shared("decoder_depth/head/kernel")
 (True, False)
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from flax import linen as nn
-
-from mtlflax.models import pretrained
+from mtlflax import registry
+from mtlflax.models import encoders, pretrained
 from mtlflax.models.adamt_net import AdaMTNet
 from mtlflax.models.cross_stitch import CrossStitchNetwork
 from mtlflax.models.deeplab import DeepLabV3Plus
-from mtlflax.models.encoders import ENCODERS, encoder
+from mtlflax.models.encoders import ENCODERS, Backbone, Encoder, encoder
 from mtlflax.models.mtan import MTAN
 from mtlflax.models.nddr import NDDRCNN
+from mtlflax.models.network import Network, Topology
 from mtlflax.models.pad_net import PADNet
 from mtlflax.models.pap_net import PAPNet
 from mtlflax.models.refinenet_lw import LightWeightRefineNet
 from mtlflax.models.sluice import SluiceNetwork
 from mtlflax.models.unet import UNet
 
-__all__ = ["ENCODERS", "MODELS", "encoder", "get", "pretrained"]
+__all__ = ["ENCODERS", "MODELS", "Encoder", "Network", "encoder", "get", "pretrained"]
 
-MODELS: dict[str, type[nn.Module]] = {
+MODELS: dict[str, type[Topology]] = {
     "unet": UNet,
     "deeplabv3plus": DeepLabV3Plus,
     "mtan": MTAN,
@@ -39,23 +39,22 @@ MODELS: dict[str, type[nn.Module]] = {
 }
 
 
-def get(name: str, *, backbone: str, heads: Mapping[str, int], **options: Any) -> nn.Module:
-    """Returns a model: `apply(variables, images, train=False)` -> {task: [B, H, W, channels]}.
+def get(name: str | Callable[..., Any], *, backbone: Backbone, heads: Mapping[str, int], **options: Any) -> Any:
+    """Return a network, see `Network`: `apply(variables, images, train=False)` -> {task: [B, H, W, channels]}.
 
-    Images are float [B, H, W, 3], normalised, of any size; outputs are float32 logits of that size.
+    Images are float [B, H, W, 3], normalized, of any size; outputs are float32 logits of that size.
 
     Args:
-        name: a topology, a key of `MODELS`.
-        backbone: one of `ENCODERS`.
+        name: a key of `MODELS`, "package.module:name", or the class or function that such a name stands for. It is
+            called with `backbone`, `heads` and the options.
+        backbone: the encoder: a key of `ENCODERS`, "package.module:name", or a class or function, see `encoder`.
         heads: task → channels of its output, in order.
-        **options: the topology's own, see its class.
+        **options: those of the network, see its class, and `axis_name`.
 
     Raises:
-        ValueError: an unknown topology or backbone.
-        TypeError: an option that the topology doesn't have.
+        UserError: an unknown network or backbone.
+        TypeError: an option that the network does not have.
     """
-    if name not in MODELS:
-        raise ValueError(f"unknown model {name!r}: choose one of {', '.join(MODELS)}")
-    if backbone not in ENCODERS:
-        raise ValueError(f"unknown backbone {backbone!r}: choose one of {', '.join(ENCODERS)}")
-    return MODELS[name](backbone=backbone, heads=heads, **options)
+    encoders.find(backbone)
+    network = registry.find(name, MODELS, what="network") if isinstance(name, str) else name
+    return network(backbone=backbone, heads=heads, **options)

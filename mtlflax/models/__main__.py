@@ -1,13 +1,16 @@
-"""How large the encoders and the networks are, and what a forward pass costs.
+"""Print the sizes of the encoders and the networks, and the cost of a forward pass.
 
-python -m mtlflax.models [--backbone=resnet50] [--size=128x256] [--classes=19]
+    python -m mtlflax.models
+    python -m mtlflax.models --backbone=densenet121 --size=256x512 --classes=7
+    python -m mtlflax.models --network=my_networks:MyNet --backbone=my_encoders:my_encoder
 
-Encoders are counted with the ImageNet classifier that they lack here, to be compared with the published counts;
-networks with heads for segmentation and depth. A multiply-add is one of a convolution's or a matrix product's.
+Encoders are counted with the ImageNet classifier that they lack here, for comparison with the published counts;
+networks with heads for segmentation and depth. Multiply-adds are those of convolutions and matrix products.
 """
 
 import argparse
 import math
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import jax
@@ -15,6 +18,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 from flax.core import unfreeze
 
+from mtlflax import command_line
+from mtlflax.errors import UserError
 from mtlflax.models import ENCODERS, MODELS, encoder, get
 
 # Parameters and 10⁹ multiply-adds at 224×224, from the metadata of torchvision 0.28's weights.
@@ -30,7 +35,7 @@ CLASSES = 1000
 
 
 def count(model: nn.Module, size: tuple[int, int]) -> tuple[int, int]:
-    """A network's parameters, and the multiply-adds of its forward pass on one image of that size [H, W]."""
+    """Return the number of parameters, and the multiply-adds of a forward pass on one image of that size [H, W]."""
     images = jax.ShapeDtypeStruct((1, *size, 3), jnp.float32)
     variables = unfreeze(jax.eval_shape(model.init, jax.random.key(0), images))
     parameters = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(variables["params"]))
@@ -38,7 +43,7 @@ def count(model: nn.Module, size: tuple[int, int]) -> tuple[int, int]:
 
 
 def count_classifier(backbone: str, size: tuple[int, int]) -> tuple[int, int]:
-    """The same of an encoder with the classifier of ImageNet's 1000 classes behind it."""
+    """Return the same for an encoder followed by the classifier of ImageNet's 1000 classes."""
     model = encoder(backbone)
     parameters, operations = count(model, size)
     images = jax.ShapeDtypeStruct((1, *size, 3), jnp.float32)
@@ -48,9 +53,9 @@ def count_classifier(backbone: str, size: tuple[int, int]) -> tuple[int, int]:
 
 
 def multiply_adds(jaxpr: Any) -> int:
-    """Of the convolutions and matrix products of a traced function, those of functions within it included.
+    """Return the multiply-adds of all convolutions and matrix products of a traced function, nested calls included.
 
-    `jax.image.resize` is not counted, whose products with matrices of weights are a way to write a sum of neighbours.
+    `jax.image.resize` is not counted: its products with matrices of weights are a way to write a sum of neighbors.
     """
     total = 0
     for equation in jaxpr.eqns:
@@ -71,7 +76,7 @@ def multiply_adds(jaxpr: Any) -> int:
 
 
 def encoder_table() -> str:
-    """The encoders with classifiers, beside what is published."""
+    """Return the table of the encoders with classifiers, beside the published figures."""
     lines = ["| encoder, with classifier | parameters | published | 10⁹ multiply-adds at 224×224 | published |"]
     lines.append("|---|---|---|---|---|")
     for name in ENCODERS:
@@ -81,13 +86,13 @@ def encoder_table() -> str:
     return "\n".join(lines)
 
 
-def network_table(backbone: str, size: tuple[int, int], classes: int) -> str:
-    """The topologies with their default options and heads for segmentation and depth."""
+def network_table(backbone: str, size: tuple[int, int], classes: int, names: Iterable[str] = MODELS) -> str:
+    """Return the table of networks with their default options and heads for segmentation and depth."""
     heads = {"segmentation": classes, "depth": 1}
     lines = [f"| network, {backbone} | 10⁶ parameters | 10⁹ multiply-adds at {size[0]}×{size[1]} |", "|---|---|---|"]
     single = get("unet", backbone=backbone, heads={"segmentation": classes}, attention="none")
     networks = {"`unet`, segmentation alone, without attention": single}
-    networks |= {f"`{name}`": get(name, backbone=backbone, heads=heads) for name in MODELS}
+    networks |= {f"`{name}`": get(name, backbone=backbone, heads=heads) for name in names}
     for name, model in networks.items():
         parameters, operations = count(model, size)
         lines.append(f"| {name} | {parameters / 1e6:.2f} | {operations / 1e9:.2f} |")
@@ -103,25 +108,28 @@ def _size(text: str) -> tuple[int, int]:
 
 def _positive(text: str) -> int:
     if not (text.isdecimal() and int(text) > 0):
-        raise argparse.ArgumentTypeError(f"{text!r}: give a number from 1 on")
+        raise argparse.ArgumentTypeError(f"{text!r}: must be a whole number, at least 1")
     return int(text)
 
 
-def main() -> None:
-    """Prints both tables."""
-    parser = argparse.ArgumentParser(prog="python -m mtlflax.models", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--backbone", choices=ENCODERS, default="resnet50")
+def main(argv: Sequence[str]) -> None:
+    """Print both tables."""
+    parser = command_line.Parser("mtlflax.models", __doc__ or "")
+    parser.add_argument("--network", action="append", help="of one's own, package.module:name; add it to the table")
+    parser.add_argument("--backbone", default="resnet50", help=f"{', '.join(ENCODERS)}, or package.module:name")
     parser.add_argument("--size", type=_size, default=(128, 256), help="HEIGHTxWIDTH of the networks' images")
     parser.add_argument("--classes", type=_positive, default=19)
-    options = parser.parse_args()
+    options = parser.parse_args(argv)
     try:
-        table = network_table(options.backbone, options.size, options.classes)
-    except ValueError as error:  # an encoder that has no map left at that size
-        parser.error(f"--size: {error}")
+        table = network_table(options.backbone, options.size, options.classes, [*MODELS, *(options.network or ())])
+    except UserError as error:
+        parser.error(str(error))
+    except ValueError as error:  # e.g. an encoder that has no map left at that size
+        parser.error(f"no network can be built with these options: {error}")
     print(encoder_table())
     print()
     print(table)
 
 
 if __name__ == "__main__":
-    main()
+    command_line.run(main)

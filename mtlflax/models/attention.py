@@ -1,12 +1,12 @@
 """Attention in the decoders of a U-Net, by name.
 
-The paper speaks of "attention decoders" with a gating mechanism and does not say which. Each kind here is somebody's,
-and its docstring says whose and what that source leaves open. An attention is called with `(x, by, train)` and
-returns what goes on in place of x, in the same shape. Its `place` in a decoder's stage says what x and `by` are:
+The paper speaks of "attention decoders" with a gating mechanism and does not say which. Each kind here is a published
+one; its docstring gives the source and what the source leaves open. An attention is called with `(x, by, train)` and
+returns the replacement of x, of the same shape. Its `place` in the stage of a decoder determines what x and `by` are:
 
 - "skip": the encoder's map at this stride [B, H, W, C], and the decoder's at twice the stride [B, H/2, W/2, G].
-- "stage": what the second of the stage's convolutions gives, and what the first gives, both [B, H, W, C].
-- "tasks": what the stage gives [B, H, W, C], and, by task, what those of the other decoders give.
+- "stage": the outputs of the stage's second and first convolutions, both [B, H, W, C].
+- "tasks": the output of the stage [B, H, W, C], and, by task, those of the other decoders.
 """
 
 from collections.abc import Mapping
@@ -25,11 +25,11 @@ _init = scaled_normal(1.0, "in")
 
 
 class Attention(nn.Module):
-    """What all kinds have in common.
+    """The base class of all kinds.
 
     Attributes:
         place: "skip", "stage" or "tasks", see above.
-        axis_name: mapped axis for synchronised batch statistics, of those that have any.
+        axis_name: mapped axis for synchronized batch statistics, for kinds that have any.
         dtype: of the computation.
     """
 
@@ -41,23 +41,26 @@ class Attention(nn.Module):
 class AttentionGate(Attention):
     """The additive attention gate of Attention U-Net (Oktay et al. 2018, arXiv:1804.03999).
 
-    Equations 1 and 2: q = ψᵀ relu(W_x x + W_g g + b_g) + b_ψ and α = σ(q), on the grid of the gating signal g (of x's
-    averages, where an odd side makes them differ); α is enlarged bilinearly to the skip connection x, and the result is
-    α · x: one α a pixel, the same for all channels. All W and ψ are 1×1, with no normalisation inside and no
-    convolution behind, as in the paper's formulas. Where they are silent: x comes to the grid of g by 2×2 averages (in
-    the authors' code by a convolution of stride 2), and the inner width is half of x's (the default of the authors'
-    layer; their networks take all). Each skip connection has a gate; theirs have none on the finest, and the coarsest
-    gating signal passes a convolution first.
+    Formula (equations 1 and 2): q = ψᵀ relu(W_x x + W_g g + b_g) + b_ψ and α = σ(q), on the grid of the gating signal g
+    (of the averages of x, where an odd side makes them differ). α is enlarged bilinearly to the skip connection x, and
+    the result is α · x, with one α per pixel for all channels. All W and ψ are 1×1, with no normalization inside and no
+    convolution behind, as in the formulas.
+
+    Left open there: x is brought to the grid of g by 2×2 averages (in the authors' code by a convolution of stride 2),
+    and the inner width is half of that of x (the default of the authors' layer; their networks use all of it).
+
+    Differences from the authors' networks: each skip connection has a gate, where theirs have none on the finest; their
+    coarsest gating signal passes a convolution first.
     """
 
     @nn.compact
     def __call__(self, skip: jax.Array, gating: jax.Array, train: bool = False) -> jax.Array:
-        """Returns α · `skip`."""
+        """Return α · `skip`."""
         _, h, w, channels = skip.shape
         inner = max(channels // 2, 1)
         even = skip
         if h % 2 or w % 2:
-            # The last pixels of an odd side count twice: ceil(n / 2), as a stride-2 convolution has.
+            # The last pixels of an odd side count twice: ceil(n / 2), as with a convolution of stride 2.
             even = jnp.pad(skip, ((0, 0), (0, h % 2), (0, w % 2), (0, 0)), mode="edge")
         conv = partial(Conv, dtype=self.dtype, kernel_init=_init)
         x = conv(inner, name="skip")(average_pool(even))
@@ -70,22 +73,24 @@ class AttentionGate(Attention):
 class TaskAttention(Attention):
     """The task attention of MTAN over shared features (Liu et al. 2019, arXiv:1803.10704, section 3.2).
 
-    A task's features are a ⊙ p, the shared ones p under a mask of the task's own, one number a pixel and channel:
-    a = h(g([p, t])), where t is what the task has so far, g a 1×1 convolution, normalisation and ReLU, and h a 1×1
-    convolution, normalisation and sigmoid. Here p is the skip connection and t the decoder's map, enlarged. In MTAN
-    masks are on the encoder's blocks too, a mask is made of one map of a block and laid on a later one, and t comes
-    through a convolution; a skip connection is one map, and the decoder's stage has convolutions of its own. The
-    paper gives no inner width: a quarter of p's is that of the authors' code for ResNets.
+    Formula: the features of a task are a ⊙ p, the shared ones p under a mask with one number per pixel and channel,
+    a = h(g([p, t])), where t is the task's map so far, g a 1×1 convolution, normalization and ReLU, and h a 1×1
+    convolution, normalization and sigmoid. Here p is the skip connection and t the decoder's map, enlarged. The paper
+    gives no inner width: a quarter of that of p is from the authors' code for ResNets.
+
+    Differences from MTAN: there, masks are on the encoder's blocks too, a mask is computed from one map of a block and
+    applied to a later one, and t passes a convolution. A skip connection is a single map, and the stage of the decoder
+    has convolutions of its own.
     """
 
     @nn.compact
     def __call__(self, skip: jax.Array, gating: jax.Array, train: bool = False) -> jax.Array:
-        """Returns the masked `skip`."""
+        """Return the masked `skip`."""
         _, h, w, channels = skip.shape
         inner = max(channels // 4, 1)
         conv = partial(Conv, dtype=self.dtype, kernel_init=_init)
         norm = partial(BatchNorm, axis_name=self.axis_name, dtype=self.dtype)
-        # The convolution of both side by side, in two: that of the coarser map costs a quarter before the enlargement.
+        # The convolution of both maps, in two parts: on the coarser map it costs a quarter before the enlargement.
         both = conv(inner, name="skip")(skip) + resize(conv(inner, name="gating")(gating), (h, w))
         hidden = nn.relu(norm(name="bn1")(both, train))
         return skip * nn.sigmoid(norm(name="bn2")(conv(channels, name="mask")(hidden), train))
@@ -94,18 +99,20 @@ class TaskAttention(Attention):
 class SoftAttention(Attention):
     """The soft attention in the decoders of AdaMT-Net (Jha et al. 2020, CVPR workshops).
 
-    map2 ⊙ σ(W * map1 + b). Of the paper we know the formula and the abstract, which puts soft attention into the
-    task-specific decoders; the authors' code is not public. What the two maps are is read as one public
-    re-implementation reads it (another differs): what the first and the second 3×3 convolution of a stage give, after
-    normalisation and ReLU. The skip connection is left as it is. How large W is and whether each channel has a mask of
-    its own is open too: W is 3×3, as the convolutions beside it, with as many masks as channels.
+    Formula: map2 ⊙ σ(W * map1 + b).
+
+    We know the formula and the abstract of the paper, which puts soft attention into the task-specific decoders; the
+    authors' code is not public. The two maps are those of one public re-implementation (another differs): the outputs
+    of the first and the second 3×3 convolution of a stage, after normalization and ReLU. The skip connection stays as
+    it is. The size of W and the number of masks are open too: W is 3×3, as the convolutions around it, with a mask per
+    channel.
     """
 
     place: ClassVar[str] = "stage"
 
     @nn.compact
     def __call__(self, second: jax.Array, first: jax.Array, train: bool = False) -> jax.Array:
-        """Returns the masked `second`."""
+        """Return the masked `second`."""
         conv = Conv(second.shape[-1], 3, 1, 1, use_bias=True, dtype=self.dtype, kernel_init=_init, name="mask")
         return second * nn.sigmoid(conv(first))
 
@@ -113,18 +120,19 @@ class SoftAttention(Attention):
 class SqueezeAndExcitation(Attention):
     """Concurrent spatial and channel squeeze-and-excitation, scSE (Roy et al. 2018, arXiv:1803.02579).
 
-    x ⊙ σ(W₁ relu(W₂ z)) + x ⊙ σ(q): z [C] is x's mean over all pixels, W₂ halves the channels and W₁ brings them
-    back, and q is a 1×1 convolution of x to one channel; none has a bias, as in the paper's formulas. The two are
-    added, as there; the authors' longer version (arXiv:1808.08127) compares other ways. They put the block behind
-    every block of the encoder and the decoder; here it is behind the decoder's, so that encoders stay what they were
-    pretrained as.
+    Formula: x ⊙ σ(W₁ relu(W₂ z)) + x ⊙ σ(q), where z [C] is the mean of x over all pixels, W₂ halves the channels and
+    W₁ restores them, and q is a 1×1 convolution of x to one channel; none has a bias, as in the paper. The authors'
+    longer version (arXiv:1808.08127) compares other ways to combine the two terms.
+
+    Differences from the paper: it has this behind every block of the encoder and the decoder; here it is in the
+    decoder only, so that pretrained encoders stay as they are.
     """
 
     place: ClassVar[str] = "stage"
 
     @nn.compact
     def __call__(self, x: jax.Array, first: jax.Array, train: bool = False) -> jax.Array:
-        """Returns the recalibrated `x`."""
+        """Return the recalibrated `x`."""
         channels = x.shape[-1]
         conv = partial(Conv, dtype=self.dtype, kernel_init=_init)
         squeezed = conv(max(channels // 2, 1), name="squeeze")(x.mean((1, 2), keepdims=True))
@@ -133,32 +141,33 @@ class SqueezeAndExcitation(Attention):
 
 
 class CrossTaskAttention(Attention):
-    """Each decoder attends to the others' features: the guided message passing of PAD-Net (Xu et al. 2018, module C).
+    """Attention of each decoder to the others: the guided message passing of PAD-Net (Xu et al. 2018, module C).
 
-    With F_k what task k's decoder has, it goes on with F_k + Σ_{t≠k} G_k ⊙ (W_t * F_t), where the gate
-    G_k = σ(W_g * F_k + b) says, for each pixel and channel, how much of the others' messages is let in.
+    Formula: F_k + Σ_{t≠k} G_k ⊙ (W_t * F_t), where F_k is the map of task k, and the gate G_k = σ(W_g * F_k + b)
+    determines, per pixel and channel, how much of the messages is let in. All W are 1×1, and each receiver has its own.
 
-    The paper cites PAP-Net (Zhang et al. 2019) for "task-correlative information" and describes no mechanism. PAP-Net's
-    is affinities of all pairs of pixels, at one coarse stride; this is the gating that its forerunner PAD-Net has for
-    the same purpose, and affordable at every stride. PAD-Net passes messages once, between predictions; here they pass
-    behind every stage. All W are 1×1, and each receiver has its own.
+    The paper cites PAP-Net (Zhang et al. 2019) for "task-correlative information" and describes no mechanism. PAP-Net
+    has affinities of all pairs of pixels, at one coarse stride; this is the gating of its predecessor PAD-Net for the
+    same purpose, affordable at every stride.
+
+    Differences from PAD-Net: there, messages pass once, between predictions; here, behind every stage.
     """
 
     place: ClassVar[str] = "tasks"
 
     @nn.compact
     def __call__(self, x: jax.Array, others: Mapping[str, jax.Array], train: bool = False) -> jax.Array:
-        """Returns x and what is let in of the others'."""
+        """Return x plus the gated messages of the others."""
         conv = partial(Conv, x.shape[-1], dtype=self.dtype, kernel_init=_init)
         gate = nn.sigmoid(conv(use_bias=True, name="gate")(x))
         return x + gate * sum(conv(name=f"from_{task}")(other) for task, other in others.items())
 
 
 class NoAttention(Attention):
-    """The plain U-Net: the skip connection as it is."""
+    """None: the skip connection as it is, as in the plain U-Net."""
 
     def __call__(self, skip: jax.Array, gating: jax.Array, train: bool = False) -> jax.Array:
-        """Returns `skip`."""
+        """Return `skip`."""
         return skip
 
 

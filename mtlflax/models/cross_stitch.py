@@ -7,16 +7,17 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax.typing import DTypeLike
 
-from mtlflax.models.soft_sharing import SoftSharing, check_own
+from mtlflax.models.checks import check_share
+from mtlflax.models.soft_sharing import SoftSharing
 
 
 class CrossStitch(nn.Module):
-    """One task's part of a cross-stitch unit: Σ_s α_s x_s over the tasks' maps x_s.
+    """The part of a cross-stitch unit for one task: Σ_s α_s x_s over the maps x_s of all tasks.
 
     Attributes:
         index: of the task.
-        own: its own α at first; the others have the rest in equal parts.
-        per_channel: whether a channel has α of its own.
+        own: its own initial α; the others have equal parts of the rest.
+        per_channel: whether each channel has an α of its own.
     """
 
     index: int
@@ -26,7 +27,7 @@ class CrossStitch(nn.Module):
 
     @nn.compact
     def __call__(self, maps: Sequence[jax.Array], train: bool) -> jax.Array:
-        """All tasks' maps, each [B, H, W, C], to the mixed one."""
+        """Mix the maps of all tasks, each [B, H, W, C]."""
         tasks, width = len(maps), maps[0].shape[-1] if self.per_channel else 1
 
         def init(_: jax.Array) -> jax.Array:
@@ -38,16 +39,16 @@ class CrossStitch(nn.Module):
 
 
 class CrossStitchNetwork(SoftSharing):
-    """A column a task, behind each stage a linear combination of all columns' maps.
+    """A column per task; behind each stage linear combinations of the maps of all columns.
 
-    The paper stitches AlexNets behind their pooling and fully connected layers; here it is done behind the encoders'
-    four stages, as is usual for ResNets. The units start as convex combinations, as in the paper, and are free
+    The paper stitches AlexNets behind their pooling and fully connected layers; here, units are behind the four stages
+    of the encoders, as is usual for ResNets. They start as convex combinations, as in the paper, and are free
     afterwards.
 
     Attributes:
-        own: the share of a task's own map at first, above 0, at most 1. The paper compares several; the others have the
-            rest in equal parts.
-        per_channel: whether each channel has weights of its own; otherwise one for all channels of a map, as in
+        own: the initial share of a task's own map, above 0 and at most 1. The paper compares several; the others have
+            equal parts of the rest.
+        per_channel: whether each channel has weights of its own; otherwise one serves all channels of a map, as in
             LibMTL and in the code of MTAN's authors (where all α start at 1).
     """
 
@@ -55,12 +56,11 @@ class CrossStitchNetwork(SoftSharing):
     per_channel: bool = True
 
     @nn.nowrap
-    def check(self) -> None:
-        """Raises ValueError, naming the attribute, for a network that there cannot be."""
-        check_own(self.own)
-        super().check()
+    def _check(self) -> None:
+        check_share("own", self.own)
+        super()._check()
 
     @nn.nowrap
     def unit(self, index: int) -> nn.Module:
-        """One task's part of a cross-stitch unit."""
+        """Return the part of a cross-stitch unit for one task."""
         return CrossStitch(index, self.own, self.per_channel, self.dtype)

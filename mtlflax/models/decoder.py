@@ -1,4 +1,4 @@
-"""A U-Net's decoder with attention, and decoders that run together."""
+"""The decoder of a U-Net with attention, and decoders that run together."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -9,37 +9,36 @@ from flax import linen as nn
 from jax.typing import DTypeLike
 
 from mtlflax.models.attention import KINDS
-from mtlflax.models.layers import BatchNorm, Conv, resize, scaled_normal
-from mtlflax.models.network import check_whole
+from mtlflax.models.blocks import activate, head
+from mtlflax.models.checks import check_choice, check_whole
+from mtlflax.models.layers import BatchNorm, Conv, resize
 
 STRIDES = (16, 8, 4, 2, 1)  # of the stages
 HEAD_STRIDES = (1, 2, 4)
 
 
 def check_decoder(head_stride: int, decoder_channels: tuple[int, ...]) -> None:
-    """Raises ValueError, naming the option of the network, for a decoder that there cannot be."""
-    check_whole({"head_stride": head_stride})
-    if head_stride not in HEAD_STRIDES:
-        raise ValueError(f"head_stride is {head_stride}: choose one of {HEAD_STRIDES}")
+    """Raise ValueError, naming the option of the network, for a value that makes no sense."""
+    check_choice("head_stride", head_stride, HEAD_STRIDES)
     if not isinstance(decoder_channels, tuple | list) or len(decoder_channels) != len(STRIDES):
-        raise ValueError(f"decoder_channels is {decoder_channels}: give five, for strides 16, 8, 4, 2 and 1")
+        raise ValueError(f"decoder_channels is {decoder_channels}: must be five numbers, for strides 16, 8, 4, 2 and 1")
     check_whole({"decoder_channels": decoder_channels})
 
 
 class Decoder(nn.Module):
-    """From five maps of strides 2 to 32 to one task's logits (after Ronneberger et al. 2015).
+    """From five maps of strides 2 to 32 to the logits of one task (after Ronneberger et al. 2015).
 
-    A stage narrows the map with a 1×1 convolution and doubles its size bilinearly (together the
-    paper's "up-convolution"), puts the encoder's map of that stride beside it, and runs two 3×3
-    convolutions, each with BatchNorm and ReLU. The last stage, to stride 1, has no skip. The head
-    is a 1×1 convolution. Attention is on the skip connection, or behind the stage's convolutions.
+    A stage narrows the map by a 1×1 convolution and doubles its size bilinearly (together the paper's
+    "up-convolution"), concatenates the encoder's map of that stride, and applies two 3×3 convolutions, each with
+    BatchNorm and ReLU. The last stage, to stride 1, has no skip connection. The head is a 1×1 convolution. Attention is
+    on the skip connections, or behind the convolutions of a stage.
 
     Attributes:
         channels: of the head, e.g. the number of classes.
         widths: channels of the stages to strides 16, 8, 4, 2 and 1.
-        head_stride: 1, 2 or 4: where the head is, and the last stage. Its logits are enlarged.
+        head_stride: 1, 2 or 4: the stride of the last stage and the head; the logits are enlarged from there.
         attention: a key of `attention.KINDS`.
-        activated: for each map, whether it is normalised and rectified; else that is done here.
+        activated: whether each of the encoder's maps is normalized and rectified already.
     """
 
     channels: int
@@ -51,13 +50,10 @@ class Decoder(nn.Module):
     dtype: DTypeLike = jnp.float32
 
     def setup(self) -> None:
-        """Builds the stages and the head."""
+        """Build the stages and the head."""
         conv = partial(Conv, dtype=self.dtype)
         norm = partial(BatchNorm, axis_name=self.axis_name, dtype=self.dtype)
         kind = KINDS[self.attention]
-        for stride, activated in zip((2, 4, 8, 16, 32), self.activated, strict=True):
-            if not activated and stride >= self.head_stride:
-                setattr(self, f"norm_stride{stride}", norm())
         for stride, width in zip(STRIDES, self.widths, strict=True):
             if stride < self.head_stride:
                 break
@@ -68,24 +64,23 @@ class Decoder(nn.Module):
             for i in (1, 2):
                 setattr(self, f"{name}_conv{i}", conv(width, 3, 1, 1))
                 setattr(self, f"{name}_bn{i}", norm())
-        # Nearly zero at first, so that the losses start at those of a guess, whatever the task.
-        init, dtype = scaled_normal(1e-3, "in"), jnp.promote_types(self.dtype, jnp.float32)
-        self.head = Conv(self.channels, use_bias=True, dtype=dtype, kernel_init=init)
+        self.head = head(self.channels, self.dtype)
 
     def __call__(self, features: tuple[jax.Array, ...], size: tuple[int, int], train: bool) -> jax.Array:
-        """Returns logits float32 [B, *size, channels]."""
+        """Return logits float32 [B, *size, channels]."""
         return run({"": self}, features, size, train)[""]
 
+    @nn.compact
     def activate(self, features: tuple[jax.Array, ...], train: bool) -> dict[int, jax.Array]:
-        """The encoder's maps by stride, normalised and rectified."""
-        maps = {2**i: x for i, x in enumerate(features, start=1)}
-        for stride, activated in zip(maps, self.activated, strict=True):
-            if not activated and stride >= self.head_stride:
-                maps[stride] = nn.relu(getattr(self, f"norm_stride{stride}")(maps[stride], train))
-        return maps
+        """Return the encoder's maps by stride, normalized and rectified as far as the stages need them."""
+        strides = [2**i for i in range(1, len(features) + 1)]
+        done = [ready or stride < self.head_stride for ready, stride in zip(self.activated, strides, strict=True)]
+        names = [f"norm_stride{stride}" for stride in strides]
+        maps = activate(features, done, train, names=names, axis_name=self.axis_name, dtype=self.dtype)
+        return dict(zip(strides, maps, strict=True))
 
     def stage(self, x: jax.Array, skip: jax.Array | None, stride: int, size: tuple[int, int], train: bool) -> jax.Array:
-        """The stage to a stride: the map at twice that, and the encoder's at it, if any, to [B, *size, width]."""
+        """Run the stage to a stride, given the map of twice that stride and the skip connection, if it has one."""
         name, place = f"stride{stride}", KINDS[self.attention].place
         # A 1×1 convolution commutes with the enlargement, and costs a quarter before it.
         up = resize(getattr(self, f"{name}_up")(x), size)
@@ -101,24 +96,24 @@ class Decoder(nn.Module):
         return getattr(self, f"{name}_attention")(second, first, train) if place == "stage" else second
 
     def exchange(self, x: jax.Array, others: Mapping[str, jax.Array], stride: int, train: bool) -> jax.Array:
-        """What a stage gives, once it has attended to what the other tasks' give."""
+        """Let the output of a stage attend to the outputs of the other tasks' stages."""
         return getattr(self, f"stride{stride}_attention")(x, others, train)
 
     def logits(self, x: jax.Array, size: tuple[int, int]) -> jax.Array:
-        """The head: what the last stage gives to float32 [B, *size, channels]."""
+        """Apply the head to the output of the last stage: logits float32 [B, *size, channels]."""
         return resize(self.head(x), size)
 
 
 def run(
     decoders: Mapping[str, Decoder], features: tuple[jax.Array, ...], size: tuple[int, int], train: bool
 ) -> dict[str, jax.Array]:
-    """Runs decoders of one kind stage by stage, each beside the others: those that attend to each other have to.
+    """Run decoders of one kind together, stage by stage, as those that attend to each other must.
 
     Args:
-        decoders: by task; they differ in `channels` alone.
+        decoders: by task; they may differ in `channels` only.
         features: the encoder's five maps.
         size: (H, W) of the logits.
-        train: whether BatchNorm takes and updates batch statistics.
+        train: whether BatchNorm uses and updates batch statistics.
 
     Returns:
         Logits by task, float32 [B, *size, channels].

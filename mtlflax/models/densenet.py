@@ -1,4 +1,4 @@
-"""DenseNet encoders (Huang et al. 2017), exactly torchvision's.
+"""DenseNet encoders (Huang et al. 2017), exactly as in torchvision.
 
 Names follow torchvision's state dict below `features.`: `denseblock1.denselayer1.norm1.weight` is
 `denseblock1/denselayer1/norm1/scale` here. The classifier is left out.
@@ -11,17 +11,11 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax.typing import DTypeLike
 
-from mtlflax.models.layers import (
-    BatchNorm,
-    Conv,
-    average_pool,
-    check_output_stride,
-    dilation,
-    max_pool,
-    scaled_normal,
-)
+from mtlflax.models.checks import check_choice
+from mtlflax.models.layers import BatchNorm, Conv, average_pool, max_pool, scaled_normal
+from mtlflax.models.staged import OUTPUT_STRIDES, StagedEncoder, dilation
 
-# name: layers a block. All have growth rate 32, bottlenecks 4 × 32 wide and a stem of 64 channels.
+# Name → layers per block. All have growth rate 32, bottlenecks 4 × 32 wide and a stem of 64 channels.
 VARIANTS: dict[str, tuple[int, int, int, int]] = {
     "densenet121": (6, 12, 24, 16),
     "densenet169": (6, 12, 32, 32),
@@ -41,7 +35,7 @@ class DenseLayer(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        """Returns the new channels."""
+        """Return the new channels."""
         conv = partial(Conv, dtype=self.dtype, kernel_init=_init)
         norm = partial(BatchNorm, axis_name=self.axis_name, dtype=self.dtype)
         x = conv(4 * GROWTH, name="conv1")(nn.relu(norm(name="norm1")(x, train)))
@@ -50,7 +44,7 @@ class DenseLayer(nn.Module):
 
 
 class DenseBlock(nn.Module):
-    """Layers that each see what all before them gave: [B, H, W, C] -> [B, H, W, C + 32 × depth]."""
+    """Layers that each see the outputs of all earlier ones: [B, H, W, C] -> [B, H, W, C + 32 × depth]."""
 
     depth: int
     dilation: int = 1
@@ -60,7 +54,7 @@ class DenseBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> list[jax.Array]:
-        """Returns, behind each layer, the input's channels and all new ones."""
+        """Return, behind each layer, the channels of the input and all new ones."""
         layer = nn.remat(DenseLayer, static_argnums=(2,)) if self.remat else DenseLayer
         given = []
         for index in range(1, self.depth + 1):
@@ -79,48 +73,39 @@ class Transition(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        """Returns half the channels, on half the grid."""
+        """Return half the channels, on half the grid."""
         features = x.shape[-1] // 2
         x = BatchNorm(axis_name=self.axis_name, dtype=self.dtype, name="norm")(x, train)
         x = Conv(features, dtype=self.dtype, kernel_init=_init, name="conv")(nn.relu(x))
         return average_pool(x) if self.pool else x
 
 
-class DenseNet(nn.Module):
-    """The encoder: images [B, H, W, 3], normalised, to five maps of strides 2, 4, 8, 16 and 32.
+class DenseNet(StagedEncoder):
+    """The DenseNet encoder, for images of at least 32×32 pixels.
 
-    The maps are torchvision's `relu0` (64 channels), `denseblock1`, `denseblock2`, `denseblock3`
-    (256, 512, 1024 channels for DenseNet-121) and `norm5` (1024), to the letter: a dense block's
-    output is raw, neither normalised nor rectified (the transition behind it does that), and the
-    ReLU after `norm5` lies outside torchvision's `features`. `activated` says which maps still need
-    both; the decoders here begin with them.
+    The maps are torchvision's `relu0` (64 channels), `denseblock1`, `denseblock2`, `denseblock3` (256, 512, 1024
+    channels for DenseNet-121) and `norm5` (1024). The output of a dense block is raw, neither normalized nor rectified
+    (the transition behind it does that), and the ReLU after `norm5` is outside torchvision's `features`.
 
-    Attributes:
-        variant: a key of `VARIANTS`.
-        output_stride: 32, or 16 or 8: where strides would go beyond it, transitions do not pool and
-            the convolutions behind them are dilated instead; the weights stay the same.
-        remat: whether the backward pass computes each layer anew instead of keeping what is in it.
-        axis_name: mapped axis for synchronised batch statistics.
-        dtype: of the computation and of the features.
+    With a smaller output stride, transitions do not pool, and the convolutions behind them are dilated.
 
     Raises:
         ValueError: an image side is under 32 pixels (the last map would be empty).
     """
 
-    variant: str
-    output_stride: int = 32
-    remat: bool = False
-    axis_name: str | None = None
-    dtype: DTypeLike = jnp.float32
-
     @property
     def activated(self) -> tuple[bool, ...]:
-        """Which of the five maps come out of a ReLU, behind a normalisation: the first alone."""
+        """Whether each of the five maps is normalized and rectified: only the first is."""
         return (True, False, False, False, False)
 
+    @property
+    def last_stage(self) -> str:
+        """How the paths of the last stage's parameters begin."""
+        return "denseblock4/"
+
     def setup(self) -> None:
-        """Builds the stem, the blocks and the transitions."""
-        check_output_stride(self.output_stride)
+        """Build the stem, the blocks and the transitions."""
+        check_choice("output_stride", self.output_stride, OUTPUT_STRIDES)
         norm = partial(BatchNorm, axis_name=self.axis_name, dtype=self.dtype)
         self.conv0 = Conv(64, 7, 2, 3, dtype=self.dtype, kernel_init=_init)
         self.norm0, self.norm5 = norm(), norm()
@@ -132,15 +117,8 @@ class DenseNet(nn.Module):
                 transition = Transition(dilated[stage] == dilated[stage + 1], self.axis_name, self.dtype)
                 setattr(self, f"transition{stage + 1}", transition)
 
-    def __call__(self, images: jax.Array, train: bool = False) -> tuple[jax.Array, ...]:
-        """Returns the five maps, finest first."""
-        features = [self.stem(images, train)]
-        for stage in range(4):
-            features.append(self.stage(stage, features[-1], train)[-1])
-        return tuple(features)
-
     def stem(self, images: jax.Array, train: bool) -> jax.Array:
-        """Images to the first map, of stride 2."""
+        """Return the first map, of stride 2."""
         if min(images.shape[1:3]) < MIN_SIZE:
             raise ValueError(
                 f"{self.variant} needs images of at least {MIN_SIZE}×{MIN_SIZE} pixels, "
@@ -149,9 +127,9 @@ class DenseNet(nn.Module):
         return nn.relu(self.norm0(self.conv0(images), train))
 
     def stage(self, stage: int, x: jax.Array, train: bool) -> list[jax.Array]:
-        """One of the four stages: the map before it to what its layers give, the last of which is the next map.
+        """Return the map behind each layer of a stage, 0 to 3, given the map before the stage.
 
-        Each has the channels of those before it too; the last stage's end is `norm5`'s.
+        Each has the channels of those before it too; the last stage ends with `norm5`.
         """
         x = max_pool(x) if stage == 0 else getattr(self, f"transition{stage}")(x, train)
         given = getattr(self, f"denseblock{stage + 1}")(x, train)

@@ -1,4 +1,4 @@
-"""What every network here is made of: convolution, batch normalisation, pooling, resizing.
+"""The layers that all networks are made of: convolution, batch normalization, pooling, resizing.
 
 All maps are [B, H, W, C]. Padding, constants and output sizes are PyTorch's, so that torchvision's
 weights mean the same here. Parameters are float32 whatever the computation runs in.
@@ -20,12 +20,12 @@ _BLOCK = 16384
 
 
 def scaled_normal(gain: float, fan: Literal["in", "out"]) -> Initializer:
-    """Initialises kernels [k, k, C, features]: normal, of variance gain / (k² C) or (k² features).
+    """Return an initializer of kernels [k, k, C, features]: normal, of variance gain / (k² C) or gain / (k² features).
 
     With gain 2 this is torchvision's `kaiming_normal_`: fan "out" in its ResNet, "in" in DenseNet.
 
-    The numbers are drawn in blocks of one size, since XLA compiles the generator anew for each
-    shape, 0.8 s on a CPU: in one draw a kernel, a network's init would take 20 s to compile.
+    The numbers are drawn in blocks of one size, since XLA compiles the generator again for each shape,
+    which takes 0.8 s on a CPU: with one draw per kernel, the init of a network would take 20 s to compile.
     """
 
     def init(key: jax.Array, shape: tuple[int, ...], dtype: DTypeLike = jnp.float32) -> jax.Array:
@@ -62,7 +62,7 @@ class Conv(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Returns the convolution of x, of type `dtype`."""
+        """Return the convolution of x, of type `dtype`."""
         k, s, p = self.kernel_size, self.stride, self.padding
         kernel = self.param("kernel", self.kernel_init, (k, k, x.shape[-1], self.features))
         x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
@@ -85,17 +85,17 @@ class Conv(nn.Module):
 
 
 class BatchNorm(nn.Module):
-    """Batch normalisation over all but the channels, as in PyTorch's `nn.BatchNorm2d`.
+    """Batch normalization over all axes but the channels, as in PyTorch's `nn.BatchNorm2d`.
 
     Parameters `scale`, `bias`, running statistics `mean`, `var` in the collection "batch_stats":
-    those of `flax.linen.BatchNorm`, from which it differs in one thing. As in PyTorch, the running
+    as in `flax.linen.BatchNorm`, from which it differs in one respect. As in PyTorch, the running
     variance is the *unbiased* one (n / (n - 1) times the batch's, n the pixels of the whole batch),
-    so that training from the same weights stays equal to torchvision's. Batches are normalised with
-    the biased variance in both. Half precision is widened to float32 before anything is summed.
+    so that training from the same weights stays equal to torchvision's. Batches are normalized by
+    the biased variance in both. Half precision is widened to float32 before summing.
 
     Attributes:
-        momentum: share of the running statistics that is kept; PyTorch's `momentum` is 1 - this.
-        axis_name: a mapped axis to take the statistics over; each device has as many pixels.
+        momentum: the share of the running statistics that is kept; PyTorch's `momentum` is 1 - this.
+        axis_name: mapped axis for synchronized statistics; each device must have equally many pixels.
         dtype: of the result.
     """
 
@@ -106,10 +106,10 @@ class BatchNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        """Returns x, normalised by the batch's statistics in training, else by the running ones.
+        """Return x, normalized by the statistics of the batch in training, else by the running ones.
 
         Raises:
-            ValueError: in training, the whole batch has one pixel: it has no variance.
+            ValueError: in training, the global batch has a single pixel, which has no variance.
         """
         channels = (x.shape[-1],)
         scale = self.param("scale", nn.initializers.ones, channels)
@@ -122,7 +122,7 @@ class BatchNorm(nn.Module):
             mean, var, count = self._batch_statistics(x, running_mean.value)
             if not self.is_initializing():
                 if count == 1:
-                    raise ValueError("batch normalisation of one value: train with more frames or larger ones")
+                    raise ValueError("batch normalization of a single value: train with larger batches or images")
                 unbiased = var * (count / (count - 1))
                 keep = self.momentum
                 running_mean.value = keep * running_mean.value + (1 - keep) * mean
@@ -135,16 +135,16 @@ class BatchNorm(nn.Module):
         return y.astype(self.dtype)
 
     def _batch_statistics(self, x: jax.Array, origin: jax.Array) -> tuple[jax.Array, jax.Array, int]:
-        """Mean [C] and biased variance [C] of the whole batch, and how many pixels it has.
+        """Return the mean [C] and biased variance [C] of the global batch, and its number of pixels.
 
         One pass over x gives both moments. They are taken about the running mean: the variance
         does not depend on the origin, but about zero it loses its digits where the mean is large.
         """
         axes = (0, 1, 2)
-        # Where a module is called twice in a step, the running mean is that of the first call's values.
+        # If a module is called twice in a step, the running mean depends on the values of the first call.
         origin = lax.stop_gradient(origin)
-        centred = x - origin[None, None, None]
-        moments = jnp.stack([centred.mean(axes), jnp.square(centred).mean(axes)])
+        centered = x - origin[None, None, None]
+        moments = jnp.stack([centered.mean(axes), jnp.square(centered).mean(axes)])
         count = x.shape[0] * x.shape[1] * x.shape[2]
         if self.axis_name is not None and not self.is_initializing():
             moments = lax.pmean(moments, self.axis_name)
@@ -157,7 +157,7 @@ class ConvBlock(nn.Module):
     """A convolution, BatchNorm and ReLU: [B, H, W, C] -> [B, H', W', features], as `Conv`.
 
     Attributes:
-        axis_name: as BatchNorm's.
+        axis_name: as in `BatchNorm`.
         dtype: of the computation and of the result.
     """
 
@@ -171,21 +171,10 @@ class ConvBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        """Returns the rectified map."""
+        """Return the activated map."""
         k, p, d = self.kernel_size, self.padding, self.dilation
         conv = Conv(self.features, k, 1, p, d, dtype=self.dtype, kernel_init=self.kernel_init, name="conv")
         return nn.relu(BatchNorm(axis_name=self.axis_name, dtype=self.dtype, name="bn")(conv(x), train))
-
-
-def check_output_stride(output_stride: int) -> None:
-    """Raises ValueError for one that encoders do not have."""
-    if not isinstance(output_stride, int) or output_stride not in (8, 16, 32):
-        raise ValueError(f"output_stride is {output_stride}: choose 8, 16 or 32")
-
-
-def dilation(stage: int, output_stride: int) -> int:
-    """Of an encoder's stage, 0 to 3, which would give stride 4 to 32 if its strides did not stop at `output_stride`."""
-    return max(1, 4 * 2**stage // output_stride)
 
 
 def max_pool(x: jax.Array) -> jax.Array:
@@ -209,11 +198,11 @@ def average_pool(x: jax.Array) -> jax.Array:
 
 
 def resize(x: jax.Array, size: tuple[int, int]) -> jax.Array:
-    """Bilinear resizing with half-pixel centres: [B, H, W, C] -> [B, *size, C].
+    """Bilinear resizing with half-pixel centers: [B, H, W, C] -> [B, *size, C].
 
     PyTorch's `interpolate(mode="bilinear", align_corners=False)`. Enlarging by a whole factor (what
-    a decoder does unless sizes are odd) is done by shifts and weighted sums, some 2 to 3 times as
-    fast on a CPU as `jax.image.resize`.
+    a decoder does unless sizes are odd) uses shifts and weighted sums, 2 to 3 times as fast on a CPU as
+    `jax.image.resize`.
     """
     for axis, target in ((1, size[0]), (2, size[1])):
         length = x.shape[axis]
@@ -228,7 +217,7 @@ def resize(x: jax.Array, size: tuple[int, int]) -> jax.Array:
 
 
 def _enlarge(x: jax.Array, axis: int, factor: int) -> jax.Array:
-    """Bilinear enlargement of one axis by a whole factor; the edge value goes on outside."""
+    """Enlarge one axis bilinearly by a whole factor; outside, the edge value continues."""
     length = x.shape[axis]
     first = lax.slice_in_dim(x, 0, 1, axis=axis)
     last = lax.slice_in_dim(x, length - 1, length, axis=axis)
@@ -236,8 +225,8 @@ def _enlarge(x: jax.Array, axis: int, factor: int) -> jax.Array:
     after = jnp.concatenate([lax.slice_in_dim(x, 1, length, axis=axis), last], axis)
     phases = []
     for phase in range(factor):
-        offset = (phase + 0.5) / factor - 0.5  # of the new pixel's centre from the old one's
-        neighbour = after if offset > 0 else before
-        phases.append((1 - abs(offset)) * x + abs(offset) * neighbour)
+        offset = (phase + 0.5) / factor - 0.5  # of the new pixel's center from the old one's
+        neighbor = after if offset > 0 else before
+        phases.append((1 - abs(offset)) * x + abs(offset) * neighbor)
     y = jnp.stack(phases, axis + 1)
     return y.reshape(*x.shape[:axis], factor * length, *x.shape[axis + 1 :])

@@ -8,7 +8,7 @@ from flax import linen as nn
 from jax.typing import DTypeLike
 
 from mtlflax.models.deeplab import DeepLabHead, check_head
-from mtlflax.models.encoders import encoder
+from mtlflax.models.encoders import activated, staged_encoder
 from mtlflax.models.layers import BatchNorm, Conv, ConvBlock, max_pool
 from mtlflax.models.network import BranchedNetwork
 from mtlflax.models.resnet import Block
@@ -17,10 +17,10 @@ STAGES = 4
 
 
 class Attention(nn.Module):
-    """One task's attention at one stage of the encoder: what of the stage's map the task takes.
+    """The attention of one task at one stage of the encoder: a mask on the map of the stage.
 
-    The mask is σ(h(g([u; f]))) with g and h 1×1 convolutions with BatchNorm, and a ReLU behind g: a number for each
-    pixel and channel. u is the map inside the stage, f what comes from the task's attention at the stage before.
+    The mask is σ(h(g([u; f]))), a number per pixel and channel, with g and h 1×1 convolutions with BatchNorm, and a
+    ReLU behind g. u is a map inside the stage, f comes from the task's attention at the stage before.
     """
 
     axis_name: str | None = None
@@ -28,13 +28,13 @@ class Attention(nn.Module):
 
     @nn.compact
     def __call__(self, inner: jax.Array, outer: jax.Array, before: jax.Array | None, train: bool) -> jax.Array:
-        """Returns the attended map.
+        """Return the attended map.
 
         Args:
             inner: u [B, H, W, C'].
-            outer: the stage's last map [B, H, W, C].
+            outer: the last map of the stage [B, H, W, C].
             before: f [B, H, W, C]; None at the first stage.
-            train: whether BatchNorm takes and updates batch statistics.
+            train: whether BatchNorm uses and updates batch statistics.
         """
         channels = outer.shape[-1]
         x = inner if before is None else jnp.concatenate([inner, before], axis=-1)
@@ -45,9 +45,9 @@ class Attention(nn.Module):
 
 
 class Extractor(nn.Module):
-    """f, which all tasks share: an attended map to what attention at the next stage sees of it.
+    """f, shared by all tasks: from an attended map to the input of the attention at the next stage.
 
-    A bottleneck block, as in the authors' ResNet variant, and max pooling where the next stage's grid is coarser.
+    A bottleneck block, as in the authors' ResNet variant, and max pooling where the grid of the next stage is coarser.
     """
 
     axis_name: str | None = None
@@ -55,7 +55,7 @@ class Extractor(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, following: jax.Array, train: bool) -> jax.Array:
-        """Returns a map of the shape of the next stage's, `following`."""
+        """Return a map of the shape of `following`, the map of the next stage."""
         _, h, w, channels = following.shape
         block = Block(channels // 4, 1, bottleneck=True, axis_name=self.axis_name, dtype=self.dtype, name="block")
         x = block(x, train)
@@ -64,21 +64,22 @@ class Extractor(nn.Module):
 
 
 class MTAN(BranchedNetwork):
-    """A shared encoder, for each task attention at each of its four stages, and for each a head.
+    """A shared encoder, and per task attention at each of its four stages and a head.
 
     Parameters are `encoder/...` and `extractor<stage>/...` (shared), `attention<stage>_<task>/...` and
-    `decoder_<task>/...`. Encoder and attention are the trunk: the extractors stand between the tasks' attentions and
-    serve all tasks, so the network splits where the heads begin. A weighting at level "representation" therefore sees
-    each task's gradient on a map of its own, and no conflicts.
+    `decoder_<task>/...`. Encoder and attention are the trunk: the extractors between the attentions are shared, so the
+    network splits where the heads begin. A weighting at level "representation" therefore sees the gradient of each task
+    on a map of its own, and no conflicts.
 
-    The paper applies this to SegNet; for ResNet we follow the authors' code: u is the map before a stage's last block,
-    the attended map of the last stage goes into a `DeepLabHead`, and the encoder is dilated to output stride 8. g
-    narrows to a quarter of the stage's channels, as there. DenseNet, which they have not: u is the map before a stage's
-    last layer, in the last stage before its last norm, and neither it nor the map under the mask is rectified. Pooling
-    is 3×3 where theirs is 2×2, so that any size will do.
+    The paper applies this to SegNet; for ResNet we follow the authors' code: u is the map before the last block of a
+    stage, the attended map of the last stage goes into a `DeepLabHead`, the encoder is dilated to output stride 8, and
+    g narrows to a quarter of the stage's channels. They have no DenseNet; there, u is the map before the last layer of
+    a stage (in the last stage, before the last norm), and neither u nor the masked map is rectified.
+
+    Differences from the authors' code: pooling is 3×3 instead of 2×2, so that any size will do.
 
     Attributes:
-        output_stride: 8, 16 or 32: that of the encoder's last map.
+        output_stride: 8, 16 or 32, the stride of the encoder's last map.
         atrous_rates: of the heads' ASPP, in pixels of that map.
         aspp_channels: width of the heads.
     """
@@ -88,19 +89,18 @@ class MTAN(BranchedNetwork):
     aspp_channels: int = 256
 
     @nn.nowrap
-    def check(self) -> None:
-        """Raises ValueError, naming the attribute, for a network that there cannot be."""
+    def _check(self) -> None:
         check_head(self.output_stride, self.atrous_rates, self.aspp_channels)
 
     def setup(self) -> None:
-        """Builds the encoder, the attentions, the extractors and the heads."""
+        """Build the encoder, the attentions, the extractors and the heads."""
         attention, extractor, head = Attention, Extractor, DeepLabHead
-        if self.remat:  # the numbers are those of `train`, and of the head's `size`
+        if self.remat:  # static: `train`, and the head's `size`
             attention = nn.remat(Attention, static_argnums=(4,))
             extractor = nn.remat(Extractor, static_argnums=(3,))
             head = nn.remat(DeepLabHead, static_argnums=(2, 3))
 
-        self.encoder = encoder(self.backbone, output_stride=self.output_stride, remat=self.remat, **self.common)
+        self.encoder = staged_encoder(self.backbone, output_stride=self.output_stride, remat=self.remat, **self.common)
         for stage in range(1, STAGES + 1):
             for task in self.heads:
                 setattr(self, f"attention{stage}_{task}", attention(**self.common))
@@ -112,13 +112,13 @@ class MTAN(BranchedNetwork):
                 width=self.aspp_channels,
                 rates=self.atrous_rates,
                 low_channels=0,
-                activated=self.encoder.activated[-1:],
+                activated=activated(self.encoder)[-1:],
                 **self.common,
             )
             setattr(self, f"decoder_{task}", decoder)
 
     def encode(self, images: jax.Array, train: bool = False) -> dict[str, jax.Array]:
-        """The trunk: images to each task's attended map of the encoder's last stage."""
+        """Run the trunk: images to the attended map of the last stage, per task."""
         x, stages = self.encoder.stem(images, train), []
         for stage in range(STAGES):
             *_, inner, x = self.encoder.stage(stage, x, train)
@@ -141,20 +141,20 @@ class MTAN(BranchedNetwork):
         *,
         size: tuple[int, int] | None = None,
     ) -> jax.Array:
-        """One task's head, see `BranchedNetwork`."""
+        """Run the head of a task, see `BranchedNetwork`."""
         return super().decode((features[task],), task, train, size=size)
 
     @nn.nowrap
     def size_of(self, features: tuple[jax.Array], task: str) -> tuple[int, int]:
-        """The map's times `output_stride`."""
+        """Return the size of the map times `output_stride`."""
         return (self.output_stride * features[0].shape[1], self.output_stride * features[0].shape[2])
 
     @nn.nowrap
     def shared(self, path: str) -> bool:
-        """Whether the parameter at that path ("encoder/conv1/kernel") serves all tasks."""
+        """Return whether the parameter at that path ("encoder/conv1/kernel") serves all tasks."""
         return path.startswith(("encoder/", "extractor"))
 
     @nn.nowrap
     def in_trunk(self, path: str) -> bool:
-        """Whether it is `encode`'s: shared, or of a task's attention."""
+        """Return whether it belongs to `encode`: shared, or of the attention of a task."""
         return not path.startswith("decoder_")

@@ -8,14 +8,15 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax.typing import DTypeLike
 
+from mtlflax.models.checks import check_share
 from mtlflax.models.layers import ConvBlock, Initializer
-from mtlflax.models.soft_sharing import SoftSharing, check_own, shrink
+from mtlflax.models.soft_sharing import SoftSharing, shrink
 
 
 def diagonal(index: int, own: float) -> Initializer:
-    """Initialises kernels [1, 1, K C, C]: of K maps that lie behind each other, `own` times the one of that index.
+    """Return an initializer of kernels [1, 1, K C, C] that average K concatenated maps, channel by channel.
 
-    The other maps have the rest in equal parts, each channel going to its own place.
+    The map of that index has the share `own`; the others have equal parts of the rest.
     """
 
     def init(key: jax.Array, shape: tuple[int, ...], dtype: DTypeLike = jnp.float32) -> jax.Array:
@@ -28,11 +29,11 @@ def diagonal(index: int, own: float) -> Initializer:
 
 
 class NDDR(nn.Module):
-    """One task's NDDR layer: all tasks' maps side by side, a 1×1 convolution, BatchNorm, ReLU.
+    """The NDDR layer of one task: the maps of all tasks concatenated, a 1×1 convolution, BatchNorm, ReLU.
 
     Attributes:
         index: of the task.
-        own: the share of its own map at first.
+        own: the initial share of its own map.
     """
 
     index: int
@@ -42,7 +43,7 @@ class NDDR(nn.Module):
 
     @nn.compact
     def __call__(self, maps: Sequence[jax.Array], train: bool) -> jax.Array:
-        """All tasks' maps, each [B, H, W, C], to the fused one."""
+        """Fuse the maps of all tasks, each [B, H, W, C], into one."""
         fuse = ConvBlock(
             maps[0].shape[-1],
             axis_name=self.axis_name,
@@ -54,14 +55,14 @@ class NDDR(nn.Module):
 
 
 class Shortcut(nn.Module):
-    """One task's maps behind all its NDDR layers, side by side on the last one's grid, and a 1×1 convolution."""
+    """The maps behind all NDDR layers of one task, concatenated on the grid of the last, and a 1×1 convolution."""
 
     axis_name: str | None = None
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, maps: Sequence[jax.Array], train: bool) -> jax.Array:
-        """Maps, the last [B, H, W, C], to one of its shape."""
+        """Fuse maps into one of the shape of the last, [B, H, W, C]."""
         *earlier, last = maps
         _, h, w, channels = last.shape
         x = jnp.concatenate([*(shrink(y, (h, w)) for y in earlier), last], axis=-1)
@@ -69,18 +70,20 @@ class Shortcut(nn.Module):
 
 
 class NDDRCNN(SoftSharing):
-    """A column a task, behind each stage an NDDR layer for each task.
+    """A column per task; behind each stage an NDDR layer per task.
 
-    Here the layers stand behind the encoders' four stages, in the paper behind five poolings. With a ReLU behind
-    BatchNorm, as in the authors' code, what the next stage and the decoder see is rectified, DenseNet's maps too. To
-    the paper weight decay is a part of the method; here it is off, as in all configs (`config.optimizer.weight_decay`).
+    With a ReLU behind BatchNorm, as in the authors' code, the next stage and the decoder see rectified maps, of a
+    DenseNet too.
+
+    Differences from the paper: the layers are behind the four stages of the encoders instead of five poolings; weight
+    decay, which the paper counts as a part of the method, is off, as in all configs (`config.optimizer.weight_decay`).
 
     Attributes:
-        own: the share of a task's own map at first, above 0, at most 1. The paper's 0.9 and 0.1
-            are for two tasks; where there are more, the others have the rest in equal parts.
-        shortcut: NDDR-CNN-Shortcut: the maps of all stages, shrunk to the last one's grid, take the place of the
-            decoder's coarsest map, fused by a 1×1 convolution with BatchNorm and ReLU. Off by default: a decoder with
-            skip connections sees them anyway.
+        own: the initial share of a task's own map, above 0 and at most 1. The paper's 0.9 and 0.1 are for two tasks; if
+            there are more, the others have equal parts of the rest.
+        shortcut: NDDR-CNN-Shortcut: the maps of all stages, shrunk to the grid of the last and fused by a 1×1
+            convolution with BatchNorm and ReLU, replace the decoder's coarsest map. Off by default: a decoder with skip
+            connections sees them anyway.
     """
 
     own: float = 0.9
@@ -89,13 +92,12 @@ class NDDRCNN(SoftSharing):
     rectified: ClassVar[bool] = True
 
     @nn.nowrap
-    def check(self) -> None:
-        """Raises ValueError, naming the attribute, for a network that there cannot be."""
-        check_own(self.own)
-        super().check()
+    def _check(self) -> None:
+        check_share("own", self.own)
+        super()._check()
 
     def setup(self) -> None:
-        """Builds the columns, the NDDR layers and, if asked for, the shortcuts."""
+        """Build the columns, the NDDR layers and, if asked for, the shortcuts."""
         super().setup()
         if self.shortcut:
             for task in self.heads:
@@ -103,9 +105,9 @@ class NDDRCNN(SoftSharing):
 
     @nn.nowrap
     def unit(self, index: int) -> nn.Module:
-        """One task's NDDR layer."""
+        """Return the NDDR layer of one task."""
         return NDDR(index, self.own, self.axis_name, self.dtype)
 
     def finish(self, task: str, maps: Sequence[jax.Array], train: bool) -> Sequence[jax.Array]:
-        """The maps, and with the shortcut all stages' in the place of the last."""
+        """Return the maps; with the shortcut, the last one replaced by the fused maps of all stages."""
         return [*maps[:-1], getattr(self, f"shortcut_{task}")(maps[1:], train)] if self.shortcut else maps

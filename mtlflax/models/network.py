@@ -1,9 +1,8 @@
-"""What all topologies have in common."""
+"""What a network is: the interface that training uses, and the base classes of the built-in ones."""
 
 import dataclasses
-import numbers
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -11,28 +10,59 @@ from flax import linen as nn
 from flax.core import FrozenDict
 from jax.typing import DTypeLike
 
-LAST_STAGES = ("encoder/layer4_", "encoder/denseblock4/")  # of ResNet and of DenseNet
+from mtlflax.models.checks import check_whole
+from mtlflax.models.encoders import Backbone, encoder
 
 
-class Network(nn.Module):
-    """Images to a map of logits for each task.
+class Network(Protocol):
+    """What training asks of a network, which is a Flax module (so `init`, `apply` and `clone` are flax's).
 
-    A topology adds its own attributes, checks them in `check`, and defines `__call__` and `shared`.
+    `apply(variables, images, train)` maps normalized images [B, H, W, 3] to {task: float32 [B, H, W, channels]}, in the
+    order of the tasks. In training there may be outputs `{task}/aux/{name}` too, auxiliary predictions whose losses are
+    added.
+
+    A network may offer more:
+
+    - `encode(images, train)` and `decode(features, task, train, *, size)`: it splits into a trunk and a branch per
+      task. Then each branch is differentiated once, whatever the weighting, and level "representation" is possible.
+      A property `splits` that is False says that this network cannot be split after all.
+    - `in_trunk(path) -> bool`: whether a parameter belongs to `encode`; default: the shared ones do.
+    - `last_shared(path) -> bool`: the layers whose gradients GradNorm measures; default: all shared parameters.
+    - `encoders`, a tuple of paths ("encoder",): where pretrained weights go; default: nowhere.
+    """
+
+    def init(self, rngs: Any, *args: Any, **kwargs: Any) -> Any:
+        """Return initial variables: "params", and "batch_stats" if there are any."""
+
+    def apply(self, variables: Any, *args: Any, **kwargs: Any) -> Any:
+        """Return the outputs, and the updated collections if there are `mutable` ones."""
+
+    def clone(self, **updates: Any) -> Any:
+        """Return a copy with other attributes, as `axis_name`."""
+
+    def shared(self, path: str) -> bool:
+        """Return whether the losses of several tasks depend on a parameter ("encoder/conv1/kernel").
+
+        Gradient balancing acts on these.
+        """
+
+
+class Topology(nn.Module):
+    """The base class of the built-in networks. A subclass defines `__call__`, `shared`, and checks its own attributes.
 
     Attributes:
-        backbone: a name that `models.encoder` knows.
+        backbone: the encoder, as `models.encoder` takes it.
         heads: task → channels, in the order of the outputs; at least `fewest` tasks.
-        remat: whether the backward pass computes what is in the encoders' blocks, and in the larger modules behind
-            them, anew: less memory, more time, the same results. On a CPU only the time changes, as XLA is free there
-            to compute it early.
-        axis_name: mapped axis for synchronised batch statistics.
+        remat: recompute the encoder's blocks, and the larger modules behind it, in the backward pass: less memory, more
+            time, the same results. On a CPU only the time changes, since XLA is free to keep the values there.
+        axis_name: mapped axis for synchronized batch statistics.
         dtype: of the computation, e.g. "bfloat16"; parameters, batch statistics, heads and logits are float32.
 
     Raises:
         ValueError: an attribute's value makes no sense; the message names it.
     """
 
-    backbone: str
+    backbone: Backbone
     heads: Mapping[str, int]
     remat: bool = False
     axis_name: str | None = None
@@ -41,15 +71,15 @@ class Network(nn.Module):
     fewest: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
-        """Checks the attributes and makes them hashable, so that models can be static arguments."""
+        """Check the attributes and make them hashable, so that networks can be static arguments."""
         if not self.heads:
             raise ValueError("heads is empty: give at least one task → channels")
         if wrong := [task for task in self.heads if not (isinstance(task, str) and task and "/" not in task)]:
-            raise ValueError(f"heads has a task called {wrong[0]!r}: give names without a slash")
+            raise ValueError(f"heads has a task named {wrong[0]!r}: give names without a slash")
         check_whole({f"heads[{task!r}]": channels for task, channels in self.heads.items()})
         if len(self.heads) < self.fewest:
-            raise ValueError(f"{type(self).__name__} is for two tasks or more, not for {', '.join(self.heads)} alone")
-        self.check()
+            raise ValueError(f"{type(self).__name__} needs two tasks or more, not {', '.join(self.heads)} alone")
+        self._check()
         self.heads = FrozenDict(self.heads)
         for field in dataclasses.fields(self):
             if isinstance(getattr(self, field.name), list):
@@ -57,8 +87,8 @@ class Network(nn.Module):
         super().__post_init__()
 
     @nn.nowrap
-    def check(self) -> None:
-        """Raises ValueError, naming the attribute, for a network that there cannot be."""
+    def _check(self) -> None:
+        """Raise ValueError, naming the attribute, for a value that makes no sense."""
 
     @property
     def encoders(self) -> tuple[str, ...]:
@@ -67,65 +97,56 @@ class Network(nn.Module):
 
     @property
     def common(self) -> dict[str, Any]:
-        """What every module inside is given."""
+        """The attributes that every module inside is given."""
         return {"axis_name": self.axis_name, "dtype": self.dtype}
 
     @nn.nowrap
     def shared(self, path: str) -> bool:
-        """Whether more than one task's loss depends on the parameter at that path ("encoder/conv1/kernel")."""
+        """Return whether the losses of several tasks depend on the parameter at that path ("encoder/conv1/kernel")."""
         raise NotImplementedError
 
 
-class BranchedNetwork(Network):
-    """A network that splits into a trunk, `encode`, and a branch for each task, `decode`.
+class BranchedNetwork(Topology):
+    """A network that splits into a trunk, `encode`, and a branch per task, `decode`.
 
     Parameters are `encoder/...` (shared) and `decoder_<task>/...`.
     """
 
     def __call__(self, images: jax.Array, train: bool = False) -> dict[str, jax.Array]:
-        """Images [B, H, W, 3], normalised, to logits: task → float32 [B, H, W, channels]."""
+        """Map normalized images [B, H, W, 3] to logits: task → float32 [B, H, W, channels]."""
         features = self.encode(images, train)
         size = (images.shape[1], images.shape[2])
         return {task: self.decode(features, task, train, size=size) for task in self.heads}
 
     def encode(self, images: jax.Array, train: bool = False) -> Any:
-        """The trunk: images [B, H, W, 3] to what the branches take."""
+        """Run the trunk: images [B, H, W, 3] to the features that the branches take."""
         raise NotImplementedError
 
     def decode(
         self, features: Any, task: str, train: bool = False, *, size: tuple[int, int] | None = None
     ) -> jax.Array:
-        """A task's branch: what `encode` gives to float32 [B, H, W, channels].
+        """Run the branch of a task: features to logits float32 [B, H, W, channels].
 
         Args:
-            features: as `encode` gives them.
+            features: from `encode`.
             task: a key of `heads`.
-            train: whether BatchNorm takes and updates batch statistics.
-            size: the images' (H, W). By default that of the coarsest map times its stride: right if that divides it.
+            train: whether BatchNorm uses and updates batch statistics.
+            size: (H, W) of the images. By default that of the coarsest map times its stride, which is right if the
+                stride divides both sides.
         """
         return getattr(self, f"decoder_{task}")(features, size or self.size_of(features, task), train)
 
     @nn.nowrap
     def size_of(self, features: Any, task: str) -> tuple[int, int]:
-        """The images' (H, W), as far as can be told from the features."""
+        """Return the (H, W) of the images, as far as the features show it."""
         raise NotImplementedError
 
     @nn.nowrap
     def shared(self, path: str) -> bool:
-        """Whether the parameter at that path ("encoder/conv1/kernel") serves all tasks."""
+        """Return whether the parameter at that path ("encoder/conv1/kernel") serves all tasks."""
         return path.startswith("encoder/")
 
     @nn.nowrap
     def last_shared(self, path: str) -> bool:
-        """Whether it belongs to the last shared layers: the encoder's last stage."""
-        return path.startswith(LAST_STAGES)
-
-
-def check_whole(options: Mapping[str, Any], least: int = 1) -> None:
-    """Raises ValueError, naming the option, for a value, or one in a list of values, that is no such whole number."""
-    for name, value in options.items():
-        several = isinstance(value, tuple | list)
-        for number in value if several else [value]:
-            if isinstance(number, bool) or not isinstance(number, numbers.Integral) or int(number) < least:
-                kind = "whole numbers" if several else "a whole number"
-                raise ValueError(f"{name} is {value!r}: give {kind} from {least} on")
+        """Return whether it belongs to the last shared layers: the last stage of the encoder."""
+        return path.startswith(f"encoder/{getattr(encoder(self.backbone), 'last_stage', '')}")

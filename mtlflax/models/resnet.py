@@ -1,6 +1,6 @@
-"""ResNet encoders (He et al. 2016), exactly torchvision's.
+"""ResNet encoders (He et al. 2016), exactly as in torchvision.
 
-The structure is "v1.5": a bottleneck's stride sits in its 3×3 convolution. Names follow those
+The structure is "v1.5": the stride of a bottleneck is in its 3×3 convolution. Names follow those
 of torchvision's state dict: `layer1.0.conv1.weight` is `layer1_0/conv1/kernel`,
 `layer1.0.downsample.0` is `layer1_0/downsample_conv` and `downsample.1` is `downsample_bn`. The
 classifier `fc` is left out.
@@ -13,9 +13,11 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax.typing import DTypeLike
 
-from mtlflax.models.layers import BatchNorm, Conv, check_output_stride, dilation, max_pool
+from mtlflax.models.checks import check_choice
+from mtlflax.models.layers import BatchNorm, Conv, max_pool
+from mtlflax.models.staged import OUTPUT_STRIDES, StagedEncoder, dilation
 
-# name: (blocks a stage, whether blocks are bottlenecks)
+# Name → (blocks per stage, whether they are bottlenecks).
 VARIANTS: dict[str, tuple[tuple[int, int, int, int], bool]] = {
     "resnet18": ((2, 2, 2, 2), False),
     "resnet34": ((3, 4, 6, 3), False),
@@ -28,7 +30,7 @@ class Block(nn.Module):
     """A residual block: 3×3 and 3×3, or a bottleneck of 1×1, 3×3 and 4 times wider 1×1.
 
     Attributes:
-        dilations: of the first 3×3 convolution, where the stride is, and of the second, if there is one.
+        dilations: of the first 3×3 convolution, which has the stride, and of the second, if there is one.
     """
 
     features: int
@@ -40,7 +42,7 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        """Returns [B, ceil(H / stride), ceil(W / stride), features or 4 times as many]."""
+        """Return [B, ceil(H / stride), ceil(W / stride), features or 4 times as many]."""
         conv = partial(Conv, dtype=self.dtype)
         norm = partial(BatchNorm, axis_name=self.axis_name, dtype=self.dtype)
         width = self.features * (4 if self.bottleneck else 1)
@@ -63,37 +65,27 @@ class Block(nn.Module):
         return nn.relu(y + x)
 
 
-class ResNet(nn.Module):
-    """The encoder: images [B, H, W, 3], normalised, to five maps of strides 2, 4, 8, 16 and 32.
+class ResNet(StagedEncoder):
+    """The ResNet encoder. Any image size will do; a side of n pixels has ceil(n / stride) in a map.
 
-    The maps are torchvision's `relu` (64 channels) and `layer1` to `layer4` (256, 512, 1024, 2048
-    channels with bottlenecks; 64, 128, 256, 512 without), all after a ReLU. A side of n pixels has
-    ceil(n / stride) there; any image size will do.
-
-    Attributes:
-        variant: a key of `VARIANTS`.
-        output_stride: 32, or 16 or 8: where strides would go beyond it, convolutions are dilated
-            instead, as torchvision's `replace_stride_with_dilation` does for bottlenecks, and the weights stay the
-            same.
-        remat: whether the backward pass computes each block anew instead of keeping what is in it.
-        axis_name: mapped axis for synchronised batch statistics.
-        dtype: of the computation and of the features.
+    The maps are torchvision's `relu` (64 channels) and `layer1` to `layer4` (256, 512, 1024, 2048 channels with
+    bottlenecks; 64, 128, 256, 512 without), all after a ReLU. Dilation is torchvision's
+    `replace_stride_with_dilation`, which it has for bottlenecks alone.
     """
-
-    variant: str
-    output_stride: int = 32
-    remat: bool = False
-    axis_name: str | None = None
-    dtype: DTypeLike = jnp.float32
 
     @property
     def activated(self) -> tuple[bool, ...]:
-        """Which of the five maps come out of a ReLU, behind a normalisation: all of them."""
+        """Whether each of the five maps is normalized and rectified: all are."""
         return (True,) * 5
 
+    @property
+    def last_stage(self) -> str:
+        """How the paths of the last stage's parameters begin."""
+        return "layer4_"
+
     def setup(self) -> None:
-        """Builds the stem and the blocks."""
-        check_output_stride(self.output_stride)
+        """Build the stem and the blocks."""
+        check_choice("output_stride", self.output_stride, OUTPUT_STRIDES)
         depths, bottleneck = VARIANTS[self.variant]
         block = nn.remat(Block, static_argnums=(2,)) if self.remat else Block
         self.conv1 = Conv(64, 7, 2, 3, dtype=self.dtype)
@@ -112,19 +104,12 @@ class ResNet(nn.Module):
                 )
                 setattr(self, f"layer{stage + 1}_{index}", made)
 
-    def __call__(self, images: jax.Array, train: bool = False) -> tuple[jax.Array, ...]:
-        """Returns the five maps, finest first."""
-        features = [self.stem(images, train)]
-        for stage in range(4):
-            features.append(self.stage(stage, features[-1], train)[-1])
-        return tuple(features)
-
     def stem(self, images: jax.Array, train: bool) -> jax.Array:
-        """Images to the first map, of stride 2."""
+        """Return the first map, of stride 2."""
         return nn.relu(self.bn1(self.conv1(images), train))
 
     def stage(self, stage: int, x: jax.Array, train: bool) -> list[jax.Array]:
-        """One of the four stages: the map before it to what its blocks give, the last of which is the next map."""
+        """Return the map behind each block of a stage, 0 to 3, given the map before the stage."""
         x = max_pool(x) if stage == 0 else x
         given = []
         for index in range(VARIANTS[self.variant][0][stage]):

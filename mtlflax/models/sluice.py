@@ -8,20 +8,20 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax.typing import DTypeLike
 
+from mtlflax.models.checks import check_share, check_whole
 from mtlflax.models.layers import ConvBlock
-from mtlflax.models.network import check_whole
-from mtlflax.models.soft_sharing import SoftSharing, check_own, shrink
+from mtlflax.models.soft_sharing import SoftSharing, shrink
 
 
 class Subspaces(nn.Module):
-    """One task's α: each subspace of its map becomes a linear combination of all subspaces of all tasks' maps.
+    """α of one task: each subspace of its map becomes a linear combination of all subspaces of the maps of all tasks.
 
-    A subspace is one of the equal parts of a map's channels. `alpha` is [subspaces, tasks, subspaces]: to and from.
+    A subspace is one of the equal parts of a map's channels. `alpha` is [subspaces to, tasks from, subspaces from].
 
     Attributes:
         index: of the task.
-        subspaces: how many parts.
-        own: α of a subspace for itself at first; all others have the rest in equal parts.
+        subspaces: the number of parts.
+        own: the initial α of a subspace for itself; all others have equal parts of the rest.
     """
 
     index: int
@@ -31,14 +31,14 @@ class Subspaces(nn.Module):
 
     @nn.compact
     def __call__(self, maps: Sequence[jax.Array], train: bool) -> jax.Array:
-        """All tasks' maps, each [B, H, W, C], to the mixed one.
+        """Mix the maps of all tasks, each [B, H, W, C].
 
         Raises:
-            ValueError: C is no multiple of the number of subspaces.
+            ValueError: C is not a multiple of the number of subspaces.
         """
         tasks, parts, channels = len(maps), self.subspaces, maps[0].shape[-1]
         if channels % parts:
-            raise ValueError(f"subspaces is {parts}: the encoder has a map of {channels} channels, no multiple of it")
+            raise ValueError(f"subspaces is {parts}: must divide {channels}, the channels of one of the encoder's maps")
 
         def init(_: jax.Array) -> jax.Array:
             each = jnp.arange(parts)
@@ -51,10 +51,10 @@ class Subspaces(nn.Module):
 
 
 class LayerMixture(nn.Module):
-    """One task's β: its four stages' maps, weighted and summed on the last one's grid.
+    """β of one task: the maps of its four stages, weighted and summed on the grid of the last.
 
     Attributes:
-        last: β of the last stage at first; the others have the rest in equal parts.
+        last: the initial β of the last stage; the others have equal parts of the rest.
     """
 
     last: float
@@ -63,7 +63,7 @@ class LayerMixture(nn.Module):
 
     @nn.compact
     def __call__(self, maps: Sequence[jax.Array], train: bool) -> jax.Array:
-        """Maps, the last [B, H, W, C], to one of its shape."""
+        """Mix maps into one of the shape of the last, [B, H, W, C]."""
         *earlier, x = maps
 
         def init(_: jax.Array) -> jax.Array:
@@ -78,23 +78,24 @@ class LayerMixture(nn.Module):
 
 
 class SluiceNetwork(SoftSharing):
-    """A column a task, α between the halves of all columns' maps, and for each task a mixture β of its layers.
+    """A column per task, α between the halves of the maps of all columns, and a mixture β of the layers of each task.
 
-    The paper's layers are LSTMs of one width, and β gives the output layer a weighted sum of them. Here layers are the
-    encoders' stages, of different widths and grids: before they are summed, those of the first three are shrunk to the
-    last one's grid and brought to its width by a 1×1 convolution with BatchNorm and ReLU. The sum takes the place of
-    the decoder's coarsest map.
+    Differences from the paper: its layers are LSTMs of one width, and β gives the output layer a weighted sum of them.
+    Here, layers are the stages of the encoders, of different widths and grids: before the sum, those of the first three
+    are shrunk to the grid of the last and brought to its width by a 1×1 convolution with BatchNorm and ReLU. The sum
+    replaces the decoder's coarsest map. With DenseNet the last stage's map in the sum is not rectified, while the
+    others are; the decoder rectifies the sum.
 
-    α starts with a bias to a subspace's own source and β to the last layer, which the paper found best. β's 0.9 and
-    what is left for the others are those of the authors' code; α's 0.9 is its value without subspaces (with two it has
-    0.95 and 0.05, in another pattern). The penalty that keeps subspaces orthogonal is left out: its weight is 0 by
-    default in the authors' code. With DenseNet the last stage's map in β's sum is not rectified, while the others are;
-    the decoder does that to the sum.
+    Initial values: α is biased to a subspace's own source and β to the last layer, which the paper found best. The 0.9
+    of β and equal parts for the others are from the authors' code; the 0.9 of α is its value without subspaces (with
+    two it has 0.95 and 0.05, in another pattern).
+
+    The penalty that keeps subspaces orthogonal is left out: its default weight in the authors' code is 0.
 
     Attributes:
-        subspaces: into how many equal parts of its channels a map is taken apart; the paper's is 2.
-        own: α of a subspace for itself at first, above 0, at most 1.
-        last: β of the last stage at first, above 0, at most 1.
+        subspaces: the number of equal parts that the channels of a map are split into; 2 in the paper.
+        own: the initial α of a subspace for itself, above 0 and at most 1.
+        last: the initial β of the last stage, above 0 and at most 1.
     """
 
     subspaces: int = 2
@@ -102,25 +103,23 @@ class SluiceNetwork(SoftSharing):
     last: float = 0.9
 
     @nn.nowrap
-    def check(self) -> None:
-        """Raises ValueError, naming the attribute, for a network that there cannot be."""
+    def _check(self) -> None:
         check_whole({"subspaces": self.subspaces})
-        check_own(self.own)
-        if not 0 < self.last <= 1:
-            raise ValueError(f"last is {self.last}: give a share above 0, at most 1")
-        super().check()
+        check_share("own", self.own)
+        check_share("last", self.last)
+        super()._check()
 
     def setup(self) -> None:
-        """Builds the columns, the α and the β."""
+        """Build the columns, α and β."""
         super().setup()
         for task in self.heads:
             setattr(self, f"layers_{task}", LayerMixture(self.last, self.axis_name, self.dtype))
 
     @nn.nowrap
     def unit(self, index: int) -> nn.Module:
-        """One task's α."""
+        """Return α of one task."""
         return Subspaces(index, self.subspaces, self.own, self.dtype)
 
     def finish(self, task: str, maps: Sequence[jax.Array], train: bool) -> Sequence[jax.Array]:
-        """The maps, and in the place of the last the mixture of the stages'."""
+        """Return the maps, the last one replaced by the mixture of those of the stages."""
         return [*maps[:-1], getattr(self, f"layers_{task}")(maps[1:], train)]

@@ -1,1 +1,1 @@
-"""What a run reads and writes: its workdir, checkpoints, metrics and progress."""
+"""What a run reads and writes: its config file, workdir, checkpoints, metrics, pictures and progress."""

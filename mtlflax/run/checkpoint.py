@@ -4,12 +4,8 @@ Orbax writes them in the background, each into a temporary folder that is rename
 at any moment leaves the last complete checkpoint. The newest few and the best by score are kept.
 """
 
-import functools
 import json
-import logging
 import math
-import re
-import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,11 +17,7 @@ from jax.experimental import multihost_utils
 from orbax.checkpoint import checkpoint_managers
 
 from mtlflax.errors import UserError
-from mtlflax.run import signals
-
-_OS_ERROR = re.compile(r"([^:]*) \[os_error_code='(\d+)'")  # at the end of TensorStore's messages
-
-_CLOSED = "Event loop is closed"
+from mtlflax.run import orbax_errors, signals
 
 
 class DamagedError(UserError):
@@ -49,7 +41,7 @@ class Checkpoints:
         self._keep, self._read_only = keep, read_only
         if not read_only and any(character in str(self.directory) for character in "[]"):
             raise UserError(f"cannot write checkpoints to {self.directory}: Orbax takes [ and ] for a pattern")
-        _report_errors_once()
+        orbax_errors.report_once()
         options = ocp.CheckpointManagerOptions(
             preservation_policy=self,
             # Every call of save() saves: the loop knows when.
@@ -203,13 +195,13 @@ class Checkpoints:
         except Exception as error:  # Orbax raises a bare Exception where an array cannot be read
             if isinstance(error, MemoryError | RuntimeError):
                 raise
-            reason = _reason(error)
+            reason = orbax_errors.refusal(error)
             if reason is not None:
                 raise UserError(f"cannot read {path}: {reason}") from error
-            difference = _difference(path / "state", like, partial)
+            difference = orbax_errors.difference(path / "state", like, partial)
             if difference:
                 raise UserError(f"{path} is of another network: {difference}") from error
-            raise DamagedError(f"{path} is damaged ({_first_line(error)})") from error
+            raise DamagedError(f"{path} is damaged ({orbax_errors.first_line(error)})") from error
         if position != step:
             raise UserError(f"{path} is the checkpoint of step {position}: it was renamed")
         return restored["state"]
@@ -243,74 +235,13 @@ class Checkpoints:
             with signals.deferred():
                 yield
         except (OSError, ValueError, RuntimeError) as error:
-            reason = _reason(error)
+            reason = orbax_errors.refusal(error)
             if reason is None:
                 raise
             raise UserError(
                 f"cannot write checkpoints to {self.directory}: {reason}\n"
                 "Free some space or give another --workdir; the checkpoints saved before are complete."
             ) from error
-
-
-def _reason(error: BaseException | None) -> str | None:
-    """Return why the operating system refused, or None if it did not; a file that is missing is no refusal."""
-    while error is not None:
-        if isinstance(error, OSError) and not isinstance(error, FileNotFoundError):
-            return error.strerror or str(error)
-        if (found := _OS_ERROR.search(str(error))) and found[2] != "2":
-            return found[1].strip()
-        error = error.__cause__
-    return None
-
-
-def _difference(path: Path, like: Any, partial: bool) -> str | None:
-    """Return the first difference between a saved state and what is to be restored; None if there is none."""
-    try:
-        with ocp.PyTreeCheckpointer() as checkpointer:
-            saved = checkpointer.metadata(path).item_metadata.tree
-    except Exception:  # as in restoring: Orbax raises errors of many kinds over damaged files
-        return None
-    there, here = _shapes(saved), _shapes(like)
-    keys = here.keys() if partial else here.keys() | there.keys()
-    absent = "absent"
-    differing = [key for key in sorted(keys) if there.get(key, absent) != here.get(key, absent)]
-    if not differing:
-        return None
-    key = differing[0]
-    return f"{key} is {there.get(key, absent)} there, {here.get(key, absent)} here ({len(differing)} differ)"
-
-
-def _shapes(tree: Any) -> dict[str, str]:
-    """Return path → shape, as text, of a state or of what Orbax has recorded of one."""
-    leaves = jax.tree_util.tree_leaves_with_path(tree, is_leaf=lambda leaf: hasattr(leaf, "shape"))
-    return {jax.tree_util.keystr(path, simple=True, separator="/"): str(tuple(leaf.shape)) for path, leaf in leaves}
-
-
-@functools.cache
-def _report_errors_once() -> None:
-    """Silence what Orbax prints beside the errors that it raises.
-
-    It logs them from several threads. The first one also closes its event loop: what still waits there, and
-    TensorStore's threads when they end, would each print a traceback by way of `sys.unraisablehook`.
-    """
-    python_hook = sys.unraisablehook
-
-    def hook(unraisable: Any) -> None:
-        code = getattr(unraisable.object, "cr_code", None)  # of a coroutine
-        if str(unraisable.exc_value) != _CLOSED and not (code and "orbax" in code.co_filename):
-            python_hook(unraisable)
-
-    def useful(record: logging.LogRecord) -> bool:
-        error = record.exc_info[1] if record.exc_info else None
-        return "orbax" not in record.pathname and str(error) != _CLOSED
-
-    sys.unraisablehook = hook
-    for name in ("absl", "concurrent.futures"):
-        logging.getLogger(name).addFilter(useful)
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
 
 
 def _note(text: str) -> None:

@@ -1,4 +1,4 @@
-"""What a network is made of: its parameters, as a table."""
+"""Tables of a network's parameters and modules."""
 
 import math
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ import jax
 
 
 def parameter_table(params: Any) -> str:
-    """All parameters: path, shape and count, a line each, and the total."""
+    """Return a line for each parameter (path, shape, count), and the total."""
     rows = [("parameter", "shape", "count")]
     leaves = jax.tree_util.tree_leaves_with_path(params)
     for path, leaf in leaves:
@@ -19,14 +19,14 @@ def parameter_table(params: Any) -> str:
 
 
 def module_table(params: Any) -> str:
-    """The network's modules and how many parameters each has, a line each, and the total."""
+    """Return a line for each module with its number of parameters, and the total."""
     counts = {name: sum(math.prod(x.shape) for x in jax.tree.leaves(sub)) for name, sub in params.items()}
     rows = [("module", "parameters")] + [(name, f"{count:,}") for name, count in counts.items()]
     return _align([*rows, ("total", f"{sum(counts.values()):,}")])
 
 
 def _align(rows: Sequence[tuple[str, ...]]) -> str:
-    """Columns of one width each: the first flush left, the others flush right."""
+    """Align columns: the first to the left, the others to the right."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = [
         "  ".join([row[0].ljust(widths[0])] + [c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True)])

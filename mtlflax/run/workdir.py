@@ -52,7 +52,7 @@ def record(
     Args:
         config: resolved.
         workdir: a run's folder.
-        fields: of the data set, from `data.source.to_json`: prediction needs the classes and the unit.
+        fields: of the data set, from `data.field_json.to_json`: prediction needs the classes and the unit.
         encoder: where its weights are from. Not compared: a resumed run does not load them.
         **facts: about the data, which must not change during a run either.
 

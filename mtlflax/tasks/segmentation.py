@@ -31,7 +31,8 @@ def segmentation(fields: Mapping[str, Field], name: str = "segmentation", loss: 
         raise ValueError(f"the task {name} needs a label map with at least two classes, not {field}")
     classes = len(field.classes)
     loss_function = losses.get(loss, losses.SEGMENTATION)
-    palette = np.concatenate([field.colors, np.zeros((1, 3), np.uint8)])
+    palette = np.concatenate([field.colors, np.zeros((1, 3), np.uint8)])  # the last: pixels without a class
+    written = np.min_scalar_type(classes - 1)  # uint8 or uint16, whatever the field holds: files and pictures
     groups = {group: i for i, group in enumerate(dict.fromkeys(c.group for c in field.classes))}
     of_class = np.array([groups[c.group] for c in field.classes])
 
@@ -55,12 +56,11 @@ def segmentation(fields: Mapping[str, Field], name: str = "segmentation", loss: 
         return result | {f"iou/{n}": float(v) for n, v in per_class.items() if not np.isnan(v)}
 
     def colors(ids: np.ndarray) -> np.ndarray:
-        """The classes' colors; black where there is no class."""
         return palette[np.where((ids >= 0) & (ids < classes), ids, classes)]
 
     def files(logits: np.ndarray, focal_baseline: float) -> dict[str, np.ndarray]:
         del focal_baseline
-        ids = np.argmax(logits, axis=-1).astype(field.dtype)
+        ids = np.argmax(logits, axis=-1).astype(written)
         numbers = "trainids" if name == "segmentation" else f"{name}_ids"
         return {name: colors(ids), numbers: ids}
 
@@ -73,7 +73,7 @@ def segmentation(fields: Mapping[str, Field], name: str = "segmentation", loss: 
         valid=lambda batch: batch[name] != field.ignore,
         sums=sums,
         metrics=task_metrics,
-        picture=lambda logits: jnp.argmax(logits, axis=-1).astype(field.dtype),
+        picture=lambda logits: jnp.argmax(logits, axis=-1).astype(written),
         truth=lambda batch: batch[name],
         colors=colors,
         files=files,

@@ -47,16 +47,13 @@ class Method:
     samples: int = 0
 
 
-def make_method(
-    method: str | weighting.Factory, model: Network, *, num_tasks: int, level: str = "parameters", **options: Any
-) -> Method:
+def make_method(method: str | weighting.Factory, model: Network, *, num_tasks: int, **options: Any) -> Method:
     """Make a weighting method for the train step of a network.
 
     Args:
         method: as in `weighting.get`.
         model: the network, whose `shared` and `last_shared` say what is measured and balanced.
         num_tasks: K.
-        level: of a gradient balancing; see `Method`.
         **options: as in `weighting.get`.
 
     Raises:
@@ -64,11 +61,9 @@ def make_method(
     """
     factory = weighting.find(method)
     if factory.spec.form == "losses":
-        if level != "parameters":
-            options["level"] = level  # which it does not have
         last_shared = getattr(model, "last_shared", None)
-        balancing = from_factory(factory, shared=model.shared, last_shared=last_shared, **options)
-        return Method(factory.spec, balancing)
+        return Method(factory.spec, from_factory(factory, shared=model.shared, last_shared=last_shared, **options))
+    level = options.get("level", "parameters")
     if level == "representation" and not trunk.has_trunk(model):
         raise ValueError(f"weighting.level is {level!r}: {type(model).__name__} has no trunk that gives features")
 
@@ -78,7 +73,7 @@ def make_method(
 
     # At this level every device has the features of its own frames.
     axis_name = AXIS if level == "representation" and not factory.spec.keeps_gradients else None
-    transform = weighting.get(factory, num_tasks=num_tasks, shared=shared, axis_name=axis_name, level=level, **options)
+    transform = weighting.get(factory, num_tasks=num_tasks, shared=shared, axis_name=axis_name, **options)
     samples = factory.spec.samples if options.get("independent", True) else 0
     return Method(factory.spec, None, transform, level, samples)
 
@@ -100,9 +95,8 @@ class Gradient(NamedTuple):
     """The result of a backward pass, the same on every device.
 
     Attributes:
-        losses: float32 [K]; 0 for absent tasks.
-        present: bool [K], the tasks with labels in the global batch.
-        complete: bool [], whether the method ran.
+        losses: float32 [K].
+        present: bool [K, parts], which tasks have labels in each part of the global batch.
         params: the gradient, shaped as the parameters.
         state: the method's.
         batch_stats: updated.
@@ -110,7 +104,6 @@ class Gradient(NamedTuple):
 
     losses: jax.Array
     present: jax.Array
-    complete: jax.Array
     params: Any
     state: Any
     batch_stats: Any
@@ -155,12 +148,11 @@ def _weighted(model: Network, tasks: Sequence[Task], balancing: LossBalancing) -
         losses, pullback, batch_stats = jax.vjp(
             lambda params: task_losses(params, batch_stats, images, batch), params, has_aux=True
         )
-        present = trunk.present_tasks(tasks, batch)[:, 0]
+        present = trunk.present_tasks(tasks, batch)
         extra = {"present": present, "losses_after": losses_after}
         weights, state = balancing.weigh(state, losses, {}, jnp.ones_like(losses), **extra)
         (gradient,) = pullback(weights)
-        gradient = jax.lax.pmean(gradient, AXIS)
-        return Gradient(jnp.where(present, losses, 0), present, jnp.all(present), gradient, state, batch_stats)
+        return Gradient(losses, present, jax.lax.pmean(gradient, AXIS), state, batch_stats)
 
     return backward
 
@@ -199,9 +191,7 @@ def _task_gradients(model: Network, tasks: Sequence[Task], method: Method) -> Ba
         else:
             of_trunk, factors, state = _balance(method, pulled_back, state)
         gradient = trunk.merge(of_trunk, _combine(factors, pulled_back.own))
-        tasks_present, complete = jnp.any(present, axis=1), jnp.all(present)
-        losses_present = jnp.where(tasks_present, pulled_back.losses, 0)
-        return Gradient(losses_present, tasks_present, complete, gradient, state, stats)
+        return Gradient(pulled_back.losses, present, gradient, state, stats)
 
     return backward
 
@@ -216,10 +206,9 @@ def _balance(method: Method, pulled: _Pulled, state: Any) -> tuple[Any, jax.Arra
         else:
             # The transpose of the losses' psum has multiplied each device's part by the number of devices.
             of_parts.append(jax.tree.map(lambda x: x / size, _stack(gradients)))
-    present = pulled.extra["present"]
     diagonal = jnp.eye(len(pulled.losses), dtype=pulled.losses.dtype)
     samples = [{"own": diagonal, "trunk": gradients} for gradients in of_parts]
-    mean = {"own": diagonal, "trunk": _mean(of_parts, present)}
+    mean = {"own": diagonal, "trunk": _mean(of_parts, pulled.extra["present"])}
     extra = pulled.extra | ({"independent": samples} if method.samples else {})
     assert method.transform is not None
     balanced, state = method.transform.update(mean, state, losses=pulled.losses, **extra)
@@ -234,8 +223,7 @@ def _weigh(balancing: LossBalancing, pulled: _Pulled, state: Any) -> tuple[Any, 
     features = [gradient for (gradient,) in pulled.features]
     task_gradients = [pulled.pull(gradient) for gradient in features]
     everything = _stack([{**of_trunk, **of_own} for of_trunk, of_own in zip(task_gradients, pulled.own, strict=True)])
-    extra = pulled.extra | {"present": pulled.extra["present"][:, 0]}
-    weights, state = balancing.weigh(state, pulled.losses, everything, jnp.ones_like(pulled.losses), **extra)
+    weights, state = balancing.weigh(state, pulled.losses, everything, jnp.ones_like(pulled.losses), **pulled.extra)
     if "task_gradients" in balancing.needs or balancing.norms_of == "shared":
         return _combine(weights, task_gradients), weights, state
     return pulled.pull(_combine(weights, features)), weights, state

@@ -126,9 +126,10 @@ def make_train_step(
         updates, optimizer_state = optimizer.update(taken.params, state.optimizer, state.params)
         params = optax.apply_updates(state.params, updates)
 
+        present = jnp.any(taken.present, axis=1)
         metrics = {
-            "losses": taken.losses,
-            "present": taken.present,
+            "losses": jnp.where(present, taken.losses, 0),
+            "present": present,
             "gradient_norm": optax.tree.norm(taken.params),
         }
         if (weights := weighting.weights(taken.state)) is not None:
@@ -137,7 +138,7 @@ def make_train_step(
             metrics |= {"task_gradient_norms": geometry.norms, "cosines": geometry.cosines}
         if "losses_after" in method.spec.needs:
             after, _ = task_losses(params, taken.batch_stats, images, batch)
-            losses_after = jnp.where(taken.complete, after, losses_after)
+            losses_after = jnp.where(jnp.all(taken.present), after, losses_after)
         state = TrainState(
             step=state.step + 1,
             params=params,

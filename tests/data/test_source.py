@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from mtlflax.data import source, units
+from mtlflax.data import field_json, units
 from mtlflax.data.source import Class, Depth, Image, Labels, Map, Number
 
 CLASSES = (Class("road", (128, 64, 128), group="flat", id=7), Class("car", (0, 0, 142)))
@@ -21,20 +21,21 @@ FIELDS = {
 
 
 def test_the_record_reads_back():
-    written = json.loads(json.dumps(source.to_json(FIELDS)))
-    read = source.from_json(written)
+    written = json.loads(json.dumps(field_json.to_json(FIELDS)))
+    read = field_json.from_json(written)
     assert list(read) == list(FIELDS)
     nan = read.pop("normals")
     assert read == {name: field for name, field in FIELDS.items() if name != "normals"}
     assert (nan.channels, nan.mirror, nan.dtype) == (3, (-1, 1, 1), "float32")
     assert np.isnan(nan.fill)
-    assert {type(field) for field in FIELDS.values()} == set(source.KINDS.values())  # every kind
+    assert {type(field) for field in FIELDS.values()} == set(field_json.KINDS.values())  # every kind
 
 
 @pytest.mark.parametrize(
     ("entry", "message"),
     [
         ({"kind": "sound"}, "field 'x' is of an unknown kind 'sound': choose from image, labels"),
+        ({"kind": "map", "unknown": "none"}, "field 'x': .*'none'"),
         ({"kind": "image", "colors": 3}, "field 'x': .*colors"),
         ({"kind": "depth"}, "field 'x': .*unit"),
         ({"dtype": "uint8"}, "field 'x' is of an unknown kind None"),
@@ -43,7 +44,7 @@ def test_the_record_reads_back():
 )
 def test_a_damaged_record_is_named(entry, message):
     with pytest.raises(ValueError, match=message):
-        source.from_json({"x": entry})
+        field_json.from_json({"x": entry})
 
 
 @pytest.mark.parametrize(

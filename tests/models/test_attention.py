@@ -274,7 +274,7 @@ def test_decoders_that_let_nothing_in_are_plain_ones() -> None:
 
 def test_coupled_decoders_have_no_branch_for_each_task() -> None:
     assert {kind: has_trunk(network(kind)) for kind in KINDS} == {kind: kind != "cross_task" for kind in KINDS}
-    with pytest.raises(ValueError, match="attention 'cross_task' is to other tasks: choose another for one, segmentat"):
+    with pytest.raises(ValueError, match="attention 'cross_task' needs several tasks: choose another for segm"):
         network("cross_task", 1)
     model = network("cross_task")
     variables = initialised(model)

@@ -41,17 +41,17 @@ def test_output_shapes_and_auxiliary_predictions_in_training_alone(
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("pad_net", {"heads": {"depth": 1}}, "PADNet is for two tasks or more, not for depth alone"),
-        ("pap_net", {"heads": {"depth": 1}}, "PAPNet is for two tasks or more"),
-        ("pad_net", {"stride": 32}, r"stride is 32: choose one of \(4, 8, 16\)"),
-        ("pap_net", {"width": 0}, "width is 0: give a whole number from 1 on"),
+        ("pad_net", {"heads": {"depth": 1}}, "PADNet needs two tasks or more, not depth alone"),
+        ("pap_net", {"heads": {"depth": 1}}, "PAPNet needs two tasks or more"),
+        ("pad_net", {"stride": 32}, r"stride is 32: choose from 4, 8, 16"),
+        ("pap_net", {"width": 0}, "width is 0: must be a whole number, at least 1"),
         ("pap_net", {"heads": {"depth": 1, "classes": 0}}, r"heads\['classes'\] is 0"),
         ("pap_net", {"affinity_channels": 0}, "affinity_channels is 0"),
         ("pap_net", {"iterations": 0}, "iterations is 0"),
         ("pap_net", {"beta": 0.0}, "beta is 0.0"),
         ("pap_net", {"beta": 1.5}, "beta is 1.5"),
         ("refinenet_lw", {"heads": {}}, "heads is empty"),
-        ("refinenet_lw", {"width": 12.5}, "width is 12.5: give a whole number"),
+        ("refinenet_lw", {"width": 12.5}, "width is 12.5: must be a whole number"),
         ("refinenet_lw", {"links": 0}, "links is 0"),
     ],
 )

@@ -13,6 +13,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from jax.sharding import AxisType, PartitionSpec
 
 from mtlflax import models
+from mtlflax.errors import UserError
 from mtlflax.models import densenet, resnet
 from mtlflax.models.layers import BatchNorm, Conv, max_pool, resize, scaled_normal
 
@@ -134,7 +135,7 @@ def test_a_dilated_resnet_is_the_strided_one_in_between_too(output_stride: int, 
 
 def test_output_strides_are_checked() -> None:
     for name in ("resnet18", "densenet121"):
-        with pytest.raises(ValueError, match="output_stride is 4: choose 8, 16 or 32"):
+        with pytest.raises(ValueError, match="output_stride is 4: choose from 8, 16, 32"):
             jax.eval_shape(models.encoder(name, output_stride=4).init, jax.random.key(0), jnp.zeros((1, 64, 64, 3)))
 
 
@@ -338,16 +339,16 @@ def test_remat_changes_the_memory_and_not_the_gradients(backbone: str) -> None:
 
 
 def test_names_are_checked() -> None:
-    with pytest.raises(ValueError, match=r"unknown model 'v-net': choose one of unet"):
+    with pytest.raises(UserError, match=r"unknown network 'v-net'.*: choose from unet"):
         models.get("v-net", backbone="resnet18", heads=HEADS)
-    with pytest.raises(ValueError, match=r"unknown backbone 'vgg': choose one of resnet18, .*169"):
+    with pytest.raises(UserError, match=r"unknown encoder 'vgg': choose from resnet18, .*169"):
         models.get("unet", backbone="vgg", heads=HEADS)
-    with pytest.raises(ValueError, match=r"unknown encoder 'vgg': choose one of resnet18, .*169"):
+    with pytest.raises(UserError, match=r"unknown encoder 'vgg': choose from resnet18, .*169"):
         models.encoder("vgg")
     for options, message in (
-        ({"attention": "magic"}, "unknown attention 'magic': choose one of gate, adamt, mtan, scse, cross_task, none"),
-        ({"head_stride": 3}, r"head_stride is 3: choose one of \(1, 2, 4\)"),
-        ({"decoder_channels": (8, 8)}, r"decoder_channels is \(8, 8\): give five"),
+        ({"attention": "magic"}, "attention is 'magic': choose from gate, adamt, mtan, scse, cross_task, none"),
+        ({"head_stride": 3}, r"head_stride is 3: choose from 1, 2, 4"),
+        ({"decoder_channels": (8, 8)}, r"decoder_channels is \(8, 8\): must be five numbers"),
     ):
         with pytest.raises(ValueError, match=message):
             jax.eval_shape(network(**options).init, jax.random.key(0), jnp.zeros((1, 64, 64, 3)))

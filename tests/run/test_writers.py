@@ -40,7 +40,7 @@ def test_scalars_and_pictures_reach_json_lines_and_tensorboard(tmp_path):
     np.testing.assert_array_equal(cv2.imdecode(png, cv2.IMREAD_COLOR)[..., ::-1], image)
 
 
-def test_going_on_from_a_step_drops_what_will_be_written_again(tmp_path):
+def test_resuming_from_a_step_removes_what_will_be_written_again(tmp_path):
     lines = ['{"step": 1, "a": 1.0}', '{"step": 2, "a": 2.0}', '{"step": 3, "a": 3.0}', '{"step": 4, "a"']
     (tmp_path / "metrics.jsonl").write_text("\n".join(lines))
     writer = metric_writer.MetricWriter(tmp_path, step=2)

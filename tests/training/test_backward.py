@@ -1,21 +1,19 @@
 """How the step takes its gradient: against gradients taken one by one, counted, and on several devices."""
 
 import functools
-from collections.abc import Mapping
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 import pytest
-from flax.core import FrozenDict
 from helpers.batches import assert_close, make_batch
+from helpers.points import POINT_NET, POINT_TASKS, point_batch
 from helpers.steps import (
     HEADS,
     MODEL,
     SIZE,
     TASKS,
-    check_step,
     make_method,
     make_state,
     make_step,
@@ -24,10 +22,9 @@ from helpers.steps import (
 )
 from helpers.tiny import TinyNet
 
-from mtlflax import tasks, weighting
+from mtlflax import weighting
 from mtlflax.errors import UserError
 from mtlflax.training import parallel, trunk
-from mtlflax.training.step import init_state, make_train_step
 from mtlflax.weighting.spec import LEVELS
 
 SAMPLED = [name for name, factory in weighting.METHODS.items() if factory.spec.samples]
@@ -38,30 +35,52 @@ def equal_run():
     return train(make_method("equal"))
 
 
-@pytest.mark.parametrize("name", sorted(set(weighting.gradient_balancing.METHODS) - set(SAMPLED)))
-def test_the_step_is_the_method_applied_to_gradients_taken_one_by_one(name):
-    balancing = make_method(name, POINT_NET, 3)
-    state, batch = make_state(balancing, POINT_NET, 3), make_batch(0, size=SIZE)
-    losses, gradients = task_gradients(state.params, {}, batch, POINT_NET, POINT_TASKS)
-    transform = weighting.get(name, num_tasks=3, shared=POINT_NET.shared)
-    given = {"losses": losses}
-    check_step(balancing, transform, given, gradients, batch, losses, state, POINT_NET, POINT_TASKS)
+@pytest.mark.parametrize("name", weighting.names())
+def test_the_step_is_weighting_get_on_gradients_taken_one_by_one(name):
+    """Over several steps, one of them without labels of a task, the state too; samples are halves of the batch."""
+    options = OPTIONS.get(name, {})
+    method = make_method(name, POINT_NET, 3, **options)
+    transform = weighting.get(name, num_tasks=3, shared=POINT_NET.shared, last_shared=POINT_NET.last_shared, **options)
+    state, after = make_state(method, POINT_NET, 3, optax.sgd(0.05)), jnp.zeros(3)
+    mesh, step = make_step(method, model=POINT_NET, chosen=POINT_TASKS, optimizer=optax.sgd(0.05))
+    expected = transform.init(state.params)
+    update = jax.jit(transform.update)
+    for i, absent in enumerate(((), (), (1,), ())):
+        batch = point_batch(i, absent=absent)
+        take = functools.partial(task_gradients, state.params, {}, model=POINT_NET, chosen=POINT_TASKS)
+        given = {"losses_after": after, "present": jnp.array([task not in absent for task in range(3)])}
+        if method.samples:
+            halves = [take(batch, rows=(i, 2)) for i in range(2)]
+            losses, gradients = jax.tree.map(lambda a, b: (a + b) / 2, *halves)
+            given["independent"] = [half for _, half in halves]
+        else:
+            losses, gradients = take(batch)
+        direction, expected = update(gradients, expected, state.params, losses=losses, **given)
+        before, (state, metrics) = state, step(state, parallel.shard_batch(batch, mesh))
+        taken = jax.tree.map(lambda a, b: (a - b) / 0.05, before.params, state.params)
+        scale = max(float(jnp.max(jnp.abs(x))) for x in jax.tree.leaves(direction))
+        assert_close(metrics["losses"], losses, rtol=1e-5, atol=1e-6)
+        np.testing.assert_array_equal(metrics["present"], given["present"])
+        assert_close(taken, direction, rtol=2e-3, atol=2e-4 * scale)
+        kept = expected.inner if name in weighting.loss_balancing.METHODS else expected
+        for ours, theirs in zip(jax.tree.leaves(state.weighting.method), jax.tree.leaves(kept), strict=True):
+            np.testing.assert_allclose(ours, theirs, rtol=2e-3, atol=1e-5)
+        if (weights := weighting.weights(expected)) is not None:
+            np.testing.assert_allclose(metrics["weights"], weights, rtol=2e-3, atol=1e-5)
+        if not absent:
+            after, _ = task_gradients(state.params, {}, batch, POINT_NET, POINT_TASKS)
+        if "losses_after" in method.spec.needs:  # those of the last complete step's batch, after that step
+            np.testing.assert_allclose(state.weighting.losses_after, after, rtol=1e-5)
 
 
 @pytest.mark.parametrize("name", SAMPLED)
-def test_independent_samples_are_of_the_halves_of_the_batch(name):
-    balancing = make_method(name, POINT_NET, 3)
-    state, batch = make_state(balancing, POINT_NET, 3), make_batch(0, size=SIZE)
-    halves = [task_gradients(state.params, {}, batch, POINT_NET, POINT_TASKS, (i, 2)) for i in range(2)]
-    losses, mean = jax.tree.map(lambda a, b: (a + b) / 2, *halves)
-    transform = weighting.get(name, num_tasks=3, shared=POINT_NET.shared)
-    given = {"independent": [gradients for _, gradients in halves]}
-    check_step(balancing, transform, given, mean, batch, losses, state, POINT_NET, POINT_TASKS)
-
+def test_independent_samples_need_a_batch_that_can_be_halved(name):
     assert make_method(name, POINT_NET, 3, independent=False).samples == 0
-    mesh, step = make_step(balancing, model=POINT_NET, chosen=POINT_TASKS)
+    method = make_method(name, POINT_NET, 3)
+    mesh, step = make_step(method, model=POINT_NET, chosen=POINT_TASKS)
+    state = make_state(method, POINT_NET, 3)
     with pytest.raises(UserError, match="batch_size"):
-        step(state, parallel.shard_batch({k: v[:5] for k, v in batch.items()}, mesh))
+        step(state, parallel.shard_batch(point_batch(0, count=5), mesh))
     with pytest.raises(ValueError, match="no option 'independent'"):
         make_method("mean", independent=True)
 
@@ -71,7 +90,15 @@ def test_gradients_of_a_network_with_batch_statistics_are_those_taken_one_by_one
     state, batch = make_state(balancing), make_batch(0)
     losses, gradients = task_gradients(state.params, state.batch_stats, batch)
     transform = weighting.get("mean", num_tasks=len(TASKS), shared=MODEL.shared)
-    check_step(balancing, transform, {"losses": losses}, gradients, batch, losses, state, MODEL, TASKS)
+    expected, expected_state = transform.update(gradients, transform.init(state.params), state.params, losses=losses)
+    mesh, step = make_step(balancing)
+    after, metrics = step(state, parallel.shard_batch(batch, mesh))
+    taken = jax.tree.map(lambda a, b: (a - b) / 0.05, state.params, after.params)
+    scale = max(float(jnp.max(jnp.abs(x))) for x in jax.tree.leaves(expected))
+    assert_close(metrics["losses"], losses, rtol=1e-5, atol=1e-6)
+    assert_close(taken, expected, rtol=1e-3, atol=1e-4 * scale)
+    assert_close(metrics["task_gradient_norms"], weighting.geometry(expected_state).norms, rtol=1e-4, atol=0)
+    assert_close(metrics["cosines"], weighting.geometry(expected_state).cosines, rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize("level", LEVELS)
@@ -135,48 +162,6 @@ def test_wrong_levels_are_named():
         make_method("mean", TinyNet(HEADS), level="representation")
 
 
-class PointNet(nn.Module):
-    """A layer for all and one for each task, pixel by pixel and without BatchNorm: compiles in no time."""
-
-    heads: Mapping[str, int]
-
-    def setup(self):
-        self.encoder = nn.Dense(6)
-        for task, channels in self.heads.items():
-            setattr(self, f"decoder_{task}", nn.Dense(channels))
-
-    def __call__(self, images, train=False):
-        return {task: self.decode(self.encode(images), task) for task in self.heads}
-
-    def encode(self, images, train=False):
-        return nn.tanh(self.encoder(images))
-
-    def decode(self, features, task, train=False, *, size=None):
-        return getattr(self, f"decoder_{task}")(features)
-
-    @nn.nowrap
-    def shared(self, path):
-        return path.startswith("encoder")
-
-
-def colour_task(channel):
-    """To tell one colour of the image below: nothing a network would be needed for."""
-
-    def loss(prediction, batch, axis_name):
-        error = (prediction[..., 0] - batch["image"][:, ::-1, :, channel] / 255.0) ** 2
-        mean = jnp.mean(error) * 3.0**channel
-        return mean if axis_name is None else jax.lax.pmean(mean, axis_name)
-
-    fields = dict.fromkeys(("sums", "metrics", "picture", "truth", "colours"), lambda *_: {})
-
-    def valid(batch):
-        return jnp.ones(batch["image"].shape[:3], bool)
-
-    return tasks.Task(f"colour{channel}", 1, lambda x: x, loss, valid, **fields)
-
-
-POINT_TASKS = tuple(colour_task(i) for i in range(3))
-POINT_NET = PointNet(FrozenDict({task.name: 1 for task in POINT_TASKS}))
 LEVELS_OF = [(name, level) for name in weighting.gradient_balancing.METHODS for level in LEVELS]
 LEVELS_OF.remove(("graddrop", "representation"))  # each device draws for its own features: another update, and as good
 OPTIONS = {
@@ -188,29 +173,69 @@ EVERY_METHOD = [*((name, None) for name in weighting.loss_balancing.METHODS), *L
 
 @pytest.mark.parametrize(("name", "level"), EVERY_METHOD)
 def test_four_devices_take_the_steps_of_one_for_every_method(name, level):
-    options = OPTIONS.get(name, {})
-    if level is None:
-        method = make_method(name, POINT_NET, 3, **options)
-    elif level == "representation" and name in ("db_mtl", "moco"):
+    """One of them without labels of a task: finite, and the method's state untouched."""
+    options = OPTIONS.get(name, {}) | ({"level": level} if level else {})
+    if level == "representation" and name in ("db_mtl", "moco"):
         with pytest.raises(ValueError, match="keeps gradients"):
-            make_method(name, POINT_NET, 3, level=level)
+            make_method(name, POINT_NET, 3, **options)
         return
-    else:
-        method = make_method(name, POINT_NET, 3, level=level)
+    method = make_method(name, POINT_NET, 3, **options)
+    optimizer = optax.sgd(0.02)
     states, histories = [], []
     for num_devices in (1, 4):
-        mesh = parallel.make_mesh(num_devices)
-        optimizer = optax.sgd(0.02)
-        step = make_train_step(POINT_NET, POINT_TASKS, optimizer, method)
-        mapped = parallel.map_step(step, mesh, out_specs=(parallel.REPLICATED, parallel.REPLICATED))
-        state = init_state(POINT_NET, optimizer, method, num_tasks=3, size=(4, 8), seed=0)
-        state = jax.device_put(state, parallel.replicated(mesh))
+        mesh, step = make_step(method, num_devices, model=POINT_NET, chosen=POINT_TASKS, optimizer=optimizer)
+        state = jax.device_put(make_state(method, POINT_NET, 3, optimizer), parallel.replicated(mesh))
         history = []
         for i in range(5):
-            state, metrics = mapped(state, parallel.shard_batch(make_batch(i, size=(4, 8)), mesh))
+            absent = (2,) if i == 2 else ()
+            before, (state, metrics) = state, step(state, parallel.shard_batch(point_batch(i, absent=absent), mesh))
             history.append(jax.device_get(metrics))
+            if absent:
+                jax.tree.map(np.testing.assert_array_equal, before.weighting, state.weighting)
+                assert metrics["losses"][2] == 0
+                assert metrics["present"].tolist() == [True, True, False]
         states.append(jax.device_get(state))
         histories.append(history)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((states, histories)))
     assert_close(histories[1], histories[0], rtol=1e-4, atol=1e-5)
     assert_close(states[1].params, states[0].params, rtol=1e-4, atol=1e-5)
     assert_close(states[1].weighting, states[0].weighting, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["famo", "mgda"])
+@pytest.mark.parametrize("via", parallel.MAPPINGS)
+def test_frames_without_labels_of_a_task_at_batch_1(name, via):
+    """Alternating with complete ones: no weight for the absent task, and the present one keeps its own."""
+    optimizer = optax.sgd(0.05)
+    method = make_method(name, POINT_NET, 3)
+    mesh, step = make_step(method, via=via, model=POINT_NET, chosen=POINT_TASKS, optimizer=optimizer)
+    state = make_state(method, POINT_NET, 3, optimizer)
+    for i in range(6):
+        absent = (2,) if i % 2 else ()
+        batch = point_batch(i, absent=absent, count=1)
+        before, (state, _) = state, step(state, parallel.shard_batch(batch, mesh))
+        if not absent:
+            continue
+        jax.tree.map(np.testing.assert_array_equal, before.weighting, state.weighting)
+        weights = np.asarray(weighting.weights(before.weighting.method))
+        assert weights[:2].max() > 0.01
+        _, gradients = task_gradients(before.params, {}, batch, POINT_NET, POINT_TASKS)
+        kernels = gradients["encoder_last"]["kernel"]
+        moved = (before.params["encoder_last"]["kernel"] - state.params["encoder_last"]["kernel"]) / 0.05
+        np.testing.assert_allclose(moved, weights[0] * kernels[0] + weights[1] * kernels[1], rtol=1e-3, atol=1e-6)
+        own = state.params["decoder_colour2"]["kernel"]
+        np.testing.assert_array_equal(own, before.params["decoder_colour2"]["kernel"])
+
+
+def test_a_half_without_labels_makes_the_step_incomplete_and_the_loss_that_of_the_other():
+    method, optimizer = make_method("modo", POINT_NET, 3), optax.sgd(0.05)
+    mesh, step = make_step(method, model=POINT_NET, chosen=POINT_TASKS, optimizer=optimizer)
+    state, batch = make_state(method, POINT_NET, 3, optimizer), point_batch(0)
+    batch["labelled"][::2, 1] = False  # the first half, every other frame
+    after, metrics = step(state, parallel.shard_batch(batch, mesh))
+    losses, gradients = task_gradients(state.params, {}, batch, POINT_NET, POINT_TASKS, (1, 2))
+    assert metrics["present"].all()
+    np.testing.assert_allclose(metrics["losses"][1], losses[1], rtol=1e-5)
+    jax.tree.map(np.testing.assert_array_equal, after.weighting, state.weighting)
+    moved = (state.params["decoder_colour1"]["kernel"] - after.params["decoder_colour1"]["kernel"]) / 0.05
+    np.testing.assert_allclose(moved, gradients["decoder_colour1"]["kernel"][1], rtol=1e-3, atol=1e-6)

@@ -731,7 +731,7 @@ def test_only_what_weighs_keeps_the_cotangents_dtype():
     ("name", "options", "message"),
     [
         ("dwa", {"window": 0}, "dwa: window"),
-        ("uncertainty", {"kinds": ("regression", "segmentation")}, "uncertainty: kinds has 'segmentation'"),
+        ("uncertainty", {"kinds": ("regression", "segmentation")}, "uncertainty: kinds is 'segmentation'"),
         ("uncertainty", {"initial": -60.0}, "uncertainty: initial"),
         ("imtl_l", {"initial": float("nan")}, "imtl_l: initial"),
         ("gradnorm", {"parametrization": "log"}, "gradnorm: parametrization is 'log'"),
@@ -773,6 +773,7 @@ def test_wrong_counts_and_shapes_are_named():
         weighting.get("excess_mtl", num_tasks=2, axis_name="d")
     with pytest.raises(ValueError, match="no parameter is shared"):
         weighting.get("adamt", num_tasks=2, shared=lambda path: False).init({"w": jnp.zeros(3)})
+    t = weighting.get("gradnorm", num_tasks=2, last_shared=lambda path: False)
+    state = t.init({"w": jnp.zeros(3)})
     with pytest.raises(ValueError, match="no parameter is measured: the predicate `last_shared`"):
-        t = weighting.get("gradnorm", num_tasks=2, last_shared=lambda path: False)
-        t.update({"w": J}, t.init({"w": jnp.zeros(3)}), losses=jnp.ones(2))
+        t.update({"w": J}, state, losses=jnp.ones(2))

@@ -1,10 +1,10 @@
-"""Encoders' pretrained weights: read from a file or the Hugging Face hub, converted, and written back out.
+"""Pretrained weights of encoders: read from a file or the Hugging Face hub, converted, and exported.
 
 >>> from mtlflax.models import pretrained
 >>> weights = pretrained.read("resnet50-0676ba61.pth")  # doctest: +SKIP
 >>> variables = pretrained.convert("resnet50", weights.tensors)  # doctest: +SKIP
 
-On the command line, what a file is and which encoder it fits, and a trained encoder for other programs:
+On the command line, check a file, and export a trained encoder for other programs:
 
     python -m mtlflax.models.pretrained --check FILE
     python -m mtlflax.models.pretrained --export WORKDIR --out FILE.safetensors
@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from mtlflax.errors import UserError
-from mtlflax.models.pretrained.conversion import convert, export, fitting, shapes
+from mtlflax.models.pretrained.conversion import convert, export, find, fitting, shapes
 from mtlflax.models.pretrained.files import Weights, read, write
 from mtlflax.models.pretrained.hub import DEFAULTS, download, is_name
 
@@ -27,6 +27,7 @@ __all__ = [
     "convert",
     "download",
     "export",
+    "find",
     "fitting",
     "is_name",
     "load",
@@ -38,39 +39,41 @@ __all__ = [
 
 
 def load(source: str, backbone: str) -> tuple[dict[str, Any], str]:
-    """Loads an encoder's weights from wherever they are.
+    """Load the weights of an encoder from a file or the hub.
 
     Args:
         source: a file, or a name on the Hugging Face hub (`is_name` tells which).
         backbone: one of `models.ENCODERS`.
 
     Returns:
-        The variables, as from `convert`, and what they were read from: the source and its SHA-256.
+        The variables, as from `convert`, and where they are from: the source and its SHA-256, and the prefix of the
+        encoder's names if it is a part of something larger.
 
     Raises:
-        UserError: they cannot be had, or belong to another encoder.
-        ValueError: unknown backbone.
+        UserError: they cannot be read or downloaded, or belong to another encoder, or `backbone` is not built in.
     """
     weights = read(download(source) if is_name(source) else source)
     try:
-        return convert(backbone, weights.tensors), f"{source} (SHA-256 {weights.sha256})"
+        variables, found = convert(backbone, weights.tensors), find(weights.tensors)
     except UserError as error:
         raise UserError(f"{source}: {error}") from error
+    part = f", {found.prefix}*, {len(found.left_out)} other tensors left out" if found.left_out else ""
+    return variables, f"{source} (SHA-256 {weights.sha256}{part})"
 
 
 def put(variables: Any, encoder: dict[str, Any], paths: Sequence[str]) -> Any:
-    """Puts an encoder's variables into a network's.
+    """Put the variables of an encoder into those of a network.
 
     Args:
         variables: {"params": ..., "batch_stats": ...} of the network.
-        encoder: the same of an encoder.
-        paths: where the network has encoders, e.g. ("encoder",): its `encoders`.
+        encoder: the same for an encoder.
+        paths: where the network has encoders, its `encoders`, e.g. ("encoder",).
 
     Returns:
-        `variables` with the encoder's in place of what was at each of the paths.
+        `variables`, with those of the encoder at each of the paths.
 
     Raises:
-        ValueError: at one of the paths is something else than this encoder.
+        ValueError: the network has another encoder at one of the paths.
     """
     flat, ours = flatten_dict(variables, sep="/"), flatten_dict(encoder, sep="/")
     for path in paths:
@@ -80,6 +83,6 @@ def put(variables: Any, encoder: dict[str, Any], paths: Sequence[str]) -> Any:
             collection, rest = key.split("/", 1)
             given[f"{collection}/{path}/{rest}"] = jnp.asarray(value)
         if given.keys() != there or any(flat[key].shape != value.shape for key, value in given.items()):
-            raise ValueError(f"the network has another encoder at {path} than the one whose weights are given")
+            raise ValueError(f"the network has another encoder at {path} than the given weights are for")
         flat |= given
     return unflatten_dict(flat, sep="/")

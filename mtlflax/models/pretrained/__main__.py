@@ -1,30 +1,33 @@
-"""What a file of weights is and which encoder it fits; and a trained encoder, for other programs.
+"""Check a file of weights, or export a trained encoder for other programs.
 
     python -m mtlflax.models.pretrained --check FILE
     python -m mtlflax.models.pretrained --export WORKDIR --out FILE.safetensors
 
-The second writes the encoder of a run's best checkpoint by torchvision's names, without a classifier:
+The first prints the content of the file and which encoder it fits. The second writes the encoder of a run's best
+checkpoint with torchvision's names, without a classifier:
 `network.load_state_dict(safetensors.torch.load_file(FILE), strict=False)` loads it there.
 """
 
-import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from mtlflax import command_line
 from mtlflax.errors import UserError
 from mtlflax.models.encoders import ENCODERS
 from mtlflax.models.pretrained import conversion, files
 
 
 def check(path: Path) -> str:
-    """Says what a file of weights holds and which encoder it fits.
+    """Describe the content of a file of weights, and which encoder it fits.
 
     Raises:
         UserError: it cannot be read, or fits none.
     """
     weights = files.read(path)
-    scheme, tensors = conversion.rename(weights.tensors)
+    try:
+        scheme, tensors, prefix, left_out = conversion.find(weights.tensors)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
     trained = [
         value.size for name, value in tensors.items() if not name.endswith(("running_mean", "running_var", "_tracked"))
     ]
@@ -33,34 +36,37 @@ def check(path: Path) -> str:
     lines = [
         f"{path}: {weights.format}, SHA-256 {weights.sha256}",
         f"  {len(tensors)} tensors ({', '.join(types)}), {sum(trained):,} parameters",
-        f"  names: {scheme}'s",
+        f"  names: {scheme}" + (f", behind {prefix!r}" if prefix else ""),
         f"  classifier: {f'of {len(classifier[0])} classes' if classifier else 'none'}",
     ]
+    if left_out:
+        more = ", ..." if len(left_out) > 3 else ""
+        lines.append(f"  left out: {len(left_out)} other tensors ({', '.join(left_out[:3])}{more})")
     fitting = conversion.fitting(weights.tensors)
     if fitting is None:
         found = {name: conversion.faults(name, weights.tensors) for name in ENCODERS}
         nearest = min(found, key=lambda name: sum(map(len, found[name].values())))
         raise UserError(
             "\n".join(lines)
-            + f"\nIt fits none of {', '.join(ENCODERS)}. What it would lack for a {nearest}, the nearest: "
+            + f"\nIt fits none of {', '.join(ENCODERS)}. For {nearest}, the nearest: "
             + conversion.describe(found[nearest])
         )
     return "\n".join([*lines, f"  fits: {fitting}"])
 
 
 def export(workdir: Path, out: Path, path: str = "") -> str:
-    """Writes a trained encoder by torchvision's names.
+    """Write a trained encoder with torchvision's names.
 
     Args:
-        workdir: a run's folder.
+        workdir: of the run.
         out: a `.safetensors` or `.npz` file.
-        path: which of the network's encoders, where it has several.
+        path: which of the network's encoders, if it has several.
 
     Returns:
-        What was written, in words.
+        A description of what was written.
 
     Raises:
-        UserError: no run there, no such encoder, or the file cannot be written.
+        UserError: there is no run or no such encoder, or the file cannot be written.
     """
     from mtlflax import predict  # the one place where the models' package looks at runs, which stand above it
 
@@ -79,13 +85,14 @@ def export(workdir: Path, out: Path, path: str = "") -> str:
 
 
 def main(argv: Sequence[str]) -> None:
-    """The command line."""
-    parser = argparse.ArgumentParser("python -m mtlflax.models.pretrained", description=__doc__.splitlines()[0])
+    """Run the command."""
+    parser = command_line.Parser("mtlflax.models.pretrained", __doc__)
+    path = command_line.path
     action = parser.add_mutually_exclusive_group(required=True)
-    action.add_argument("--check", type=Path, metavar="FILE", help="say what it holds and which encoder it fits")
-    action.add_argument("--export", type=Path, metavar="WORKDIR", help="write the encoder of a run's best checkpoint")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="of --export: a .safetensors or .npz file")
-    parser.add_argument("--encoder", default="", help="of --export: which, where the network has several")
+    action.add_argument("--check", type=path, metavar="FILE", help="describe it, and say which encoder it fits")
+    action.add_argument("--export", type=path, metavar="WORKDIR", help="write the encoder of a run's best checkpoint")
+    parser.add_argument("--out", type=path, metavar="FILE", help="for --export: a .safetensors or .npz file")
+    parser.add_argument("--encoder", default="", help="for --export: which, if the network has several")
     options = parser.parse_args(argv)
     if options.check:
         if options.out or options.encoder:
@@ -98,7 +105,4 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main(sys.argv[1:])
-    except UserError as error:
-        sys.exit(f"error: {error}")
+    command_line.run(main)

@@ -1,4 +1,4 @@
-"""An encoder's variables from a PyTorch state dict, and back: names, layouts, and whether the two fit."""
+"""Convert the variables of an encoder from and to a PyTorch state dict: names, layouts, and whether the two fit."""
 
 import re
 from collections.abc import Mapping
@@ -20,12 +20,17 @@ _LEAVES = {
     "mean": "running_mean",
     "var": "running_var",
 }
-_WRAPPERS = ("module.", "model.", "backbone.", "encoder.")  # what all of a wrapped encoder's names begin with
+# A tensor that only an encoder has, and what its name begins with where the encoder is a part of something.
+_ANCHOR = re.compile(
+    r"(?P<prefix>(?:.*?\.)??)(?:layer1\.0\.(?:conv|bn)\d\.weight|features\.(?:conv0|norm0)\.weight"
+    r"|features\.denseblock1\.denselayer1\.(?:conv|norm)\.?\d\.weight"
+    r"|(?:resnet\.)?embedder\.embedder\.(?:convolution|normalization)\.weight)"
+)
 CLASSIFIER = re.compile(r"(?:fc|classifier(?:\.1)?)\.(?:weight|bias)")
-COUNTER = re.compile(r".*\.num_batches_tracked")  # BatchNorm here has no use for it
-# densenet121-a639ec97.pth and its kind write norm.1.weight for norm1.weight (pytorch/vision#474).
+COUNTER = re.compile(r".*\.num_batches_tracked")  # not needed by BatchNorm here
+# densenet121-a639ec97.pth and others write norm.1.weight for norm1.weight (pytorch/vision#474).
 _OLD_DENSENET = re.compile(r"(.*denselayer\d+\.(?:norm|conv))\.([12]\.\w+)")
-# microsoft/resnet-50 and its kind: the stem, and a part of a block.
+# microsoft/resnet-50 and others: the stem, and a part of a block.
 _HUGGING_FACE_STEM = re.compile(r"(?:resnet\.)?embedder\.embedder\.(convolution|normalization)\.(\w+)")
 _HUGGING_FACE_BLOCK = re.compile(
     r"(?:resnet\.)?encoder\.stages\.(\d+)\.layers\.(\d+)\.(shortcut|layer\.(\d+))\.(convolution|normalization)\.(\w+)"
@@ -33,14 +38,14 @@ _HUGGING_FACE_BLOCK = re.compile(
 
 
 class _Entry(NamedTuple):
-    """Where a tensor of a state dict belongs among the variables."""
+    """The place of a tensor of a state dict among the variables."""
 
     path: tuple[str, ...]  # the collection first
     shape: tuple[int, ...]  # in the state dict
 
 
 def torch_key(backbone: str, path: tuple[str, ...]) -> str:
-    """Returns torchvision's name for one of our variables, given its path below the collection.
+    """Return torchvision's name of a variable, given its path below the collection.
 
     >>> torch_key("resnet50", ("layer1_0", "downsample_bn", "mean"))
     'layer1.0.downsample.1.running_mean'
@@ -55,34 +60,55 @@ def torch_key(backbone: str, path: tuple[str, ...]) -> str:
     return name.replace("downsample_conv", "downsample.0").replace("downsample_bn", "downsample.1")
 
 
-def rename(state_dict: Mapping[str, np.ndarray]) -> tuple[str, dict[str, np.ndarray]]:
-    """Gives tensors torchvision's names.
+class Found(NamedTuple):
+    """An encoder in a state dict.
+
+    Attributes:
+        scheme: whose names the tensors had, in words.
+        tensors: by torchvision's names; unknown names stay as they were.
+        prefix: what the names of the encoder began with, "backbone." or "".
+        left_out: the names of the other tensors, without that prefix.
+    """
+
+    scheme: str
+    tensors: dict[str, np.ndarray]
+    prefix: str
+    left_out: list[str]
+
+
+def find(state_dict: Mapping[str, np.ndarray]) -> Found:
+    """Find the encoder in a state dict and give its tensors torchvision's names.
 
     Args:
-        state_dict: arrays by the names of torchvision, timm or Hugging Face's ResNets, the old DenseNet ones included.
-            What all begin with, `DataParallel`'s "module." or a wrapper's "model.", "backbone." or "encoder.", is cut.
-
-    Returns:
-        Whose names they were, in words, and the arrays by torchvision's. Names that nobody knows stay.
+        state_dict: arrays by the names of torchvision (the old DenseNet names too), timm or Hugging Face's ResNets. The
+            encoder may be a part of something larger, a segmentation network ("backbone.") or MoCo
+            ("module.encoder_q.").
 
     Raises:
-        UserError: two names mean the same tensor.
+        UserError: there are several encoders, or two names mean the same tensor.
 
-    >>> rename({"module.resnet.encoder.stages.0.layers.1.layer.2.convolution.weight": np.zeros(1)})
-    ('Hugging Face', {'layer1.1.conv3.weight': array([0.])})
+    >>> found = find({"backbone.layer1.0.conv1.weight": np.zeros(1), "classifier.4.weight": np.zeros(1)})
+    >>> found.tensors, found.prefix, found.left_out
+    ({'layer1.0.conv1.weight': array([0.])}, 'backbone.', ['classifier.4.weight'])
     """
-    tensors = dict(state_dict)
-    while wrapper := next((w for w in _WRAPPERS if tensors and all(key.startswith(w) for key in tensors)), None):
-        tensors = {key.removeprefix(wrapper): value for key, value in tensors.items()}
+    prefixes = sorted({match["prefix"] for key in state_dict if (match := _ANCHOR.fullmatch(key))})
+    if len(prefixes) > 1:
+        raise UserError(
+            f"there are several encoders, whose names begin with {' and '.join(map(repr, prefixes))}: save the tensors "
+            "of one of them alone"
+        )
+    prefix = prefixes[0] if prefixes else ""
+    inside = {key.removeprefix(prefix): value for key, value in state_dict.items() if key.startswith(prefix)}
+    left_out = [key for key in state_dict if not key.startswith(prefix)]
     for scheme, new_name in (("Hugging Face", _from_hugging_face), ("torchvision (old DenseNet)", _from_old_densenet)):
         renamed: dict[str, np.ndarray] = {}
-        for key, value in tensors.items():
+        for key, value in inside.items():
             if (name := new_name(key)) in renamed:
-                raise UserError(f"there are two tensors for {name}, one of them called {key}")
+                raise UserError(f"there are two tensors for {name}, one of them named {key}")
             renamed[name] = value
-        if renamed.keys() != tensors.keys():
-            return scheme, renamed
-    return "torchvision or timm", tensors
+        if renamed.keys() != inside.keys():
+            return Found(scheme, renamed, prefix, left_out)
+    return Found("torchvision or timm", inside, prefix, left_out)
 
 
 def _from_hugging_face(key: str) -> str:
@@ -104,7 +130,11 @@ def _from_old_densenet(key: str) -> str:
 
 @cache
 def _layout(backbone: str) -> dict[str, _Entry]:
-    """The tensors that an encoder needs, by torchvision's names."""
+    """Return where each tensor of an encoder belongs, by torchvision's names."""
+    if backbone not in ENCODERS:
+        raise UserError(
+            f"pretrained weights are known for the built-in encoders ({', '.join(ENCODERS)}), not for {backbone}"
+        )
     images = jax.ShapeDtypeStruct((1, 64, 64, 3), np.float32)
     variables = flatten_dict(jax.eval_shape(encoder(backbone).init, jax.random.key(0), images))
     layout = {}
@@ -117,29 +147,30 @@ def _layout(backbone: str) -> dict[str, _Entry]:
 
 
 def shapes(backbone: str) -> dict[str, tuple[int, ...]]:
-    """The tensors of torchvision's state dict that make an encoder, without classifier and counters: name → shape.
+    """Return the tensors of torchvision's state dict that an encoder needs: name → shape.
+
+    The classifier and counters are not among them.
 
     Raises:
-        ValueError: unknown backbone.
+        UserError: not a built-in encoder.
     """
     return {key: entry.shape for key, entry in _layout(backbone).items()}
 
 
 def faults(backbone: str, state_dict: Mapping[str, np.ndarray]) -> dict[str, list[str]]:
-    """What keeps a state dict from being an encoder's.
+    """Return what keeps a state dict from fitting an encoder.
 
     Args:
         backbone: one of `models.ENCODERS`.
         state_dict: as `convert` takes it.
 
     Returns:
-        "missing", "misshapen", "surplus" and "spoilt" → tensors, with what is wrong with them. Empty where all fits.
+        "missing", "misshapen", "surplus" and "spoilt" → tensors, with what is wrong with them. Empty if all fit.
 
     Raises:
-        UserError: two names mean the same tensor.
-        ValueError: unknown backbone.
+        UserError: not a built-in encoder, or as from `find`.
     """
-    _, tensors = rename(state_dict)
+    tensors = find(state_dict).tensors
     missing, misshapen, spoilt = [], [], []
     for key, (path, shape) in _layout(backbone).items():
         value = tensors.pop(key, None)
@@ -164,7 +195,7 @@ def _float32(value: np.ndarray) -> np.ndarray:
 
 
 def describe(found: Mapping[str, list[str]]) -> str:
-    """Says in a line what `faults` found."""
+    """Describe in a line what `faults` found."""
     parts = [
         f"{len(keys)} {kind} ({', '.join(keys[:3])}{', ...' if len(keys) > 3 else ''})" for kind, keys in found.items()
     ]
@@ -172,29 +203,29 @@ def describe(found: Mapping[str, list[str]]) -> str:
 
 
 def fitting(state_dict: Mapping[str, np.ndarray]) -> str | None:
-    """The one of `models.ENCODERS` that a state dict is of, or None; UserError as from `faults`."""
+    """Return which of `models.ENCODERS` a state dict fits, or None; UserError as from `find`."""
     return next((name for name in ENCODERS if not faults(name, state_dict)), None)
 
 
 def convert(backbone: str, state_dict: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """Converts a PyTorch state dict to an encoder's variables.
+    """Convert a PyTorch state dict to the variables of an encoder.
 
     Args:
         backbone: one of `models.ENCODERS`.
-        state_dict: arrays by the names that `rename` knows. The classifier may be there or not.
+        state_dict: arrays as `find` takes them, with or without a classifier.
 
     Returns:
         {"params": ..., "batch_stats": ...} of `models.encoder(backbone)`, float32 NumPy arrays.
 
     Raises:
-        UserError: tensors are missing, of another shape, belong to another network, or hold what no trained one can.
-        ValueError: unknown backbone.
+        UserError: not a built-in encoder; tensors are missing, have another shape, belong to another network, or hold
+            values that no trained network has.
     """
     if found := faults(backbone, state_dict):
         other = fitting(state_dict)
-        advice = f"They are a {other}'s: take that backbone" if other else "They fit no encoder here: give others"
-        raise UserError(f"these weights are not a {backbone}'s: {describe(found)}. {advice}, or a {backbone}'s weights")
-    _, tensors = rename(state_dict)
+        advice = f"They are for {other}: use that backbone" if other else "They fit no encoder here: give others"
+        raise UserError(f"these weights are not for {backbone}: {describe(found)}. {advice}, or weights for {backbone}")
+    tensors = find(state_dict).tensors
     variables = {}
     for key, (path, _) in _layout(backbone).items():
         value = _float32(tensors[key])
@@ -203,18 +234,18 @@ def convert(backbone: str, state_dict: Mapping[str, np.ndarray]) -> dict[str, An
 
 
 def export(backbone: str, variables: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """Converts an encoder's variables to a PyTorch state dict: the inverse of `convert`.
+    """Convert the variables of an encoder to a PyTorch state dict: the inverse of `convert`.
 
     Args:
         backbone: one of `models.ENCODERS`.
         variables: {"params": ..., "batch_stats": ...} of that encoder.
 
     Returns:
-        Float32 arrays by torchvision's names, without a classifier. torchvision's network takes them with
+        Float32 arrays by torchvision's names, without a classifier. torchvision's network loads them with
         `load_state_dict(..., strict=False)`.
 
     Raises:
-        ValueError: unknown backbone.
+        UserError: not a built-in encoder.
         KeyError: variables of another encoder.
     """
     flat = flatten_dict(variables)

@@ -1,6 +1,6 @@
-"""Files of weights: `.pth`, `.safetensors` and `.npz` in, the last two out. What a file is, its content says.
+"""Read files of weights (`.pth`, `.safetensors`, `.npz`) by their content, and write the last two.
 
-No file's content is executed, and none of the libraries that usually write them is needed: safetensors is eight bytes,
+Nothing in a file is executed, and none of the libraries that usually write them is needed: safetensors is eight bytes,
 a JSON header and numbers (https://github.com/huggingface/safetensors#format).
 """
 
@@ -17,7 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from mtlflax.errors import UserError
-from mtlflax.models.pretrained import tar_file, torch_file
+from mtlflax.files import write_bytes
+from mtlflax.models.pretrained import torch_file
 
 SUFFIXES = (".pth", ".pt", ".bin", ".ckpt", ".tar", ".safetensors", ".npz")
 _DTYPES = {
@@ -36,13 +37,13 @@ _DTYPES = {
 
 @dataclasses.dataclass(frozen=True)
 class Weights:
-    """What a file holds.
+    """The content of a file.
 
     Attributes:
         path: of the file.
-        format: what it turned out to be.
+        format: in words.
         sha256: of the file, hexadecimal.
-        tensors: name → array, as stored: names, types and layouts are the file's.
+        tensors: name → array, with the names, types and layouts of the file.
     """
 
     path: Path
@@ -52,7 +53,7 @@ class Weights:
 
 
 def read(path: str | Path) -> Weights:
-    """Reads a file of weights.
+    """Read a file of weights.
 
     Raises:
         UserError: there is none, or it is damaged, of another format, or asks to run code.
@@ -67,17 +68,17 @@ def read(path: str | Path) -> Weights:
     try:
         kind, tensors = _parse(content)
     except ValueError as error:
-        raise UserError(f"{path} is no file of weights: {error}") from error
+        raise UserError(f"{path} is not a file of weights: {error}") from error
     except Exception as error:  # damaged archives and pickles may raise anything
-        raise UserError(f"{path} is damaged or was not copied to its end: {error!r}") from error
+        raise UserError(f"{path} is damaged or incomplete: {error!r}") from error
     return Weights(path, kind, hashlib.sha256(content).hexdigest(), tensors)
 
 
 def write(path: str | Path, tensors: Mapping[str, np.ndarray]) -> None:
-    """Writes float32 arrays as `.safetensors` or `.npz`, by the path's ending.
+    """Write float32 arrays as `.safetensors` or `.npz`, by the suffix of the path: whole or not at all.
 
     Raises:
-        UserError: another ending; the file cannot be written.
+        UserError: another suffix; the file cannot be written.
     """
     path = Path(path)
     arrays = {name: np.ascontiguousarray(value, "<f4") for name, value in tensors.items()}
@@ -96,14 +97,11 @@ def write(path: str | Path, tensors: Mapping[str, np.ndarray]) -> None:
             stream.write(value.tobytes())
     else:
         raise UserError(f"{path}: give a name that ends in .safetensors or .npz")
-    try:
-        path.write_bytes(stream.getvalue())
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}") from error
+    write_bytes(path, stream.getvalue())
 
 
 def _parse(content: bytes) -> tuple[str, dict[str, np.ndarray]]:
-    """The format and the tensors; ValueError where they cannot be had."""
+    """Return the format and the tensors; ValueError if the content is neither."""
     if not content:
         raise ValueError("it is empty")
     if content.startswith(b"PK"):
@@ -114,16 +112,19 @@ def _parse(content: bytes) -> tuple[str, dict[str, np.ndarray]]:
         if names and all(name.endswith(".npy") for name in names):
             arrays = np.load(io.BytesIO(content), allow_pickle=False)
             return "NumPy (npz)", {name: arrays[name] for name in arrays.files}
-        raise ValueError(f"it is an archive of {'other things' if names else 'nothing'} ({', '.join(names[:3])})")
+        raise ValueError(f"it is an archive of {', '.join(names[:3]) or 'nothing'}")
     if content.startswith(torch_file.LEGACY_START):
         return "PyTorch (before 1.6)", torch_file.read_legacy(content)
     if content[8:9] == b"{":
         return "safetensors", _read_safetensors(content)
-    if content[257:262] == b"ustar" or content.startswith(tuple(f"{name}\0".encode() for name in tar_file.MEMBERS)):
-        return "PyTorch (0.1, tar)", tar_file.read_tar(content)
+    if content[257:262] == b"ustar":
+        raise ValueError(
+            "it is a tar archive, perhaps from PyTorch 0.1, whose format is not read here: load it with PyTorch "
+            "(torch.load) and save it again (torch.save)"
+        )
     if content.startswith(b"version https://git-lfs"):
-        raise ValueError("it is Git LFS's pointer to one; fetch the file itself with git lfs pull")
-    raise ValueError(f"it is neither PyTorch's (.pth) nor .safetensors nor .npz, but begins with {content[:16]!r}")
+        raise ValueError("it is a Git LFS pointer; fetch the file itself with git lfs pull")
+    raise ValueError(f"it is neither PyTorch (.pth) nor .safetensors nor .npz, and begins with {content[:16]!r}")
 
 
 def _read_safetensors(content: bytes) -> dict[str, np.ndarray]:
@@ -136,13 +137,13 @@ def _read_safetensors(content: bytes) -> dict[str, np.ndarray]:
     tensors = {}
     for name, entry in header.items():
         if not isinstance(entry, dict) or str(entry["dtype"]) not in _DTYPES:
-            raise ValueError(f"{name} is of a type that no encoder has: {entry!r}"[:200])
+            raise ValueError(f"{name} has a type that is not known here: {entry!r}"[:200])
         dtype, shape, (begin, end) = _DTYPES[entry["dtype"]], entry["shape"], entry["data_offsets"]
         if not (isinstance(shape, list) and all(isinstance(n, int) and n >= 0 for n in shape)):
-            raise ValueError(f"{name} has a shape that there cannot be: {shape!r}")
+            raise ValueError(f"{name} has an impossible shape: {shape!r}")
         if not 0 <= begin <= end <= len(data):
-            raise ValueError(f"it is cut short: {name} lies outside")
+            raise ValueError(f"it is cut short: {name} is outside of it")
         if end - begin != math.prod(shape) * dtype.itemsize:
-            raise ValueError(f"{name} has {end - begin} bytes, which do not make {shape} of {dtype}")
+            raise ValueError(f"{name} has {end - begin} bytes, which is not {shape} of {dtype}")
         tensors[name] = np.frombuffer(data[begin:end], dtype).reshape(shape)
     return tensors

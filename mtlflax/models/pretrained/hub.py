@@ -1,13 +1,13 @@
-"""Weights by name from the Hugging Face hub: `timm/resnet50.tv_in1k`.
+"""Download weights by name from the Hugging Face hub: `timm/resnet50.tv_in1k`.
 
-A name is a repository there that holds a `model.safetensors`, and may end in `@` and a revision: a commit, a branch or
-a tag. The package `huggingface_hub` downloads the file once and keeps it in its cache (`HF_HOME`, `HF_HUB_CACHE`; with
-`HF_HUB_OFFLINE=1` it looks nowhere else).
+A name is a repository that holds a `model.safetensors`, optionally followed by `@` and a revision: a commit, a branch
+or a tag. The package `huggingface_hub` downloads the file once and keeps it in its cache (`HF_HOME`, `HF_HUB_CACHE`;
+with `HF_HUB_OFFLINE=1` it looks nowhere else).
 
-Without a revision, the names of `DEFAULTS` mean the commits that `PINNED` has for them, and another file than the one
-whose SHA-256 stands there is refused; any other name means the branch `main`. We could not reach the hub where this was
-written: commits and hashes are from public code that pins the same files, and for two names we found none. Each run's
-`config.json` records the SHA-256 of what it started from.
+Without a revision, a name in `PINNED` means the commit given there, and the file must have the SHA-256 given there; any
+other name means the branch `main`. The hub could not be reached where this was written: commits and hashes are from
+public code that pins the same files, and for two names none was found. The `config.json` of each run records the
+SHA-256 of the weights it started from.
 """
 
 import hashlib
@@ -26,7 +26,7 @@ DEFAULTS = {
     "densenet121": "timm/densenet121.tv_in1k",
     "densenet169": "timm/densenet169.tv_in1k",
 }
-# The commit, and the SHA-256 of what is there.
+# The commit, and the SHA-256 of the file.
 PINNED = {
     "timm/resnet18.tv_in1k": (
         "bbd144b3e5565108aad885f145491d11bc6ce807",
@@ -49,7 +49,7 @@ _FILE = "model.safetensors"
 
 
 def is_name(source: str) -> bool:
-    """Whether this is a repository on the hub, `owner/name[@revision]`, and not the path of a file, or meant as one.
+    """Return whether this is a repository on the hub, `owner/name[@revision]`, and not the path of a file.
 
     >>> is_name("timm/resnet50.tv_in1k"), is_name("microsoft/resnet-50@main"), is_name("weights/resnet50.pth")
     (True, True, False)
@@ -61,14 +61,14 @@ def is_name(source: str) -> bool:
 
 
 def download(name: str) -> Path:
-    """Gives the path of a repository's weights, downloaded where they are not yet in the cache.
+    """Return the path of the weights of a repository, downloaded if they are not in the cache.
 
     Args:
         name: `owner/name`, or `owner/name@revision`.
 
     Raises:
-        UserError: the package is missing, the hub has no such file, it cannot be reached, or it has another file than
-            the one that we know by this name.
+        UserError: the package is missing, the hub has no such file or cannot be reached, or the file is not the one
+            that `PINNED` has.
     """
     repository, _, revision = name.partition("@")
     commit, sha256 = PINNED.get(name, ("main", ""))
@@ -77,14 +77,14 @@ def download(name: str) -> Path:
         from huggingface_hub import errors
     except ImportError as error:
         raise UserError(
-            f"{name} is no file here; if it is on the Hugging Face hub: pip install 'mtlflax[hub]' to download it"
+            f"there is no file {name}; to download it from the Hugging Face hub: pip install huggingface_hub"
         ) from error
     try:
         path = Path(huggingface_hub.hf_hub_download(repository, _FILE, revision=revision or commit))
     except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError, errors.HFValidationError) as error:
-        raise UserError(f"the Hugging Face hub has no {name} (or it is private), and it is no file here") from error
-    except Exception as error:  # whatever the package, its HTTP client and its storage raise
-        # "Local" where the hub was not reached: then the file is only known not to be in the cache.
+        raise UserError(f"the Hugging Face hub has no {name} (or it is private), and no such file exists") from error
+    except Exception as error:  # whatever the package, its HTTP client or its storage raises
+        # "Local" means that the hub was not reached: the file is not in the cache, but may be on the hub.
         if isinstance(error, errors.EntryNotFoundError) and not isinstance(error, errors.LocalEntryNotFoundError):
             raise UserError(f"{name} on the Hugging Face hub has no {_FILE}") from error
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
@@ -95,7 +95,7 @@ def download(name: str) -> Path:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         if digest != sha256:
             raise UserError(
-                f"{path} is not the file that is known as {name}: its SHA-256 begins with {digest[:12]}, not "
-                f"{sha256[:12]}. Delete it to download it again; {name}@main takes whatever is there"
+                f"{path} is not the known file of {name}: its SHA-256 begins with {digest[:12]}, not {sha256[:12]}. "
+                f"Delete it to download it again, or name {name}@main to accept any file"
             )
     return path

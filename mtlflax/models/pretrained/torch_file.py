@@ -1,16 +1,15 @@
-"""PyTorch's `.pth` files, read without PyTorch and without running what is in them.
+"""Read PyTorch's `.pth` files without PyTorch and without running code in them.
 
-Such a file is a pickle, and a pickle is a program: it may name any Python function and have it called. The reader here
-knows the few names that a dictionary of tensors needs and refuses any other before it is looked up. Two formats of
-`torch.save` are read here: the zip archive (since PyTorch 1.6) and the sequence of pickles before it; `tar_file` reads
-the one before that.
+Such a file is a pickle, and a pickle is a program: it may name any Python function and have it called. This reader
+knows the few names that a dictionary of tensors needs, and refuses any other before it is looked up. It reads two
+formats of `torch.save`: the zip archive (since PyTorch 1.6) and the sequence of pickles before it (since 0.2).
 """
 
 import io
 import pickle
 import zipfile
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -32,12 +31,12 @@ DTYPES = {
     "LongStorage": np.dtype(np.int64),
     "ShortStorage": np.dtype(np.int16),
 }
-# Training scripts put the state dict beside the epoch and the optimiser's state, under one of these.
+# Training scripts put the state dict beside the epoch and the state of the optimizer, under one of these.
 _WRAPPERS = ("state_dict", "model_state_dict", "model")
 
 
 class Storage(NamedTuple):
-    """A block of numbers of which tensors are views; the numbers lie outside the pickle."""
+    """A block of numbers of which tensors are views; the numbers are outside the pickle."""
 
     dtype: np.dtype
     key: str
@@ -54,12 +53,12 @@ class Tensor(NamedTuple):
 
 
 class Unpickler(pickle._Unpickler):
-    """Gives `Tensor` for tensors; knows nothing that could do harm.
+    """An unpickler that returns `Tensor` for tensors and knows nothing harmful.
 
-    Python's own unpickler: the one in C takes gigabytes of memory where a damaged file says so.
+    It is Python's own: the one in C allocates gigabytes of memory if a damaged file asks for it.
 
     Attributes:
-        storages: those met so far, by key.
+        storages: those read so far, by key.
     """
 
     def __init__(self, stream: io.BytesIO) -> None:
@@ -67,7 +66,7 @@ class Unpickler(pickle._Unpickler):
         self.storages: dict[str, Storage] = {}
 
     def find_class(self, module: str, name: str) -> Any:
-        """What the pickle may name; functions are made anew, so that what it sets on them dies with it."""
+        """Return what the pickle may name; functions are new ones, so that attributes it sets on them do no harm."""
         if (module, name) == ("collections", "OrderedDict"):
             return OrderedDict
         if module == "torch" and name in DTYPES:
@@ -78,32 +77,31 @@ class Unpickler(pickle._Unpickler):
             if name == "_rebuild_parameter":
                 return lambda tensor, *arguments: tensor
         raise ValueError(
-            f"it asks for {module}.{name}, which tensors have no need of; nothing of it was run. If you trust it, load "
-            "it with PyTorch and save the tensors alone: torch.save(model.state_dict(), FILE)"
+            f"it asks for {module}.{name}, which tensors do not need; nothing was run. If you trust it, load "
+            "it with PyTorch and save only the tensors: torch.save(model.state_dict(), FILE)"
         )
 
     def persistent_load(self, pid: Any) -> Storage:
-        """What stands for a storage: ("storage", its class, its key, the device, how many numbers)."""
+        """Return a storage, given ("storage", its class, its key, the device, its length)."""
         kind, storage, key, _, length, *view = pid
         if kind != "storage" or storage not in DTYPES or any(view):
-            raise ValueError("it has tensors of a kind that is not known here")
+            raise ValueError("it has tensors of an unknown kind")
         self.storages[key] = Storage(DTYPES[storage], key, length)
         return self.storages[key]
 
 
 def read_zip(archive: zipfile.ZipFile) -> dict[str, np.ndarray]:
-    """Reads what `torch.save` writes since PyTorch 1.6.
+    """Read what `torch.save` writes since PyTorch 1.6.
 
     Args:
         archive: the file, opened.
 
     Returns:
-        The tensors by name, of a state dict or of a checkpoint that has one under a usual key. Views of read-only
-        memory.
+        The tensors by name, see `state_dict`. Views of read-only memory.
 
     Raises:
-        ValueError: it holds something else, asks for what tensors have no need of, or is damaged.
-        Exception: it is damaged, in one of the ways that pickles and archives have their own errors for.
+        ValueError: it holds something else, asks for what tensors do not need, or is damaged.
+        Exception: it is damaged, and the pickle or the archive raises its own error.
     """
     mains = [name for name in archive.namelist() if name.split("/")[1:] == ["data.pkl"]]
     if len(mains) != 1:
@@ -119,7 +117,7 @@ def read_zip(archive: zipfile.ZipFile) -> dict[str, np.ndarray]:
 
 
 def read_legacy(content: bytes) -> dict[str, np.ndarray]:
-    """Reads what `torch.save` wrote before PyTorch 1.6, and does with `_use_new_zipfile_serialization=False`.
+    """Read what `torch.save` wrote before PyTorch 1.6, and writes with `_use_new_zipfile_serialization=False`.
 
     Args:
         content: of the file.
@@ -133,7 +131,7 @@ def read_legacy(content: bytes) -> dict[str, np.ndarray]:
     stream = io.BytesIO(content)
     _, version, system = (Unpickler(stream).load() for _ in range(3))
     if version != _LEGACY_VERSION:
-        raise ValueError(f"it is of the format's version {version}, not {_LEGACY_VERSION}")
+        raise ValueError(f"it has version {version} of the format, not {_LEGACY_VERSION}")
     _check_byte_order(system["little_endian"])
     unpickler = Unpickler(stream)
     tensors = state_dict(unpickler.load())
@@ -146,34 +144,47 @@ def read_legacy(content: bytes) -> dict[str, np.ndarray]:
 
 
 def state_dict(loaded: Any) -> dict[str, Tensor]:
-    """The tensors by name in what a pickle gave."""
+    """Return the tensors by name in an unpickled state dict or checkpoint.
+
+    Of a checkpoint that has a state dict under a usual key, that alone is read. In other nested dictionaries, names are
+    joined by dots: DINO's "teacher.backbone.conv1.weight".
+    """
     for wrapper in _WRAPPERS:
         if isinstance(loaded, Mapping) and isinstance(loaded.get(wrapper), Mapping):
             loaded = loaded[wrapper]
-    named = loaded.items() if isinstance(loaded, Mapping) else ()
-    found = {k: t for k, v in named if isinstance(t := getattr(v, "tensor", v), Tensor)}  # of parameters, theirs
-    if not found or not all(isinstance(name, str) for name in found):
+    found = dict(_named(loaded, ""))
+    if not found:
         inside = ", ".join(map(str, loaded)) if isinstance(loaded, Mapping) else f"a {type(loaded).__name__.strip('_')}"
         raise ValueError(f"it holds no tensors by name, but {inside[:100]}: save model.state_dict()")
     return found
 
 
+def _named(loaded: Any, prefix: str) -> Iterator[tuple[str, Tensor]]:
+    for key, value in loaded.items() if isinstance(loaded, Mapping) else ():
+        if not isinstance(key, str):  # the state of an optimizer counts its parameters
+            continue
+        if isinstance(value, Tensor):
+            yield prefix + key, value
+        else:
+            yield from _named(value, f"{prefix}{key}.")
+
+
 def array(tensor: Tensor, block: bytes) -> np.ndarray:
-    """The view of its storage that a tensor is; ValueError where it would reach beyond it."""
+    """Return a tensor as a view of its storage; ValueError if it would reach beyond it."""
     storage, offset, shape, strides = tensor
     size = storage.dtype.itemsize
     numbers = (offset, *shape, *strides)
     if not all(isinstance(number, int) and number >= 0 for number in numbers):
-        raise ValueError("a tensor's shape or strides are not natural numbers")
-    # In Python's integers, which do not overflow: what a file says here must not lead outside the block.
+        raise ValueError("a tensor has an impossible shape or impossible strides")
+    # Python's integers do not overflow: nothing in a file must lead outside the block.
     last = offset + sum((length - 1) * stride for length, stride in zip(shape, strides, strict=True))
     if 0 in shape:
         return np.zeros(shape, storage.dtype)
     if (last + 1) * size > len(block):
-        raise ValueError("it is cut short: a tensor's numbers are not all there")
+        raise ValueError("it is cut short: numbers of a tensor are missing")
     return np.ndarray(shape, storage.dtype, block, offset * size, [stride * size for stride in strides])
 
 
 def _check_byte_order(little_endian: bool) -> None:
     if not little_endian:
-        raise ValueError("it was written on a machine of the other byte order")
+        raise ValueError("it was written on a big-endian machine")

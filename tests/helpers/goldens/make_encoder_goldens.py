@@ -3,8 +3,8 @@
     python -m tests.goldens.make_encoder_goldens
 
 The weights are not kept: they are made from the tensors' names and shapes, by NumPy and the same everywhere, here and
-in `test_encoder_goldens.py`. Kept is what torchvision makes of them in float64: of each map some values and
-the norm, in evaluation and in training, and in training of the running statistics it leaves behind, too.
+in `tests/models/test_encoder_goldens.py`. Kept is what torchvision makes of them in float64: of each map some values
+and the norm, in evaluation and in training, and in training of the running statistics it leaves behind, too.
 """
 
 import zlib

@@ -1,0 +1,104 @@
+"""Samples as their fields declare them: checked, completed with "unknown", padded and stacked to batches."""
+
+import functools
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from mtlflax.data.source import Field, Image, Sample, Source
+from mtlflax.errors import UserError
+
+Batch = dict[str, Any]
+
+
+class Checked:
+    """A source whose samples hold exactly the fields asked for, each as it is declared, and its name.
+
+    Samples are checked before they are augmented, so that the error names the frame instead of coming from OpenCV.
+    """
+
+    def __init__(self, source: Source, fields: Mapping[str, Field]):
+        self._source, self._fields = source, fields
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def __getitem__(self, index: int) -> Sample:
+        sample = {"name": index} | self._source[index]  # training does without names
+        for name, field in self._fields.items():
+            if isinstance(field, Image) and name not in sample:
+                raise UserError(f"frame {sample['name']!r} has no {name}")
+        size = _size(sample, self._fields)
+        values = {name: _value(sample, name, field, size) for name, field in self._fields.items()}
+        return {**values, "name": sample["name"]}
+
+
+class Padded:
+    """A source as long as a whole number of batches, with masks."""
+
+    def __init__(self, source: Checked, fields: Mapping[str, Field], batch_size: int):
+        self._source, self._fields = source, fields
+        self._length = math.ceil(len(source) / batch_size) * batch_size
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __getitem__(self, index: int) -> Sample:
+        if index < len(self._source):
+            sample = self._source[index]
+            if not isinstance(sample["name"], str):
+                raise UserError(f"frame {index} has no name: evaluation needs a string `name` in each sample")
+            return {**sample, "mask": np.float32(1)}
+        return self._padding
+
+    @functools.cached_property
+    def _padding(self) -> Sample:
+        size = _size(self._source[0], self._fields)
+        unknown = {name: _unknown(field, size) for name, field in self._fields.items()}
+        return {**unknown, "name": "", "mask": np.float32(0)}
+
+
+def stack(fields: Mapping[str, Field], samples: Sequence[Sample]) -> Batch:
+    """Return samples as one batch: field name → array [b, ...]. UserError if their sizes differ."""
+    sizes = {_size(sample, fields) for sample in samples}
+    if len(sizes) > 1:
+        raise UserError(f"frames have different sizes ({', '.join(map(str, sorted(sizes)))}): set data.size")
+    return {name: np.stack([sample[name] for sample in samples]) for name in fields}
+
+
+def stack_evaluation(fields: Mapping[str, Field], samples: Sequence[Sample]) -> Batch:
+    """The same for samples of `Padded`: with `mask` float32 [b], and `name`, a list of b strings."""
+    return {
+        **stack(fields, samples),
+        "mask": np.stack([sample["mask"] for sample in samples]),
+        "name": [sample["name"] for sample in samples],
+    }
+
+
+def _size(sample: Sample, fields: Mapping[str, Field]) -> tuple[int, int]:
+    """(H, W) of a sample's first field that has pixels: the image."""
+    name = next(name for name, field in fields.items() if field.spatial and name in sample)
+    shape = np.shape(sample[name])
+    if len(shape) < 2:
+        raise UserError(f"frame {sample['name']!r}: {name} is {list(shape)}, not [height, width, ...]")
+    return shape[0], shape[1]
+
+
+def _value(sample: Sample, name: str, field: Field, size: tuple[int, int]) -> np.ndarray:
+    """A sample's field, checked against its declaration; "unknown" throughout where the sample lacks it."""
+    if name not in sample:
+        return _unknown(field, size)
+    value = np.asarray(sample[name])
+    expected = field.shape(size)
+    if value.shape != expected or value.dtype != field.dtype:
+        raise UserError(
+            f"frame {sample['name']!r}: {name} is {value.dtype} {list(value.shape)}, but the data set declares "
+            f"{field.dtype} {list(expected)}"
+        )
+    return value
+
+
+def _unknown(field: Field, size: tuple[int, int]) -> np.ndarray:
+    return np.full(field.shape(size), field.fill, field.dtype)
