@@ -182,8 +182,10 @@ def test_resuming_a_finished_run_trains_no_further(whole_run, tree):
 def test_evaluate_mode_gives_the_figures_of_the_best_checkpoint(whole_run, tree, tmp_path):
     workdir = tmp_path / "copy"
     shutil.copytree(whole_run[0], workdir)
-    output = run(command(tree, workdir, "--mode=evaluate"))
+    trained = json.loads((workdir / "results.json").read_text())
+    output = run(command(tree, workdir, "--mode=evaluate", "--config.batch_size=1"))
     results = json.loads((workdir / "results.json").read_text())
+    assert results["epoch"] / results["step"] == trained["epoch"] / trained["step"]  # epochs are the run's
     evaluations = {line["step"]: line for line in history(workdir) if "val/depth/rmse" in line}
     eligible = {s: e for s, e in evaluations.items() if s >= 6}
     best = max(eligible, key=lambda s: (eligible[s]["val/segmentation/miou"], s))

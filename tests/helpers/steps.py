@@ -6,10 +6,10 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax.core import FrozenDict
-from helpers.batches import FIELDS, make_batch
+from helpers.batches import FIELDS, assert_close, make_batch
 from helpers.tiny import SplitNet
 
-from mtlflax import tasks
+from mtlflax import tasks, weighting
 from mtlflax.training import gradients, parallel
 from mtlflax.training.step import init_state, make_train_step, normalise
 
@@ -65,3 +65,16 @@ def task_gradients(params, batch_stats, batch, model=MODEL, chosen=TASKS, rows=(
 
     taken = [jax.value_and_grad(loss)(params, task) for task in chosen]
     return jnp.stack([value for value, _ in taken]), jax.tree.map(lambda *g: jnp.stack(g), *[g for _, g in taken])
+
+
+def check_step(balancing, transform, given, gradients, batch, losses, state, model, chosen):
+    """The step's update is the transform's direction of gradients taken one by one."""
+    expected, expected_state = transform.update(gradients, transform.init(state.params), state.params, **given)
+    mesh, step = make_step(balancing, model=model, chosen=chosen)
+    after, metrics = step(state, parallel.shard_batch(batch, mesh))
+    taken = jax.tree.map(lambda a, b: (a - b) / 0.05, state.params, after.params)
+    scale = max(float(jnp.max(jnp.abs(x))) for x in jax.tree.leaves(expected))
+    assert_close(metrics["losses"], losses, rtol=1e-5, atol=1e-6)
+    assert_close(taken, expected, rtol=1e-3, atol=1e-4 * scale)
+    assert_close(metrics["task_gradient_norms"], weighting.geometry(expected_state).norms, rtol=1e-4, atol=0)
+    assert_close(metrics["cosines"], weighting.geometry(expected_state).cosines, rtol=0, atol=1e-4)

@@ -21,7 +21,6 @@ from mtlflax.models.decoder import Decoder
 from mtlflax.models.layers import Conv
 from mtlflax.training import parallel
 from mtlflax.training.gradients import Method, init_method
-from mtlflax.training.gradients import make_method as method_of
 from mtlflax.training.step import TrainState, WeightingState
 from mtlflax.training.trunk import has_trunk
 
@@ -282,7 +281,7 @@ def test_coupled_decoders_have_no_branch_for_each_task() -> None:
     with pytest.raises(ValueError, match="attention 'cross_task': no decoder runs alone"):
         model.apply(variables, features, "depth", method="decode")
     with pytest.raises(ValueError, match="UNet has no trunk that gives features"):
-        method_of("mgda", model, num_tasks=2, level="representation")
+        make_method("mgda", model, 2, level="representation")
 
 
 def start(method: Method, model: Any) -> TrainState:
