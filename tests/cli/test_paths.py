@@ -32,8 +32,8 @@ import dataclasses
 from mtlflax import tasks
 
 
-def distance(config):
-    return dataclasses.replace(tasks.depth(config.data.depth), name="distance")
+def distance(config, fields):
+    return dataclasses.replace(tasks.depth(fields), name="distance")
 """
 
 
