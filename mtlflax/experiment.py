@@ -134,7 +134,7 @@ def build(config: ConfigDict) -> Experiment:
             **vars(network),
             training=training,
             validation=validation,
-            augment=Augment(fields=network.fields, **config.data.augment.to_dict()),
+            augment=_augment(config.data.augment.to_dict(), network.fields),
             steps_per_epoch=steps_per_epoch,
             total_steps=total_steps,
             schedule=schedule,
@@ -157,10 +157,12 @@ def load(workdir: str | Path) -> Predictor:
     """
     record = workdirs.load(Path(workdir))
     try:
-        return _network(ConfigDict(record["config"]), field_json.from_json(record["fields"]))
+        predictor = _network(ConfigDict(record["config"]), field_json.from_json(record["fields"]))
+        predictor.size  # noqa: B018 (a key that is not there is named here)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         path = Path(workdir) / "config.json"
         raise UserError(f"cannot build the network that {path} describes: {_plain(error)}") from error
+    return predictor
 
 
 def resolve(config: ConfigDict) -> ConfigDict:
@@ -209,6 +211,13 @@ def _network(config: ConfigDict, source: Source | Mapping[str, Field]) -> Predic
     fields = source if isinstance(source, Mapping) else source.fields
     chosen = tasks.from_config(config, fields, missing=getattr(source, "missing", {}))
     return Predictor(config, fields, chosen, _model(config.model.to_dict(), chosen))
+
+
+def _augment(options: dict[str, Any], fields: Mapping[str, Field]) -> Augment:
+    try:
+        return Augment(fields=fields, **options)
+    except TypeError as error:
+        raise ValueError(f"data.augment: {error}") from error
 
 
 def _plain(error: Exception) -> str:

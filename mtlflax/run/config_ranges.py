@@ -22,6 +22,8 @@ def check(config: ConfigDict) -> None:
         "data.prefetch": 1,
         "losses.auxiliary": 0,
     }
+    if "streets" in config.data:
+        least |= {"data.streets.train": 1, "data.streets.val": 1, "data.streets.seed": 0}
     for key, bound in least.items():
         value = config_path.get_value(key, config)
         if not bound <= value < float("inf"):

@@ -15,7 +15,7 @@ from mtlflax.tasks.task import Arrays, Batch, Task
 _FARTHEST = 65535 / 256  # metres that a 16-bit file holds
 
 
-def depth(fields: Mapping[str, Field], name: str = "depth", loss: str = "l1") -> Task:
+def depth(fields: Mapping[str, Field], name: str = "depth", loss: str = "l1", reads: str = "") -> Task:
     """Return a task that predicts the depth at each pixel.
 
     Metrics (`metrics.depth_metrics`) in the trained unit and, named `<metric>_metres`, in metres, over pixels whose
@@ -24,15 +24,17 @@ def depth(fields: Mapping[str, Field], name: str = "depth", loss: str = "l1") ->
     ratios and logarithms leave out; `mtan_abs_err` and `mtan_rel_err` include them, as MTAN and LibMTL do.
 
     Args:
-        fields: those that the data set declares; the one called `name` holds the unit.
-        name: of the task and of its field.
+        fields: those that the data set declares.
+        name: of the task.
         loss: a key of `losses.DEPTH`.
+        reads: the field that holds the truth and the unit; by default the one called as the task.
 
     Raises:
         UserError: the data set has no such field.
         ValueError: unknown loss, or the field is no depth.
     """
-    field = fields[name]
+    reads = reads or name
+    field = fields[reads]
     if not isinstance(field, Depth):
         raise ValueError(f"the task {name} needs a depth, not {field}")
     unit = field.unit
@@ -41,7 +43,7 @@ def depth(fields: Mapping[str, Field], name: str = "depth", loss: str = "l1") ->
 
     def target(batch: Batch) -> jax.Array:
         """The measurements as float32, 0 where there is none."""
-        return jnp.where(field.measured(batch[name]), batch[name], 0).astype(jnp.float32)
+        return jnp.where(field.measured(batch[reads]), batch[reads], 0).astype(jnp.float32)
 
     def task_loss(prediction: jax.Array, batch: Batch, axis_name: str | None) -> jax.Array:
         return loss_function(prediction, target(batch), axis_name=axis_name)
@@ -81,17 +83,17 @@ def depth(fields: Mapping[str, Field], name: str = "depth", loss: str = "l1") ->
 
     return Task(
         name=name,
-        fields=(name, "focal_baseline") if unit.stereo and in_metres else (name,),
+        fields=(reads, "focal_baseline") if unit.stereo and in_metres else (reads,),
         channels=1,
         # A new network's head is near 0, and Adam moves a weight by about the learning rate per step: in units whose
         # values run to hundreds it would take long to get there.
         activation=lambda output: unit.typical * output,
         loss=task_loss,
-        valid=lambda batch: field.measured(batch[name]),
+        valid=lambda batch: field.measured(batch[reads]),
         sums=sums,
         metrics=task_metrics,
         picture=lambda prediction: prediction,
-        truth=lambda batch: batch[name].astype(np.float32),
+        truth=lambda batch: batch[reads].astype(np.float32),
         colors=lambda values: colors(values[..., 0], unit),
         files=files,
         headline=("rmse", "rmse_constant"),

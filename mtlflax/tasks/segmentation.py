@@ -11,22 +11,26 @@ from mtlflax.data.source import Field, Labels
 from mtlflax.tasks.task import Arrays, Batch, Task
 
 
-def segmentation(fields: Mapping[str, Field], name: str = "segmentation", loss: str = "cross_entropy") -> Task:
+def segmentation(
+    fields: Mapping[str, Field], name: str = "segmentation", loss: str = "cross_entropy", reads: str = ""
+) -> Task:
     """Return a task that predicts the class at each pixel.
 
     Metrics, from one confusion matrix of the whole set: `miou`, `pixel_accuracy`, `iou/<class>`, and `category_iou`
     where the classes have groups. Classes that do not occur are left out.
 
     Args:
-        fields: those that the data set declares; the one called `name` holds the classes.
-        name: of the task and of its field.
+        fields: those that the data set declares.
+        name: of the task.
         loss: a key of `losses.SEGMENTATION`.
+        reads: the field that holds the truth and the classes; by default the one called as the task.
 
     Raises:
         UserError: the data set has no such field.
         ValueError: unknown loss, or the field is no label map with at least two classes.
     """
-    field = fields[name]
+    reads = reads or name
+    field = fields[reads]
     if not isinstance(field, Labels) or len(field.classes) < 2:
         raise ValueError(f"the task {name} needs a label map with at least two classes, not {field}")
     classes = len(field.classes)
@@ -37,10 +41,10 @@ def segmentation(fields: Mapping[str, Field], name: str = "segmentation", loss: 
     of_class = np.array([groups[c.group] for c in field.classes])
 
     def task_loss(logits: jax.Array, batch: Batch, axis_name: str | None) -> jax.Array:
-        return loss_function(logits, batch[name], ignore=field.ignore, axis_name=axis_name)
+        return loss_function(logits, batch[reads], ignore=field.ignore, axis_name=axis_name)
 
     def sums(logits: jax.Array, batch: Batch) -> dict[str, jax.Array]:
-        truth = jnp.where(batch["mask"][:, None, None] > 0, batch[name], field.ignore)
+        truth = jnp.where(batch["mask"][:, None, None] > 0, batch[reads], field.ignore)
         confusion = metrics.confusion_matrix(truth, jnp.argmax(logits, axis=-1), classes, field.ignore)
         return {"confusion": confusion}
 
@@ -66,15 +70,15 @@ def segmentation(fields: Mapping[str, Field], name: str = "segmentation", loss: 
 
     return Task(
         name=name,
-        fields=(name,),
+        fields=(reads,),
         channels=classes,
         activation=lambda logits: logits,
         loss=task_loss,
-        valid=lambda batch: batch[name] != field.ignore,
+        valid=lambda batch: batch[reads] != field.ignore,
         sums=sums,
         metrics=task_metrics,
         picture=lambda logits: jnp.argmax(logits, axis=-1).astype(written),
-        truth=lambda batch: batch[name],
+        truth=lambda batch: batch[reads],
         colors=colors,
         files=files,
         headline=("miou",),

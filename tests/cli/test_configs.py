@@ -179,7 +179,7 @@ def test_normals_are_not_derived_from_zoomed_depth():
 def test_one_frame_of_one_pixel_cannot_be_normalised():
     config = any_weighting.get_config("equal,deeplabv3plus,quick")
     config.batch_size = 1
-    with pytest.raises(UserError, match="batch normalisation of one value"):
+    with pytest.raises(UserError, match="batch normalization of a single value"):
         experiment.build(config)
     config = dwa.get_config("quick")
     config.batch_size = 1

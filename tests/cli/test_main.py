@@ -352,7 +352,7 @@ def test_a_validation_set_without_labels_is_said(tmp_path):
         assert cv2.imwrite(str(file), np.zeros((32, 64), np.uint8))  # unlabelled
     output = run(command(tree, tmp_path / "run", "--config.epochs=1", "--config.best.from_epoch=0"))
     assert "val/segmentation/miou nan" in output
-    assert "NOTE: no pixel of the validation set has a truth of segmentation\n" in output
+    assert "NOTE: no pixel of the validation set has a truth for segmentation\n" in output
 
 
 def test_a_diverging_run_names_the_step_the_task_and_the_checkpoint(tree, tmp_path):

@@ -27,13 +27,11 @@ def get_config(arg=None):
     return config
 """
 TASKS = """
-import dataclasses
-
 from mtlflax import tasks
 
 
 def distance(config, fields):
-    return dataclasses.replace(tasks.depth(fields), name="distance")
+    return tasks.depth(fields, "distance", reads="depth")
 """
 
 

