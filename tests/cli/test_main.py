@@ -191,7 +191,7 @@ def test_evaluate_mode_gives_the_figures_of_the_best_checkpoint(whole_run, tree,
     best = max(eligible, key=lambda s: (eligible[s]["val/segmentation/miou"], s))
     assert results["step"] == best
     for name, value in evaluations[best].items():
-        assert results[name] == pytest.approx(value, rel=1e-12), name
+        assert results[name] == pytest.approx(value, rel=1e-6), name  # another batch size groups float32 sums anew
     assert "evaluating" in output
 
 
