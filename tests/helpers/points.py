@@ -41,8 +41,8 @@ class PointNet(nn.Module):
         return path.startswith("encoder_last")
 
 
-def colour_task(channel):
-    """To tell one colour of the image upside down, in the frames that have labels of it."""
+def color_task(channel):
+    """To tell one color of the image upside down, in the frames that have labels of it."""
 
     def loss(prediction, batch, axis_name):
         labelled = batch["labelled"][:, channel].astype(jnp.float32)
@@ -54,11 +54,11 @@ def colour_task(channel):
     def valid(batch):
         return batch["labelled"][:, channel]
 
-    fields = dict.fromkeys(("sums", "metrics", "picture", "truth", "colours"), lambda *_: {})
-    return tasks.Task(f"colour{channel}", 1, lambda x: x, loss, valid, **fields)
+    rest = dict.fromkeys(("sums", "metrics", "picture", "truth", "colors"), lambda *_: {})
+    return tasks.Task(f"color{channel}", ("labelled",), 1, lambda x: x, loss, valid, **rest)
 
 
-POINT_TASKS = tuple(colour_task(i) for i in range(3))
+POINT_TASKS = tuple(color_task(i) for i in range(3))
 POINT_NET = PointNet(FrozenDict({task.name: 1 for task in POINT_TASKS}))
 SIZE = (4, 8)
 

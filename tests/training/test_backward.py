@@ -216,8 +216,8 @@ def test_frames_without_labels_of_a_task_at_batch_1(name, via):
         kernels = gradients["encoder_last"]["kernel"]
         moved = (before.params["encoder_last"]["kernel"] - state.params["encoder_last"]["kernel"]) / 0.05
         np.testing.assert_allclose(moved, weights[0] * kernels[0] + weights[1] * kernels[1], rtol=1e-3, atol=1e-6)
-        own = state.params["decoder_colour2"]["kernel"]
-        np.testing.assert_array_equal(own, before.params["decoder_colour2"]["kernel"])
+        own = state.params["decoder_color2"]["kernel"]
+        np.testing.assert_array_equal(own, before.params["decoder_color2"]["kernel"])
 
 
 def test_a_half_without_labels_makes_the_step_incomplete_and_the_loss_that_of_the_other():
@@ -230,5 +230,5 @@ def test_a_half_without_labels_makes_the_step_incomplete_and_the_loss_that_of_th
     assert metrics["present"].all()
     np.testing.assert_allclose(metrics["losses"][1], losses[1], rtol=1e-5)
     jax.tree.map(np.testing.assert_array_equal, after.weighting, state.weighting)
-    moved = (state.params["decoder_colour1"]["kernel"] - after.params["decoder_colour1"]["kernel"]) / 0.05
-    np.testing.assert_allclose(moved, gradients["decoder_colour1"]["kernel"][1], rtol=1e-3, atol=1e-6)
+    moved = (state.params["decoder_color1"]["kernel"] - after.params["decoder_color1"]["kernel"]) / 0.05
+    np.testing.assert_allclose(moved, gradients["decoder_color1"]["kernel"][1], rtol=1e-3, atol=1e-6)

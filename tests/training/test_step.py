@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from helpers.batches import SIZE, assert_close, make_batch
+from helpers.batches import FIELDS, SIZE, assert_close, make_batch
 from helpers.tiny import TinyNet
 
 from mtlflax import models, tasks
@@ -19,7 +19,7 @@ STEPS = 5
 
 
 def make_parts(segmentation_loss: str, depth_loss: str, network: str):
-    chosen = (tasks.segmentation(loss=segmentation_loss), tasks.depth(loss=depth_loss))
+    chosen = (tasks.segmentation(FIELDS, loss=segmentation_loss), tasks.depth(FIELDS, loss=depth_loss))
     heads = {task.name: task.channels for task in chosen}
     if network == "tiny":
         model = TinyNet(heads, axis_name=parallel.AXIS)

@@ -325,7 +325,7 @@ def test_solvers_alone():
 
 def test_mistakes_are_named():
     for name, options, message in [
-        ("mgda", {"normalize": "l1"}, "mgda: normalise"),
+        ("mgda", {"normalize": "l1"}, "mgda: normalize"),
         ("mgda", {"combine": "both"}, "mgda: combine"),
         ("cagrad", {"alpha": -1.0}, "cagrad: alpha"),
         ("cagrad", {"scale": "half"}, "cagrad: scale"),
@@ -335,7 +335,7 @@ def test_mistakes_are_named():
         ("upgrad", {"regularization": -1.0}, "upgrad: regularization"),
         ("dualproj", {"norm_eps": -1.0}, "dualproj: norm_eps"),
         ("dualproj", {"preference": (1.0,)}, "dualproj: 1 preferences given for 2 tasks"),
-        ("upgrad", {"preference": (1.0, -1.0)}, "upgrad: preference may not be negative"),
+        ("upgrad", {"preference": (1.0, -1.0)}, "upgrad: preference must be finite and at least 0"),
     ]:
         with pytest.raises(ValueError, match=message):
             weighting.get(name, num_tasks=2, **options)
