@@ -11,6 +11,8 @@ Files written for each picture NAME, at the picture's own size, as far as the ru
     NAME_overlay.png        8-bit RGB    the picture under the class colors (without classes: the depth's)
     NAME_depth_metres.npy   float32      with --raw: metres; infinity = infinitely far
 
+Pictures of more than 8 bits are scaled to 8 by their range; a NOTE says where the range had to be guessed.
+
 A task of your own is written as NAME_<task>.png, in its colors, unless it says otherwise. If two pictures have the same
 name, their folders or suffixes become part of NAME.
 """

@@ -1,8 +1,11 @@
 """Truncated pictures of every format are errors, and complete ones are not, whatever else is in the file."""
 
+import io
+
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 from mtlflax.data import photo
 from mtlflax.errors import UserError
@@ -14,6 +17,13 @@ def noise(suffix: str, *options: int) -> bytes:
     """A file of noise, coded in the order of its rows, so that half of the file is half of the picture."""
     pixels = np.random.default_rng(1).integers(0, 256, (64, 128, 3), np.uint8)
     return cv2.imencode(suffix, pixels, options)[1].tobytes()
+
+
+def tiff_with_head_first() -> bytes:
+    """A file whose directory comes before its pixels."""
+    buffer = io.BytesIO()
+    Image.fromarray(cv2.imdecode(np.frombuffer(noise(".bmp"), np.uint8), 1)).save(buffer, "TIFF", compression="raw")
+    return buffer.getvalue()
 
 
 # What cameras add: a preview in the file's head, which has an end mark of its own.
@@ -38,6 +48,11 @@ CAMERAS = JPEG[:2] + PREVIEW + JPEG[2:]
         ("almost.png", noise(".png")[:-1]),
         ("half.webp", noise(".webp")[:4000]),
         ("half.tif", noise(".tif")[:9000]),
+        ("head_first.tif", tiff_with_head_first()[:9000]),
+        ("half.bmp", noise(".bmp")[:9000]),
+        ("half.ppm", noise(".ppm")[:9000]),
+        ("almost.ppm", noise(".ppm")[:-1]),
+        ("half.jp2", noise(".jp2")[:4000]),
         ("empty.jpg", b""),
         ("movie.gif", b"GIF89a" + bytes(20)),
     ],
