@@ -158,7 +158,8 @@ def load(workdir: str | Path) -> Predictor:
     record = workdirs.load(Path(workdir))
     try:
         predictor = _network(ConfigDict(record["config"]), field_json.from_json(record["fields"]))
-        predictor.size  # noqa: B018 (a key that is not there is named here)
+        if min(predictor.size) < 1:
+            raise ValueError(f"data.size is {predictor.size}: must be positive")
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         path = Path(workdir) / "config.json"
         raise UserError(f"cannot build the network that {path} describes: {_plain(error)}") from error

@@ -39,7 +39,7 @@ from mtlflax.files import plain_errors
 from mtlflax.run import picture_files
 from mtlflax.run.checkpoint import Checkpoints
 from mtlflax.run.map_files import FOCAL_BASELINE, write_maps
-from mtlflax.training.step import normalise
+from mtlflax.training.step import normalize
 
 # Pictures longer than this many times their width, or the other way round, are skipped: memory grows with the aspect.
 _MAX_ASPECT = 8
@@ -87,7 +87,7 @@ def make_predict(run: Run) -> Callable[[jax.Array], dict[str, jax.Array]]:
 
     @jax.jit
     def predict(images: jax.Array) -> dict[str, jax.Array]:
-        outputs = run.network.model.apply(run.variables, normalise(images), train=False)
+        outputs = run.network.model.apply(run.variables, normalize(images), train=False)
         return {task.name: task.activation(outputs[task.name]) for task in run.network.tasks}
 
     return predict

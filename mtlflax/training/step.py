@@ -56,7 +56,7 @@ class TrainState(flax.struct.PyTreeNode):
     weighting: WeightingState
 
 
-def normalise(images: jax.Array) -> jax.Array:
+def normalize(images: jax.Array) -> jax.Array:
     """Normalize images, uint8 [B, H, W, 3] RGB, to float32 with zero mean and unit deviation over ImageNet."""
     mean, std = (jnp.array(v, jnp.float32).reshape(1, 1, 1, 3) for v in (_MEAN, _STD))
     return (images.astype(jnp.float32) / 255.0 - mean) / std
@@ -120,7 +120,7 @@ def make_train_step(
     task_losses = trunk.make_losses(model, tasks)
 
     def train_step(state: TrainState, batch: Mapping[str, jax.Array]) -> tuple[TrainState, dict[str, jax.Array]]:
-        images = normalise(batch["image"])
+        images = normalize(batch["image"])
         kept, losses_after = state.weighting
         taken = pull_back(state.params, state.batch_stats, kept, images, batch, losses_after)
         updates, optimizer_state = optimizer.update(taken.params, state.optimizer, state.params)
@@ -165,7 +165,7 @@ def make_evaluation_step(
         state: TrainState, batch: Mapping[str, jax.Array]
     ) -> tuple[dict[str, Any], dict[str, jax.Array]]:
         variables = {"params": state.params, "batch_stats": state.batch_stats}
-        outputs: Any = model.apply(variables, normalise(batch["image"]), train=False)
+        outputs: Any = model.apply(variables, normalize(batch["image"]), train=False)
         predictions = {task.name: task.activation(outputs[task.name]) for task in tasks}
         sums = {task.name: task.sums(predictions[task.name], batch) for task in tasks}
         pictures = {task.name: task.picture(predictions[task.name]) for task in tasks}

@@ -231,7 +231,7 @@ def resume(folder, root, **data):
     (folder / "checkpoints" / "5").mkdir(parents=True, exist_ok=True)
 
 
-def test_a_run_goes_on_where_the_same_frames_lie_and_nowhere_else(tmp_path, capsys):
+def test_a_run_resumes_where_the_same_frames_lie_and_nowhere_else(tmp_path, capsys):
     """Another folder with the same frames is a note; as many frames of other names are an error that names them."""
     first = trees.write_tree(tmp_path / "first", train=3, val=2, size=(16, 32))
     resume(tmp_path / "run", first)

@@ -1,4 +1,4 @@
-"""Every topology through the whole of a run: trained, gone on with, evaluated, exported, and asked for maps."""
+"""Every network through a whole run: trained, resumed, evaluated, exported, and predicted with."""
 
 import json
 import shutil
@@ -72,7 +72,7 @@ def final_state(workdir: Path) -> Any:
 
 @pytest.mark.usefixtures("shallow")
 @pytest.mark.parametrize(("name", "method", "level"), CASES)
-def test_a_run_is_gone_on_with_evaluated_and_exported(
+def test_a_run_is_resumed_evaluated_and_exported(
     name: str, method: str, level: str | None, tree: Path, tmp_path: Path
 ) -> None:
     config = small(weighting.get_config(f"{method},{name},quick"), tree)

@@ -11,7 +11,7 @@ from helpers.tiny import SplitNet
 
 from mtlflax import tasks, weighting
 from mtlflax.training import gradients, parallel
-from mtlflax.training.step import init_state, make_train_step, normalise
+from mtlflax.training.step import init_state, make_train_step, normalize
 
 SIZE = (32, 64)
 
@@ -59,7 +59,7 @@ def task_gradients(params, batch_stats, batch, model=MODEL, chosen=TASKS, rows=(
     def loss(params, task):
         variables = {"params": params, "batch_stats": batch_stats}
         plain = model.clone(axis_name=None) if hasattr(model, "axis_name") else model
-        outputs, _ = plain.apply(variables, normalise(batch["image"]), train=True, mutable=["batch_stats"])
+        outputs, _ = plain.apply(variables, normalize(batch["image"]), train=True, mutable=["batch_stats"])
         taken = slice(rows[0], None, rows[1])
         return task.loss(task.activation(outputs[task.name])[taken], {k: v[taken] for k, v in batch.items()}, None)
 

@@ -22,7 +22,7 @@ from mtlflax.models.nddr import NDDR
 from mtlflax.models.sluice import LayerMixture, Subspaces
 from mtlflax.models.soft_sharing import shrink
 from mtlflax.training import trunk
-from mtlflax.training.step import normalise
+from mtlflax.training.step import normalize
 
 CASES = [(name, "resnet18", 2) for name in models.MODELS]
 CASES += [pytest.param(name, "densenet121", 3, marks=pytest.mark.slow) for name in models.MODELS]
@@ -414,7 +414,7 @@ def test_two_scenes_are_learnt_by_heart(name: str) -> None:
     source = streets.Streets("train", size=size, classes=7, length=2, cache="auto")
     frames = [source[i] for i in range(2)]
     batch = {key: np.stack([frame[key] for frame in frames]) for key in ("image", "segmentation", "depth")}
-    images = normalise(jnp.asarray(batch["image"]))
+    images = normalize(jnp.asarray(batch["image"]))
     # Cross-entropy finds rare classes late.
     chosen = (tasks.segmentation(source.fields, loss="dice"), tasks.depth(source.fields))
     stride, options = 4, {"decoder_channels": (64, 48, 32, 32, 32), "head_stride": 4}
@@ -423,7 +423,7 @@ def test_two_scenes_are_learnt_by_heart(name: str) -> None:
     if "width" in OPTIONS[name]:
         options = {"width": 64}
     steps = 900 if name in ("pad_net", "pap_net") else 300  # their last class, of a few pixels, takes longer
-    # The truth is what heads at that stride can show: every so-manieth pixel's, in squares of two of the heads' pixels.
+    # The truth is what heads at that stride can show: every n-th pixel, in squares of two of the heads' pixels.
     side = 2 * stride
     truth = batch["segmentation"][:, stride::side, stride::side]
     batch["segmentation"] = truth.repeat(side, axis=1).repeat(side, axis=2)

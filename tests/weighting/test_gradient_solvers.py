@@ -156,8 +156,8 @@ def test_mgda_normalisations():
         direction = oracles.mgda(normalised)
         return direction, np.linalg.lstsq(normalised.T, direction, rcond=None)[0]
 
-    for normalise, divisors in {"l2": lengths, "loss+": lengths * losses}.items():
-        direction, _ = compiled(normalize=normalise, combine="normalized")(losses)
+    for normalize, divisors in {"l2": lengths, "loss+": lengths * losses}.items():
+        direction, _ = compiled(normalize=normalize, combine="normalized")(losses)
         np.testing.assert_allclose(direction, wanted(divisors)[0], rtol=1e-4, atol=1e-5)
     raw = compiled(normalize="loss")
     for given, divisors in [(losses, losses), (np.array([0.0, -1.0, 1.0], np.float32), np.ones(3))]:

@@ -1,9 +1,9 @@
 """Rendered frames kept on disk: rendered once by several processes, then memory-mapped.
 
-A folder for each (renderer, split, size, seed, length) holds `frames.npy`, one record a frame. While it is being
-rendered there are `frames.part` and `done.part`, a byte for each frame: a run that is killed leaves them, and the next
-one goes on from there. `lock` keeps two runs from rendering the same; the second waits. Any folder may be deleted while
-no run uses it, as those that older renderers left.
+A folder per (renderer, split, size, seed, length) holds `frames.npy`, one record per frame. While frames are being
+rendered it holds `frames.part` and `done.part`, one byte per frame: a run that is killed leaves them, and the next one
+resumes from there. `lock` keeps two runs from rendering the same frames; the second waits. Any folder that no run uses
+may be deleted, such as those of older renderers.
 """
 
 import errno
