@@ -12,11 +12,11 @@ from ml_collections import ConfigDict
 from mtlflax import metrics
 from mtlflax.data import loader
 from mtlflax.data.source import Field, Source
+from mtlflax.models.network import Network
 from mtlflax.run import signals
 from mtlflax.tasks import Task
 from mtlflax.training import parallel
 from mtlflax.training.step import TrainState, make_evaluation_step
-from mtlflax.training.trunk import Network
 
 
 class Sample(NamedTuple):

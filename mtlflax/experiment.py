@@ -20,6 +20,7 @@ from mtlflax.data.source import Field, Source
 from mtlflax.data.transforms import Augment
 from mtlflax.errors import UserError
 from mtlflax.models import pretrained
+from mtlflax.models.network import Network
 from mtlflax.run import config_ranges
 from mtlflax.run import workdir as workdirs
 from mtlflax.training import parallel
@@ -41,7 +42,7 @@ class Predictor:
     config: ConfigDict
     fields: Mapping[str, Field]
     tasks: tuple[tasks.Task, ...]
-    model: Any
+    model: Network
 
     @property
     def size(self) -> tuple[int, int]:
@@ -243,7 +244,7 @@ def _check_shapes(experiment: Experiment) -> None:
         jax.eval_shape(train, variables, images)
 
 
-def _model(options: dict[str, Any], chosen: tuple[tasks.Task, ...]) -> Any:
+def _model(options: dict[str, Any], chosen: tuple[tasks.Task, ...]) -> Network:
     name, pretrained = options.pop("name"), options.pop("pretrained")
     network = registry.find(name, models.MODELS, what="network")
     known = {field.name for field in dataclasses.fields(network)} if dataclasses.is_dataclass(network) else set(options)
@@ -269,7 +270,7 @@ def _optimizer(config: ConfigDict, schedule: optax.Schedule) -> optax.GradientTr
     return optax.chain(optax.add_decayed_weights(config.weight_decay), rule)
 
 
-def _method(options: dict[str, Any], model: Any, num_tasks: int, steps_per_epoch: int) -> Method:
+def _method(options: dict[str, Any], model: Network, num_tasks: int, steps_per_epoch: int) -> Method:
     """The weighting; a method that counts epochs is told how long one is."""
     name = options.pop("name")
     factory = weighting.find(registry.find(name, weighting.METHODS, what="weighting"))

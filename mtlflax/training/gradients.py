@@ -18,10 +18,11 @@ import optax
 
 from mtlflax import weighting
 from mtlflax.errors import UserError
+from mtlflax.models.network import Network
 from mtlflax.tasks import Task
 from mtlflax.training import trunk
 from mtlflax.training.parallel import AXIS
-from mtlflax.training.trunk import Flat, Network
+from mtlflax.training.trunk import Flat
 from mtlflax.weighting.lift import LossBalancing, from_factory
 
 

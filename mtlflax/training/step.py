@@ -14,11 +14,11 @@ import optax
 
 from mtlflax import weighting
 from mtlflax.models import pretrained
+from mtlflax.models.network import Network
 from mtlflax.tasks import Task
 from mtlflax.training import gradients, trunk
 from mtlflax.training.gradients import Method, init_method
 from mtlflax.training.parallel import AXIS
-from mtlflax.training.trunk import Network
 
 # ImageNet's channel means and deviations, RGB in 0..1, as in the training of torchvision's and timm's encoders.
 _MEAN = (0.485, 0.456, 0.406)

@@ -6,27 +6,17 @@ a branch picks that of its task.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax.traverse_util import flatten_dict, unflatten_dict
 
+from mtlflax.models.network import Network
 from mtlflax.tasks import Task
 from mtlflax.training.parallel import AXIS
 
 Flat = dict[str, jax.Array]  # parameters by path
-
-
-class Network(Protocol):
-    """A network, as the steps see it: a linen module that says which parameters all tasks share.
-
-    It may also have `encode` and `decode` with `splits`, `in_trunk(path)`, `last_shared(path)` and `encoders`.
-    """
-
-    init: Callable[..., Any]
-    apply: Callable[..., Any]
-    shared: Callable[[str], bool]
 
 
 def has_trunk(model: Network) -> bool:
