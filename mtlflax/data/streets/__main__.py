@@ -32,7 +32,7 @@ def _count(text: str) -> int:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs the command line; returns the exit code."""
+    """Run the command; return the exit code."""
     parser = _Parser(
         prog="python -m mtlflax.data.streets",
         description="Writes procedural street scenes as a Cityscapes tree: pictures, gtFine, disparity, camera.",

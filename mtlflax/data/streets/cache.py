@@ -55,7 +55,7 @@ class Key(NamedTuple):
 
 
 def default_folder() -> Path:
-    """Returns `$MTLFLAX_CACHE/streets`, else `$XDG_CACHE_HOME/mtlflax/streets`, else that in ~/.cache."""
+    """Return `$MTLFLAX_CACHE/streets`, else `$XDG_CACHE_HOME/mtlflax/streets`, else that in ~/.cache."""
     own, common = os.environ.get("MTLFLAX_CACHE"), os.environ.get("XDG_CACHE_HOME")
     base = Path(own) if own else Path(common or "~/.cache") / "mtlflax"
     return base.expanduser() / "streets"
@@ -75,7 +75,7 @@ class Cache:
         return len(self._frames)
 
     def __getitem__(self, index: int) -> np.void:
-        """Returns a record of `Key.record`."""
+        """Return a record of `Key.record`."""
         return self._frames[index]
 
     def __getstate__(self) -> Path:
@@ -154,7 +154,7 @@ def _render(folder: Path, key: Key) -> None:
 
 
 def _create(frames: Path, done: Path, key: Key) -> int:
-    """Makes the two unfinished files unless they are there; returns where the records begin."""
+    """Create the two unfinished files unless they are there; return where the records begin."""
     array = {"descr": np.lib.format.dtype_to_descr(key.record), "fortran_order": False}
     with open(frames, "a+b") as file:
         old = file.tell() > 0 and done.exists() and done.stat().st_size == key.length
