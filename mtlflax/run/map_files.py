@@ -90,12 +90,13 @@ def _draw(
 ) -> dict[str, np.ndarray]:
     """The files' content, from predictions of the picture's size: name → [H, W], or RGB [H, W, 3]."""
     files: dict[str, np.ndarray] = {}
-    colored = []
+    classes: list[np.ndarray] = []
+    others: list[np.ndarray] = []
     for task in tasks:
         values = predictions[task.name]
-        drawn = task.colors(np.asarray(task.picture(jnp.asarray(values[None])))[0])
-        colored.append(drawn)
+        shown = np.asarray(task.picture(jnp.asarray(values[None])))[0]
+        drawn = task.colors(shown)
+        (classes if np.issubdtype(shown.dtype, np.integer) else others).append(drawn)
         files |= task.files(values, focal_baseline) if task.files else {task.name: drawn}
-    # The first task with a color for every class, or else whatever comes first: segmentation over depth.
-    files["overlay"] = pictures.overlay(picture, colored[0])
+    files["overlay"] = pictures.overlay(picture, [*classes, *others][0])  # class colors, if there are any
     return files
