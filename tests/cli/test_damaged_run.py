@@ -7,11 +7,10 @@ import cv2
 import jax
 import numpy as np
 import pytest
-from helpers.tiny import TinyNet
 from helpers.trees import write_tree
 
 from configs import dwa
-from mtlflax import models, predict, train
+from mtlflax import predict, train
 from mtlflax.errors import UserError
 
 
@@ -23,11 +22,10 @@ def whole(tmp_path_factory):
     config.data.name, config.data.root = "cityscapes", str(write_tree(folder / "tree"))
     config.update(batch_size=4, epochs=3.0, pictures=0)
     config.data.size = (32, 64)
+    config.model.name = "helpers.tiny:tiny"
     config.best.update(metric="val/depth/rmse", mode="max", from_epoch=0.0)  # so that an earlier one is the best
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(models, "get", lambda name, *, heads, axis_name, **_: TinyNet(heads, axis_name=axis_name))
-        results = train.train_and_evaluate(config, folder / "run")
-        yield config, folder / "run", results
+    results = train.train_and_evaluate(config, folder / "run")
+    return config, folder / "run", results
 
 
 def damage(workdir, steps):

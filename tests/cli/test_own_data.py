@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 REPOSITORY = Path(__file__).parents[2]
+HURRY = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "true"}  # what takes time is compiling
 PAGE = (REPOSITORY / "docs" / "your_own_data.md").read_text()
 TRAIN, EVALUATE, PREDICT = re.findall(r"^    python -m (mtlflax\.\w+ .*)$", PAGE, re.MULTILINE)
 SMALL = [
@@ -36,7 +37,7 @@ def run(command, *extra, cwd, check=True):
     done = subprocess.run(
         [sys.executable, "-m", module, *arguments, *extra],
         cwd=cwd,
-        env=environment | {"PYTHONPATH": str(REPOSITORY), "JAX_NUM_CPU_DEVICES": "1"},
+        env=environment | {"PYTHONPATH": str(REPOSITORY), "JAX_NUM_CPU_DEVICES": "1", **HURRY},
         capture_output=True,
         text=True,
         timeout=400,

@@ -1,16 +1,10 @@
 """Where things are: ~ in every flag, modules of one's own beside a config file, and terminals that know ASCII only."""
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
+from helpers import commands
 from helpers.trees import write_tree
-
-REPOSITORY = Path(__file__).parents[2]
-TINY_MAIN = REPOSITORY / "tests" / "helpers" / "tiny_main.py"
 
 CONFIG = """
 from configs import dwa
@@ -20,7 +14,7 @@ def get_config(arg=None):
     config = dwa.get_config("quick")
     config.data.name = "cityscapes"
     config.data.size = (32, 64)
-    config.model.name = "tiny"
+    config.model.name = "helpers.tiny:tiny"
     config.epochs = 1.0
     config.batch_size = 4
     config.tasks = ("segmentation", "my_tasks:distance")
@@ -35,21 +29,9 @@ def distance(config, fields):
 """
 
 
-def run(folder, *arguments, home, **extra):
+def run(folder, *arguments, home, module="mtlflax.main", **environment):
     """Run the command in a folder, with neither the repository nor the config's folder on the path by itself."""
-    kept = {k: v for k, v in os.environ.items() if k not in ("CITYSCAPES_DATASET", "XLA_FLAGS", "PYTHONPATH")}
-    variables = {"HOME": str(home), "PYTHONPATH": str(REPOSITORY), "JAX_NUM_CPU_DEVICES": "1", "JAX_PLATFORMS": "cpu"}
-    done = subprocess.run(
-        [sys.executable, TINY_MAIN, *arguments],
-        cwd=folder,
-        env=kept | variables | extra,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=200,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout + done.stderr
+    return commands.run(arguments, module, cwd=folder, HOME=str(home), PYTHONSAFEPATH="1", **environment)
 
 
 @pytest.fixture(scope="module")
@@ -77,10 +59,10 @@ def test_home_is_found_in_every_flag(home):
 def test_a_run_knows_where_its_modules_are(home, tmp_path):
     """A task named in the config file is found beside it; prediction finds it from the run, in any folder."""
     content = json.loads((home / "runs" / "a" / "config.json").read_text())
-    assert content["modules"] == {"my_tasks": str(home / "mine")}
+    assert content["modules"]["my_tasks"] == str(home / "mine")
     pictures = home / "tree" / "leftImg8bit" / "val" / "aachen"
     flags = ("--workdir=~/runs/a", f"--images={pictures}", f"--out={tmp_path}/maps")
-    assert "5 pictures done, 0 skipped" in run(tmp_path, "predict", *flags, home=home)
+    assert "5 pictures done, 0 skipped" in run(tmp_path, *flags, home=home, module="mtlflax.predict")
     assert len(list((tmp_path / "maps").glob("*_distance.png"))) == 5
 
 

@@ -4,19 +4,18 @@ import json
 import math
 
 import pytest
-from helpers.tiny import SplitNet
 
 from configs import weighting as weighting_config
-from mtlflax import models, train, weighting
+from mtlflax import train, weighting
 
 IN_CI = ("cagrad", "famo")  # one of each form; `test_backward` steps through all methods
 
 
 def settings(name):
     config = weighting_config.get_config(f"{name},quick")
-    config.data.streets.train = 120
+    config.data.streets.train = 40
     config.data.streets.val = 4
-    config.epochs = 1.0
+    config.epochs = 3.0
     config.log_every = 1
     if "independent" in config.weighting:  # on four devices: a device's share is halved
         config.batch_size *= 2
@@ -37,11 +36,9 @@ def check_thirty_steps(config, workdir):
 
 
 @pytest.mark.parametrize("name", IN_CI)
-def test_thirty_steps_of_a_small_network_are_finite_and_learn(name, tmp_path, monkeypatch):
-    monkeypatch.setattr(
-        models, "get", lambda name, *, heads, axis_name, **_: SplitNet(heads, axis_name=axis_name, width=16)
-    )
+def test_thirty_steps_of_a_small_network_are_finite_and_learn(name, tmp_path):
     config = settings(name)
+    config.model.name = "helpers.tiny:split"
     config.data.size = (48, 96)
     check_thirty_steps(config, tmp_path / "run")
 

@@ -65,3 +65,15 @@ class SplitNet(nn.Module):
     @nn.nowrap
     def last_shared(self, path: str) -> bool:
         return path.startswith("encoder_last")
+
+
+def tiny(*, backbone, heads, axis_name, **options) -> TinyNet:
+    """`config.model.name = "helpers.tiny:tiny"`: it takes any network's options, and has none."""
+    del backbone, options
+    return TinyNet(heads, axis_name=axis_name)
+
+
+def split(*, backbone, heads, axis_name, **options) -> SplitNet:
+    """`config.model.name = "helpers.tiny:split"`, as `tiny`."""
+    del backbone, options
+    return SplitNet(heads, axis_name=axis_name, width=16)

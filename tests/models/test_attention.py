@@ -1,6 +1,6 @@
 """Every kind of attention: its formula in numpy, what depends on what, and the step where decoders are coupled."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -46,13 +46,10 @@ class TinyEncoder(nn.Module):
 
 
 @pytest.fixture(autouse=True)
-def tiny(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """What takes time here is compiling: a tiny encoder, small decoders, few optimisations."""
+def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What takes time here is compiling: a tiny encoder and small decoders."""
     monkeypatch.setattr(unet, "encoder", TinyEncoder)
     monkeypatch.setattr(decoder, "HEAD_STRIDES", (1, 8))  # 8: two stages, one before another, are all there is to test
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 def network(kind: str, num_tasks: int = 2, **options: Any) -> Any:

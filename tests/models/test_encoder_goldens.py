@@ -23,14 +23,6 @@ def expected():
         return dict(archive)
 
 
-@pytest.fixture(autouse=True)
-def hurry():
-    """What takes time here is compiling whole encoders."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
 def run(backbone, size, dtype, train):
     """Our five maps, and the variables with the running statistics that are left behind."""
     weights = goldens.state_dict(models.pretrained.shapes(backbone))

@@ -1,6 +1,5 @@
 """The networks by themselves: shapes, gradients, parameters, precision, devices, names."""
 
-from collections.abc import Iterator
 from functools import cache, partial
 from typing import Any
 
@@ -22,14 +21,11 @@ SMALL = {"decoder_channels": (32, 24, 16, 12, 8)}
 
 
 @pytest.fixture
-def shallow(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Encoders with all their parts but few layers, compiled in a hurry: what takes time is compiling."""
+def shallow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Encoders with all their parts but few layers: what takes time is compiling."""
     monkeypatch.setitem(resnet.VARIANTS, "resnet18", ((1, 1, 1, 1), False))
     monkeypatch.setitem(resnet.VARIANTS, "resnet50", ((1, 2, 1, 1), True))
     monkeypatch.setitem(densenet.VARIANTS, "densenet121", (2, 1, 1, 2))
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 def network(backbone: str = "resnet18", **options: Any) -> nn.Module:

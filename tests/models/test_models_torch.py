@@ -1,6 +1,6 @@
 """The encoders against torchvision's own, with random weights and random running statistics."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -41,14 +41,6 @@ TAPS = {
         "features.norm5",
     ),
 }
-
-
-@pytest.fixture(autouse=True)
-def hurry() -> Iterator[None]:
-    """What takes time here is compiling whole encoders."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 def random_network(backbone: str, make: Callable[..., Any] | None = None) -> Any:

@@ -1,6 +1,5 @@
 """One battery over every topology, with both encoder families, two tasks and three; then what each adds of its own."""
 
-from collections.abc import Iterator
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -32,14 +31,11 @@ battery = pytest.mark.parametrize(("name", "backbone", "tasks"), CASES)
 
 
 @pytest.fixture
-def shallow(name: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Encoders with all their parts but few layers, compiled in a hurry: what takes time is compiling."""
+def shallow(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Encoders with all their parts but few layers: what takes time is compiling."""
     blocks = 2 if name == "mtan" else 1  # MTAN looks inside the stages
     monkeypatch.setitem(resnet.VARIANTS, "resnet18", ((blocks,) * 4, False))
     monkeypatch.setitem(densenet.VARIANTS, "densenet121", (blocks,) * 4)
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 class Ran(NamedTuple):

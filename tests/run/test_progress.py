@@ -8,11 +8,10 @@ import time
 import jax
 import jax.numpy as jnp
 import pytest
-from helpers.tiny import TinyNet
 from helpers.trees import write_tree
 
 from configs import dwa
-from mtlflax import models, train
+from mtlflax import train
 from mtlflax.run import progress as progress_module
 from mtlflax.run.progress import Progress, format_seconds
 
@@ -94,11 +93,11 @@ def test_the_speed_of_a_run_is_that_of_finished_steps(tmp_path, monkeypatch):
         alone(1e-3).block_until_ready()
         seconds.append(time.monotonic() - began)
     monkeypatch.setattr(train, "make_train_step", make_slow)
-    monkeypatch.setattr(models, "get", lambda name, *, heads, axis_name, **_: TinyNet(heads, axis_name=axis_name))
     config = dwa.get_config("quick")
     config.data.name, config.data.root = "cityscapes", str(write_tree(tmp_path / "tree", train=20, val=4))
     config.update(batch_size=4, epochs=1.0, log_every=1)
     config.data.size = (32, 64)
+    config.model.name = "helpers.tiny:tiny"
     train.train_and_evaluate(config, tmp_path / "run")
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     speeds = [line.get("train/images_per_second") for line in lines if "train/loss/depth" in line]
