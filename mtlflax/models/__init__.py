@@ -51,9 +51,7 @@ def get(name: str | Callable[..., Any], *, backbone: Backbone, heads: Mapping[st
         heads: task → channels of its output, in order.
         **options: those of the network, see its class, and `axis_name`.
 
-    Raises:
-        UserError: an unknown network or backbone.
-        TypeError: an option that the network does not have.
+    An unknown network or backbone is a UserError, an option that the network does not have a TypeError.
     """
     encoders.find(backbone)
     network = registry.find(name, MODELS, what="network") if isinstance(name, str) else name

@@ -47,8 +47,7 @@ def count_classifier(backbone: str, size: tuple[int, int]) -> tuple[int, int]:
     model = encoder(backbone)
     parameters, operations = count(model, size)
     images = jax.ShapeDtypeStruct((1, *size, 3), jnp.float32)
-    features, _ = jax.eval_shape(model.init_with_output, jax.random.key(0), images)
-    width = features[-1].shape[-1]
+    width = jax.eval_shape(model.init_with_output, jax.random.key(0), images)[0][-1].shape[-1]
     return parameters + (width + 1) * CLASSES, operations + width * CLASSES
 
 
@@ -126,9 +125,7 @@ def main(argv: Sequence[str]) -> None:
         parser.error(str(error))
     except ValueError as error:  # e.g. an encoder that has no map left at that size
         parser.error(f"no network can be built with these options: {error}")
-    print(encoder_table())
-    print()
-    print(table)
+    print(encoder_table(), table, sep="\n\n")
 
 
 if __name__ == "__main__":

@@ -8,11 +8,7 @@ class AdaMTNet(UNet):
 
     The paper gives a densely connected encoder that all tasks share, a decoder per task as in a U-Net, and soft
     attention in them, which is read as `attention.SoftAttention` says. Our decisions: the encoder (DenseNet-121 is
-    nearest to the paper's), widths, bilinear enlargement, no dropout. The paper's loss weights are the weighting
-    `adamt`.
-
-    Attributes:
-        attention: a key of `attention.KINDS`.
+    nearest to the paper's), widths, bilinear enlargement, no dropout. Its loss weights are the weighting `adamt`.
     """
 
     attention: str = "adamt"

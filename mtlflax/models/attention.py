@@ -16,26 +16,14 @@ from typing import ClassVar
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from jax.typing import DTypeLike
 
-from mtlflax.models.layers import BatchNorm, Conv, average_pool, resize, scaled_normal
-
-# The sigmoid must not start saturated, however many channels are summed.
-_init = scaled_normal(1.0, "in")
+from mtlflax.models.layers import BatchNorm, Conv, Layer, average_pool, resize, unsaturated
 
 
-class Attention(nn.Module):
-    """The base class of all kinds.
-
-    Attributes:
-        place: "skip", "stage" or "tasks", see above.
-        axis_name: mapped axis for synchronized batch statistics, for kinds that have any.
-        dtype: of the computation.
-    """
+class Attention(Layer):
+    """The base class of all kinds. `place` is "skip", "stage" or "tasks", see above."""
 
     place: ClassVar[str] = "skip"
-    axis_name: str | None = None
-    dtype: DTypeLike = jnp.float32
 
 
 class AttentionGate(Attention):
@@ -62,7 +50,7 @@ class AttentionGate(Attention):
         if h % 2 or w % 2:
             # The last pixels of an odd side count twice: ceil(n / 2), as with a convolution of stride 2.
             even = jnp.pad(skip, ((0, 0), (0, h % 2), (0, w % 2), (0, 0)), mode="edge")
-        conv = partial(Conv, dtype=self.dtype, kernel_init=_init)
+        conv = partial(Conv, dtype=self.dtype, kernel_init=unsaturated)
         x = conv(inner, name="skip")(average_pool(even))
         g = conv(inner, use_bias=True, name="gating")(gating)
         g = resize(g, (x.shape[1], x.shape[2]))
@@ -79,8 +67,7 @@ class TaskAttention(Attention):
     gives no inner width: a quarter of that of p is from the authors' code for ResNets.
 
     Differences from MTAN: there, masks are on the encoder's blocks too, a mask is computed from one map of a block and
-    applied to a later one, and t passes a convolution. A skip connection is a single map, and the stage of the decoder
-    has convolutions of its own.
+    applied to a later one, and t passes a convolution. A skip connection is one map, and the stage has convolutions.
     """
 
     @nn.compact
@@ -88,8 +75,8 @@ class TaskAttention(Attention):
         """Return the masked `skip`."""
         _, h, w, channels = skip.shape
         inner = max(channels // 4, 1)
-        conv = partial(Conv, dtype=self.dtype, kernel_init=_init)
-        norm = partial(BatchNorm, axis_name=self.axis_name, dtype=self.dtype)
+        conv = partial(Conv, dtype=self.dtype, kernel_init=unsaturated)
+        norm = partial(BatchNorm, **self.common)
         # The convolution of both maps, in two parts: on the coarser map it costs a quarter before the enlargement.
         both = conv(inner, name="skip")(skip) + resize(conv(inner, name="gating")(gating), (h, w))
         hidden = nn.relu(norm(name="bn1")(both, train))
@@ -99,13 +86,11 @@ class TaskAttention(Attention):
 class SoftAttention(Attention):
     """The soft attention in the decoders of AdaMT-Net (Jha et al. 2020, CVPR workshops).
 
-    Formula: map2 ⊙ σ(W * map1 + b).
-
-    We know the formula and the abstract of the paper, which puts soft attention into the task-specific decoders; the
-    authors' code is not public. The two maps are those of one public re-implementation (another differs): the outputs
-    of the first and the second 3×3 convolution of a stage, after normalization and ReLU. The skip connection stays as
-    it is. The size of W and the number of masks are open too: W is 3×3, as the convolutions around it, with a mask per
-    channel.
+    Formula: map2 ⊙ σ(W * map1 + b). We know it and the abstract of the paper, which puts soft attention into the
+    task-specific decoders; the authors' code is not public. The two maps are those of one public re-implementation
+    (another differs): the outputs of the first and the second 3×3 convolution of a stage, after normalization and ReLU.
+    The skip connection stays as it is. The size of W and the number of masks are open too: W is 3×3, as around it, with
+    a mask per channel.
     """
 
     place: ClassVar[str] = "stage"
@@ -113,7 +98,7 @@ class SoftAttention(Attention):
     @nn.compact
     def __call__(self, second: jax.Array, first: jax.Array, train: bool = False) -> jax.Array:
         """Return the masked `second`."""
-        conv = Conv(second.shape[-1], 3, 1, 1, use_bias=True, dtype=self.dtype, kernel_init=_init, name="mask")
+        conv = Conv(second.shape[-1], 3, 1, 1, use_bias=True, dtype=self.dtype, kernel_init=unsaturated, name="mask")
         return second * nn.sigmoid(conv(first))
 
 
@@ -121,8 +106,8 @@ class SqueezeAndExcitation(Attention):
     """Concurrent spatial and channel squeeze-and-excitation, scSE (Roy et al. 2018, arXiv:1803.02579).
 
     Formula: x ⊙ σ(W₁ relu(W₂ z)) + x ⊙ σ(q), where z [C] is the mean of x over all pixels, W₂ halves the channels and
-    W₁ restores them, and q is a 1×1 convolution of x to one channel; none has a bias, as in the paper. The authors'
-    longer version (arXiv:1808.08127) compares other ways to combine the two terms.
+    W₁ restores them, and q is a 1×1 convolution of x to one channel; none has a bias, as in the paper (arXiv:1808.08127
+    compares other ways to combine the two terms).
 
     Differences from the paper: it has this behind every block of the encoder and the decoder; here it is in the
     decoder only, so that pretrained encoders stay as they are.
@@ -134,7 +119,7 @@ class SqueezeAndExcitation(Attention):
     def __call__(self, x: jax.Array, first: jax.Array, train: bool = False) -> jax.Array:
         """Return the recalibrated `x`."""
         channels = x.shape[-1]
-        conv = partial(Conv, dtype=self.dtype, kernel_init=_init)
+        conv = partial(Conv, dtype=self.dtype, kernel_init=unsaturated)
         squeezed = conv(max(channels // 2, 1), name="squeeze")(x.mean((1, 2), keepdims=True))
         of_channels = nn.sigmoid(conv(channels, name="excite")(nn.relu(squeezed)))
         return x * of_channels + x * nn.sigmoid(conv(1, name="spatial")(x))
@@ -158,7 +143,7 @@ class CrossTaskAttention(Attention):
     @nn.compact
     def __call__(self, x: jax.Array, others: Mapping[str, jax.Array], train: bool = False) -> jax.Array:
         """Return x plus the gated messages of the others."""
-        conv = partial(Conv, x.shape[-1], dtype=self.dtype, kernel_init=_init)
+        conv = partial(Conv, x.shape[-1], dtype=self.dtype, kernel_init=unsaturated)
         gate = nn.sigmoid(conv(use_bias=True, name="gate")(x))
         return x + gate * sum(conv(name=f"from_{task}")(other) for task, other in others.items())
 

@@ -5,25 +5,18 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from jax.typing import DTypeLike
 
 from mtlflax.models.checks import check_share
+from mtlflax.models.layers import Layer
 from mtlflax.models.soft_sharing import SoftSharing
 
 
-class CrossStitch(nn.Module):
-    """The part of a cross-stitch unit for one task: Σ_s α_s x_s over the maps x_s of all tasks.
+class CrossStitch(Layer):
+    """The part of a cross-stitch unit for one task: Σ_s α_s x_s over the maps x_s of all tasks."""
 
-    Attributes:
-        index: of the task.
-        own: its own initial α; the others have equal parts of the rest.
-        per_channel: whether each channel has an α of its own.
-    """
-
-    index: int
-    own: float
-    per_channel: bool
-    dtype: DTypeLike = jnp.float32
+    index: int  # of the task
+    own: float  # its own initial α; the others have equal parts of the rest
+    per_channel: bool  # whether each channel has an α of its own
 
     @nn.compact
     def __call__(self, maps: Sequence[jax.Array], train: bool) -> jax.Array:
@@ -42,12 +35,10 @@ class CrossStitchNetwork(SoftSharing):
     """A column per task; behind each stage linear combinations of the maps of all columns.
 
     The paper stitches AlexNets behind their pooling and fully connected layers; here, units are behind the four stages
-    of the encoders, as is usual for ResNets. They start as convex combinations, as in the paper, and are free
-    afterwards.
+    of the encoders, as is usual for ResNets. They start as convex combinations, as in the paper, and are then free.
 
     Attributes:
-        own: the initial share of a task's own map, above 0 and at most 1. The paper compares several; the others have
-            equal parts of the rest.
+        own: the initial share of a task's own map, above 0 and at most 1; the paper compares several.
         per_channel: whether each channel has weights of its own; otherwise one serves all channels of a map, as in
             LibMTL and in the code of MTAN's authors (where all α start at 1).
     """
@@ -63,4 +54,4 @@ class CrossStitchNetwork(SoftSharing):
     @nn.nowrap
     def unit(self, index: int) -> nn.Module:
         """Return the part of a cross-stitch unit for one task."""
-        return CrossStitch(index, self.own, self.per_channel, self.dtype)
+        return CrossStitch(index, self.own, self.per_channel, **self.common)

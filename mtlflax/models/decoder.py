@@ -6,12 +6,11 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from jax.typing import DTypeLike
 
 from mtlflax.models.attention import KINDS
 from mtlflax.models.blocks import activate, head
 from mtlflax.models.checks import check_choice, check_whole
-from mtlflax.models.layers import BatchNorm, Conv, resize
+from mtlflax.models.layers import BatchNorm, Conv, Layer, resize
 
 STRIDES = (16, 8, 4, 2, 1)  # of the stages
 HEAD_STRIDES = (1, 2, 4)
@@ -25,34 +24,25 @@ def check_decoder(head_stride: int, decoder_channels: tuple[int, ...]) -> None:
     check_whole({"decoder_channels": decoder_channels})
 
 
-class Decoder(nn.Module):
+class Decoder(Layer):
     """From five maps of strides 2 to 32 to the logits of one task (after Ronneberger et al. 2015).
 
     A stage narrows the map by a 1×1 convolution and doubles its size bilinearly (together the paper's
     "up-convolution"), concatenates the encoder's map of that stride, and applies two 3×3 convolutions, each with
     BatchNorm and ReLU. The last stage, to stride 1, has no skip connection. The head is a 1×1 convolution. Attention is
     on the skip connections, or behind the convolutions of a stage.
-
-    Attributes:
-        channels: of the head, e.g. the number of classes.
-        widths: channels of the stages to strides 16, 8, 4, 2 and 1.
-        head_stride: 1, 2 or 4: the stride of the last stage and the head; the logits are enlarged from there.
-        attention: a key of `attention.KINDS`.
-        activated: whether each of the encoder's maps is normalized and rectified already.
     """
 
-    channels: int
-    widths: tuple[int, ...]
-    head_stride: int
-    attention: str
-    activated: tuple[bool, ...]
-    axis_name: str | None = None
-    dtype: DTypeLike = jnp.float32
+    channels: int  # of the head, e.g. the number of classes
+    widths: tuple[int, ...]  # channels of the stages to strides 16, 8, 4, 2 and 1
+    head_stride: int  # 1, 2 or 4: the stride of the last stage and the head; the logits are enlarged from there
+    attention: str  # a key of `attention.KINDS`
+    activated: tuple[bool, ...]  # whether each of the encoder's maps is normalized and rectified already
 
     def setup(self) -> None:
         """Build the stages and the head."""
         conv = partial(Conv, dtype=self.dtype)
-        norm = partial(BatchNorm, axis_name=self.axis_name, dtype=self.dtype)
+        norm = partial(BatchNorm, **self.common)
         kind = KINDS[self.attention]
         for stride, width in zip(STRIDES, self.widths, strict=True):
             if stride < self.head_stride:
@@ -60,7 +50,7 @@ class Decoder(nn.Module):
             name = f"stride{stride}"
             setattr(self, f"{name}_up", conv(width))
             if stride > 1 or kind.place != "skip":
-                setattr(self, f"{name}_attention", kind(self.axis_name, self.dtype))
+                setattr(self, f"{name}_attention", kind(**self.common))
             for i in (1, 2):
                 setattr(self, f"{name}_conv{i}", conv(width, 3, 1, 1))
                 setattr(self, f"{name}_bn{i}", norm())
@@ -76,7 +66,7 @@ class Decoder(nn.Module):
         strides = [2**i for i in range(1, len(features) + 1)]
         done = [ready or stride < self.head_stride for ready, stride in zip(self.activated, strides, strict=True)]
         names = [f"norm_stride{stride}" for stride in strides]
-        maps = activate(features, done, train, names=names, axis_name=self.axis_name, dtype=self.dtype)
+        maps = activate(features, done, train, names=names, **self.common)
         return dict(zip(strides, maps, strict=True))
 
     def stage(self, x: jax.Array, skip: jax.Array | None, stride: int, size: tuple[int, int], train: bool) -> jax.Array:
@@ -109,14 +99,7 @@ def run(
 ) -> dict[str, jax.Array]:
     """Run decoders of one kind together, stage by stage, as those that attend to each other must.
 
-    Args:
-        decoders: by task; they may differ in `channels` only.
-        features: the encoder's five maps.
-        size: (H, W) of the logits.
-        train: whether BatchNorm uses and updates batch statistics.
-
-    Returns:
-        Logits by task, float32 [B, *size, channels].
+    The decoders, by task, may differ in `channels` only; logits are float32 [B, *size, channels].
     """
     kind, last = next((KINDS[decoder.attention], decoder.head_stride) for decoder in decoders.values())
     maps = {task: decoder.activate(features, train) for task, decoder in decoders.items()}

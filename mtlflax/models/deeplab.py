@@ -9,99 +9,80 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from jax.typing import DTypeLike
 
 from mtlflax.models.blocks import activate, head
 from mtlflax.models.checks import check_choice, check_whole
 from mtlflax.models.encoders import activated, encoder
-from mtlflax.models.layers import ConvBlock, resize
+from mtlflax.models.layers import ConvBlock, Layer, resize
 from mtlflax.models.network import BranchedNetwork
 from mtlflax.models.staged import OUTPUT_STRIDES
 
 
-class ASPP(nn.Module):
+class ASPP(Layer):
     """Atrous spatial pyramid pooling with the image's mean (Chen et al. 2017, arXiv:1706.05587, section 3.3).
 
     In parallel: a 1×1 convolution, a 3×3 convolution per rate, and a 1×1 convolution of the mean over all pixels. A
     1×1 convolution fuses them. Each has BatchNorm and ReLU.
-
-    Attributes:
-        width: channels of each part and of the result.
-        rates: dilations of the 3×3 convolutions, in pixels of this map.
     """
 
-    width: int
-    rates: tuple[int, ...]
-    axis_name: str | None = None
-    dtype: DTypeLike = jnp.float32
+    width: int  # channels of each part and of the result
+    rates: tuple[int, ...]  # dilations of the 3×3 convolutions, in pixels of this map
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         """Map [B, H, W, C] to [B, H, W, width]."""
-        block = partial(ConvBlock, self.width, axis_name=self.axis_name, dtype=self.dtype)
+        block = partial(ConvBlock, self.width, **self.common)
         parts = [block(name="point")(x, train)]
         for i, rate in enumerate(self.rates, start=1):
-            parts.append(block(3, rate, rate, name=f"atrous{i}")(x, train))
+            parts.append(block(kernel_size=3, padding=rate, dilation=rate, name=f"atrous{i}")(x, train))
         mean = block(name="mean")(jnp.mean(x, (1, 2), keepdims=True), train)
         parts.append(jnp.broadcast_to(mean, parts[0].shape))
         return block(name="project")(jnp.concatenate(parts, axis=-1), train)
 
 
-class DeepLabHead(nn.Module):
+class DeepLabHead(Layer):
     """The branch of a task: ASPP, a 3×3 convolution and the head; the logits are enlarged to the size of the images.
 
     With `low_channels`, it is the decoder of DeepLabv3+ (Chen et al. 2018, arXiv:1802.02611, section 3.1): the result
-    of the ASPP is enlarged to stride 4, concatenated with the encoder's map there, narrowed to that many channels, and
-    two 3×3 convolutions follow.
-
-    Attributes:
-        channels: of the head, e.g. the number of classes.
-        width: channels of the ASPP and the convolutions behind it.
-        rates: of the ASPP.
-        low_channels: of the map of stride 4; 0 = without it.
-        activated: whether each map is normalized and rectified already.
+    of the ASPP is enlarged to stride 4 and concatenated with the encoder's map there, narrowed to that many channels.
+    Two 3×3 convolutions follow.
     """
 
-    channels: int
-    width: int
-    rates: tuple[int, ...]
-    low_channels: int
-    activated: tuple[bool, ...]
-    axis_name: str | None = None
-    dtype: DTypeLike = jnp.float32
+    channels: int  # of the head, e.g. the number of classes
+    width: int  # channels of the ASPP and the convolutions behind it
+    rates: tuple[int, ...]  # of the ASPP
+    low_channels: int  # of the map of stride 4; 0 = without it
+    activated: tuple[bool, ...]  # whether each map is normalized and rectified already
 
     @nn.compact
     def __call__(self, features: tuple[jax.Array, ...], size: tuple[int, int], train: bool) -> jax.Array:
         """Map the last features, or those of stride 4 and the last ones, to logits float32 [B, *size, channels]."""
-        block = partial(ConvBlock, axis_name=self.axis_name, dtype=self.dtype)
-        maps = activate(features, self.activated, train, axis_name=self.axis_name, dtype=self.dtype)
-        x = ASPP(self.width, self.rates, self.axis_name, self.dtype, name="aspp")(maps[-1], train)
+        block = partial(ConvBlock, **self.common)
+        maps = activate(features, self.activated, train, **self.common)
+        x = ASPP(self.width, self.rates, **self.common, name="aspp")(maps[-1], train)
         convolutions = 1
         if self.low_channels:
-            low = block(self.low_channels, name="low")(maps[0], train)
+            low = block(features=self.low_channels, name="low")(maps[0], train)
             x = jnp.concatenate([resize(x, (low.shape[1], low.shape[2])), low], axis=-1)
             convolutions = 2
         for i in range(1, convolutions + 1):
-            x = block(self.width, 3, 1, name=f"block{i}")(x, train)
+            x = block(features=self.width, kernel_size=3, padding=1, name=f"block{i}")(x, train)
         return resize(head(self.channels, self.dtype, name="head")(x), size)
 
 
 class DeepLabV3Plus(BranchedNetwork):
     """A shared dilated encoder and a `DeepLabHead` per task.
 
-    Parameters are `encoder/...` (shared) and `decoder_<task>/...`.
-
-    By default it is what LibMTL and the papers that use it call DeepLabV3+: ResNet-50 at output stride 8 and a head
-    without the map of stride 4, in Chen et al.'s terms DeepLabv3 (2017). `low_channels=48` makes it their DeepLabv3+
-    (2018).
+    Parameters are `encoder/...` (shared) and `decoder_<task>/...`. By default it is what LibMTL and the papers that use
+    it call DeepLabV3+: ResNet-50 at output stride 8 and a head without the map of stride 4, Chen et al.'s DeepLabv3
+    (2017). `low_channels=48` makes it their DeepLabv3+ (2018).
 
     Differences from LibMTL: no dropout behind the ASPP (there 0.5), and logits are enlarged with half-pixel centers
     (there with aligned corners).
 
     Attributes:
         output_stride: 8, 16 or 32, the stride of the encoder's last map.
-        atrous_rates: of the ASPP, in pixels of that map. Chen et al.'s, (12, 24, 36), are for output stride 8; they
-            halve them at 16.
+        atrous_rates: of the ASPP, in pixels of that map: Chen et al.'s for output stride 8; they halve them at 16.
         aspp_channels: width of the ASPP and the convolutions behind it.
         low_channels: channels of the decoder's map of stride 4, 48 in DeepLabv3+; 0 = without it.
     """
@@ -118,23 +99,8 @@ class DeepLabV3Plus(BranchedNetwork):
 
     def setup(self) -> None:
         """Build the encoder and the heads."""
-        self.encoder = encoder(
-            self.backbone,
-            output_stride=self.output_stride,
-            remat=self.remat,
-            **self.common,
-        )
-        decoder_class = nn.remat(DeepLabHead, static_argnums=(2, 3)) if self.remat else DeepLabHead
-        for task, channels in self.heads.items():
-            decoder = decoder_class(
-                channels=channels,
-                width=self.aspp_channels,
-                rates=self.atrous_rates,
-                low_channels=self.low_channels,
-                activated=self._taken(activated(self.encoder)),
-                **self.common,
-            )
-            setattr(self, f"decoder_{task}", decoder)
+        self.encoder = encoder(self.backbone, output_stride=self.output_stride, remat=self.remat, **self.common)
+        add_heads(self, self.low_channels, self._taken(activated(self.encoder)))
 
     def encode(self, images: jax.Array, train: bool = False) -> tuple[jax.Array, ...]:
         """Run the trunk: images to the maps that the heads take."""
@@ -149,6 +115,14 @@ class DeepLabV3Plus(BranchedNetwork):
     def _taken(self, of_maps: tuple[Any, ...]) -> tuple[Any, ...]:
         """Return, of five items for the five maps, those of the maps that the heads take."""
         return (of_maps[1], of_maps[4]) if self.low_channels else (of_maps[4],)
+
+
+def add_heads(network: Any, low_channels: int, activated: tuple[bool, ...]) -> None:
+    """Give a network, which has the options that `check_head` checks, a `DeepLabHead` per task."""
+    head_class = network.rematted(DeepLabHead, 2, 3)
+    options = (network.aspp_channels, network.atrous_rates, low_channels, activated)
+    for task, channels in network.heads.items():
+        setattr(network, f"decoder_{task}", head_class(channels, *options, **network.common))
 
 
 def check_head(output_stride: int, atrous_rates: tuple[int, ...], aspp_channels: int) -> None:

@@ -5,14 +5,14 @@ Names follow torchvision's state dict below `features.`: `denseblock1.denselayer
 """
 
 from functools import partial
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from jax.typing import DTypeLike
 
 from mtlflax.models.checks import check_choice
-from mtlflax.models.layers import BatchNorm, Conv, average_pool, max_pool, scaled_normal
+from mtlflax.models.layers import BatchNorm, Conv, Layer, average_pool, max_pool, scaled_normal
 from mtlflax.models.staged import OUTPUT_STRIDES, StagedEncoder, dilation
 
 # Name → layers per block. All have growth rate 32, bottlenecks 4 × 32 wide and a stem of 64 channels.
@@ -26,31 +26,27 @@ MIN_SIZE = 32
 _init = scaled_normal(2.0, "in")
 
 
-class DenseLayer(nn.Module):
+class DenseLayer(Layer):
     """Norm, ReLU, 1×1, norm, ReLU, 3×3: [B, H, W, C] -> the 32 new channels [B, H, W, 32]."""
 
     dilation: int = 1
-    axis_name: str | None = None
-    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         """Return the new channels."""
         conv = partial(Conv, dtype=self.dtype, kernel_init=_init)
-        norm = partial(BatchNorm, axis_name=self.axis_name, dtype=self.dtype)
+        norm = partial(BatchNorm, **self.common)
         x = conv(4 * GROWTH, name="conv1")(nn.relu(norm(name="norm1")(x, train)))
         x = nn.relu(norm(name="norm2")(x, train))
         return conv(GROWTH, 3, 1, self.dilation, self.dilation, name="conv2")(x)
 
 
-class DenseBlock(nn.Module):
+class DenseBlock(Layer):
     """Layers that each see the outputs of all earlier ones: [B, H, W, C] -> [B, H, W, C + 32 × depth]."""
 
     depth: int
     dilation: int = 1
     remat: bool = False
-    axis_name: str | None = None
-    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> list[jax.Array]:
@@ -58,24 +54,22 @@ class DenseBlock(nn.Module):
         layer = nn.remat(DenseLayer, static_argnums=(2,)) if self.remat else DenseLayer
         given = []
         for index in range(1, self.depth + 1):
-            new = layer(self.dilation, self.axis_name, self.dtype, name=f"denselayer{index}")(x, train)
+            new = layer(self.dilation, **self.common, name=f"denselayer{index}")(x, train)
             x = jnp.concatenate([x, new], axis=-1)
             given.append(x)
         return given
 
 
-class Transition(nn.Module):
+class Transition(Layer):
     """Norm, ReLU, 1×1, 2×2 average: [B, H, W, C] -> [B, H // 2, W // 2, C // 2]; the average only if `pool`."""
 
     pool: bool = True
-    axis_name: str | None = None
-    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         """Return half the channels, on half the grid."""
         features = x.shape[-1] // 2
-        x = BatchNorm(axis_name=self.axis_name, dtype=self.dtype, name="norm")(x, train)
+        x = BatchNorm(**self.common, name="norm")(x, train)
         x = Conv(features, dtype=self.dtype, kernel_init=_init, name="conv")(nn.relu(x))
         return average_pool(x) if self.pool else x
 
@@ -87,50 +81,35 @@ class DenseNet(StagedEncoder):
     channels for DenseNet-121) and `norm5` (1024). The output of a dense block is raw, neither normalized nor rectified
     (the transition behind it does that), and the ReLU after `norm5` is outside torchvision's `features`.
 
-    With a smaller output stride, transitions do not pool, and the convolutions behind them are dilated.
-
-    Raises:
-        ValueError: an image side is under 32 pixels (the last map would be empty).
+    With a smaller output stride, transitions do not pool, and the convolutions behind them are dilated. Smaller images,
+    whose last map would be empty, are a ValueError.
     """
 
-    @property
-    def activated(self) -> tuple[bool, ...]:
-        """Whether each of the five maps is normalized and rectified: only the first is."""
-        return (True, False, False, False, False)
-
-    @property
-    def last_stage(self) -> str:
-        """How the paths of the last stage's parameters begin."""
-        return "denseblock4/"
+    activated: ClassVar[tuple[bool, ...]] = (True, False, False, False, False)
+    last_stage: ClassVar[str] = "denseblock4/"
 
     def setup(self) -> None:
         """Build the stem, the blocks and the transitions."""
         check_choice("output_stride", self.output_stride, OUTPUT_STRIDES)
-        norm = partial(BatchNorm, axis_name=self.axis_name, dtype=self.dtype)
+        norm = partial(BatchNorm, **self.common)
         self.conv0 = Conv(64, 7, 2, 3, dtype=self.dtype, kernel_init=_init)
         self.norm0, self.norm5 = norm(), norm()
         dilated = [dilation(stage, self.output_stride) for stage in range(4)]
         for stage, depth in enumerate(VARIANTS[self.variant]):
-            block = DenseBlock(depth, dilated[stage], self.remat, self.axis_name, self.dtype)
-            setattr(self, f"denseblock{stage + 1}", block)
+            setattr(self, f"denseblock{stage + 1}", DenseBlock(depth, dilated[stage], self.remat, **self.common))
             if stage < 3:
-                transition = Transition(dilated[stage] == dilated[stage + 1], self.axis_name, self.dtype)
+                transition = Transition(dilated[stage] == dilated[stage + 1], **self.common)
                 setattr(self, f"transition{stage + 1}", transition)
 
     def stem(self, images: jax.Array, train: bool) -> jax.Array:
         """Return the first map, of stride 2."""
-        if min(images.shape[1:3]) < MIN_SIZE:
-            raise ValueError(
-                f"{self.variant} needs images of at least {MIN_SIZE}×{MIN_SIZE} pixels, "
-                f"got {images.shape[1]}×{images.shape[2]}"
-            )
+        _, h, w, _ = images.shape
+        if min(h, w) < MIN_SIZE:
+            raise ValueError(f"{self.variant} needs images of at least {MIN_SIZE}×{MIN_SIZE} pixels, got {h}×{w}")
         return nn.relu(self.norm0(self.conv0(images), train))
 
     def stage(self, stage: int, x: jax.Array, train: bool) -> list[jax.Array]:
-        """Return the map behind each layer of a stage, 0 to 3, given the map before the stage.
-
-        Each has the channels of those before it too; the last stage ends with `norm5`.
-        """
+        """Return the maps behind the layers, each with the channels of those before; the last stage ends in `norm5`."""
         x = max_pool(x) if stage == 0 else getattr(self, f"transition{stage}")(x, train)
         given = getattr(self, f"denseblock{stage + 1}")(x, train)
         return [*given, self.norm5(given[-1], train)] if stage == 3 else given

@@ -18,8 +18,7 @@ class Encoder(Protocol):
 
     An encoder may also have these attributes:
 
-    - `activated`: whether each of the five maps is normalized and rectified; default: all are. Decoders apply BatchNorm
-      and ReLU to the others.
+    - `activated`: whether each of the five maps is normalized and rectified; default: all are. Decoders do the rest.
     - `last_stage`: how the paths of the last stage's parameters begin ("layer4_"); default: all its parameters count.
       GradNorm measures gradients there.
     - `stem` and `stage` as in `StagedEncoder`: `mtan`, `cross_stitch`, `sluice` and `nddr_cnn` need them.
@@ -39,11 +38,7 @@ ENCODERS: dict[str, Callable[..., StagedEncoder]] = {
 
 
 def find(backbone: Backbone) -> Callable[..., Encoder]:
-    """Return what makes an encoder.
-
-    Raises:
-        UserError: a name that is neither built in nor can be imported.
-    """
+    """Return what makes an encoder; UserError for a name that is neither built in nor can be imported."""
     if isinstance(backbone, str):
         return cast(Callable[..., Encoder], registry.find(backbone, ENCODERS, what="encoder"))
     return backbone
@@ -66,20 +61,14 @@ def encoder(
         axis_name: mapped axis for synchronized batch statistics.
         dtype: of the computation and of the maps; parameters and batch statistics are float32.
 
-    Raises:
-        UserError: unknown name.
-        TypeError: an encoder of one's own does not take these options.
-        ValueError: from `init` and `apply`, an unknown output stride.
+    An unknown name is a UserError, an encoder of one's own that does not take these options a TypeError, and an unknown
+    output stride a ValueError, from `init` and `apply`.
     """
     return find(name)(output_stride=output_stride, remat=remat, axis_name=axis_name, dtype=dtype)
 
 
 def staged_encoder(name: Backbone, **options: Any) -> StagedEncoder:
-    """Return an encoder whose stages can be run one by one.
-
-    Raises:
-        ValueError: it has no `stem` and `stage`; otherwise as from `encoder`.
-    """
+    """Return an encoder whose stages can be run one by one; ValueError if it has no `stem` and `stage`."""
     found = encoder(name, **options)
     if not (hasattr(found, "stem") and hasattr(found, "stage")):
         raise ValueError(f"backbone is {name!r}: this network needs an encoder with the methods stem and stage")

@@ -7,80 +7,59 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from jax.typing import DTypeLike
 
 from mtlflax.models.blocks import activate, head
 from mtlflax.models.checks import check_choice, check_whole
 from mtlflax.models.encoders import activated, encoder
-from mtlflax.models.layers import ConvBlock, resize
+from mtlflax.models.layers import ConvBlock, Layer, resize
 from mtlflax.models.network import Topology
 
 STRIDES = (4, 8, 16)
 
 
-class Aggregation(nn.Module):
-    """The encoder's maps on one grid: each narrowed by a 1×1 convolution, enlarged to the finest, and fused by another.
+class Aggregation(Layer):
+    """The encoder's maps, each narrowed by a 1×1 convolution and enlarged to the finest, then fused by another."""
 
-    Attributes:
-        width: channels of each and of the result.
-        activated: whether each map is normalized and rectified already.
-    """
-
-    width: int
-    activated: tuple[bool, ...]
-    axis_name: str | None = None
-    dtype: DTypeLike = jnp.float32
+    width: int  # channels of each and of the result
+    activated: tuple[bool, ...]  # whether each map is normalized and rectified already
 
     @nn.compact
     def __call__(self, maps: tuple[jax.Array, ...], train: bool) -> jax.Array:
         """Map features, the first and finest [B, H, W, C], to [B, H, W, width]."""
-        common: dict[str, Any] = {"axis_name": self.axis_name, "dtype": self.dtype}
-        block = partial(ConvBlock, self.width, **common)
+        block = partial(ConvBlock, self.width, **self.common)
         size, parts = (maps[0].shape[1], maps[0].shape[2]), []
-        for i, x in enumerate(activate(maps, self.activated, train, **common)):
+        for i, x in enumerate(activate(maps, self.activated, train, **self.common)):
             parts.append(resize(block(name=f"narrow{i}")(x, train), size))
         return block(name="fuse")(jnp.concatenate(parts, axis=-1), train)
 
 
-class Initial(nn.Module):
-    """The initial prediction of a task: a 3×3 convolution with BatchNorm and ReLU, and a 1×1 convolution.
+class Initial(Layer):
+    """The initial prediction of a task: a 3×3 convolution with BatchNorm and ReLU, and a 1×1 convolution."""
 
-    Attributes:
-        channels: of the prediction.
-        width: of the map before it.
-    """
-
-    channels: int
-    width: int
-    axis_name: str | None = None
-    dtype: DTypeLike = jnp.float32
+    channels: int  # of the prediction
+    width: int  # of the map before it
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> tuple[jax.Array, jax.Array]:
         """Return the task's map [B, H, W, width] and logits float32 [B, H, W, channels] from shared features."""
-        x = ConvBlock(self.width, 3, 1, axis_name=self.axis_name, dtype=self.dtype, name="block")(x, train)
+        x = ConvBlock(self.width, 3, 1, **self.common, name="block")(x, train)
         return x, head(self.channels, self.dtype, gain=1.0, name="head")(x)  # variance 1: PAD-Net builds on these
 
 
-class Reconstruction(nn.Module):
+class Reconstruction(Layer):
     """The final prediction of a task: twice, the map is doubled bilinearly, and a 3×3 convolution halves its channels.
 
     A 1×1 convolution is the head; its logits are enlarged.
-
-    Attributes:
-        channels: of the head, e.g. the number of classes.
     """
 
-    channels: int
-    axis_name: str | None = None
-    dtype: DTypeLike = jnp.float32
+    channels: int  # of the head, e.g. the number of classes
 
     @nn.compact
     def __call__(self, x: jax.Array, size: tuple[int, int], train: bool) -> jax.Array:
         """Map features [B, H, W, C] to logits float32 [B, *size, channels]."""
         for i in (1, 2):
             _, h, w, width = x.shape
-            block = ConvBlock(max(width // 2, 1), 3, 1, axis_name=self.axis_name, dtype=self.dtype, name=f"block{i}")
+            block = ConvBlock(max(width // 2, 1), 3, 1, **self.common, name=f"block{i}")
             x = block(resize(x, (2 * h, 2 * w)), train)
         return resize(head(self.channels, self.dtype, name="head")(x), size)
 
@@ -88,9 +67,7 @@ class Reconstruction(nn.Module):
 class GuidedNetwork(Topology):
     """A shared encoder, an initial prediction per task, an exchange between the tasks, and a final prediction per task.
 
-    Attributes:
-        stride: 4, 8 or 16: that of the initial predictions and of the exchange.
-        width: channels of the maps there.
+    `stride`, 4, 8 or 16, is that of the initial predictions and of the exchange; `width` the channels of the maps.
     """
 
     stride: int = 8
@@ -105,7 +82,7 @@ class GuidedNetwork(Topology):
 
     def setup(self) -> None:
         """Build the encoder, the aggregation of its maps, and both predictions of each task."""
-        decoder = nn.remat(Reconstruction, static_argnums=(2, 3)) if self.remat else Reconstruction
+        decoder = self.rematted(Reconstruction, 2, 3)
         self.encoder = encoder(self.backbone, remat=self.remat, **self.common)
         self.aggregation = Aggregation(self.width, self._coarse(activated(self.encoder)), **self.common)
         for task, channels in self.heads.items():
@@ -113,10 +90,7 @@ class GuidedNetwork(Topology):
             setattr(self, f"decoder_{task}", decoder(channels, **self.common))
 
     def __call__(self, images: jax.Array, train: bool = False) -> dict[str, jax.Array]:
-        """Map normalized images [B, H, W, 3] to logits: task → float32 [B, H, W, channels].
-
-        In training, the initial predictions are there too, as `{task}/aux/initial` of the same shape.
-        """
+        """Map images to logits as any network, in training to `{task}/aux/initial` of the same shapes too."""
         size = (images.shape[1], images.shape[2])
         x = self.aggregation(self._coarse(self.encoder(images, train)), train)
         initial = {task: getattr(self, f"initial_{task}")(x, train) for task in self.heads}

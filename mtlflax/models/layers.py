@@ -1,7 +1,7 @@
 """The layers that all networks are made of: convolution, batch normalization, pooling, resizing.
 
-All maps are [B, H, W, C]. Padding, constants and output sizes are PyTorch's, so that torchvision's
-weights mean the same here. Parameters are float32 whatever the computation runs in.
+All maps are [B, H, W, C]. Padding, constants and output sizes are PyTorch's, so that torchvision's weights mean the
+same here. Parameters are float32 whatever the computation runs in.
 """
 
 import math
@@ -19,21 +19,35 @@ Initializer = Callable[..., Any]
 _BLOCK = 16384
 
 
+class Layer(nn.Module, kw_only=True):
+    """The base class of modules with batch statistics, networks included, and of what goes with them.
+
+    Attributes:
+        axis_name: mapped axis for synchronized batch statistics; each device must have equally many pixels.
+        dtype: of the computation and of the results; parameters and batch statistics are float32.
+    """
+
+    axis_name: str | None = None
+    dtype: DTypeLike = jnp.float32
+
+    @property
+    def common(self) -> dict[str, Any]:
+        """Both, for the modules inside."""
+        return {"axis_name": self.axis_name, "dtype": self.dtype}
+
+
 def scaled_normal(gain: float, fan: Literal["in", "out"]) -> Initializer:
     """Return an initializer of kernels [k, k, C, features]: normal, of variance gain / (k² C) or gain / (k² features).
 
-    With gain 2 this is torchvision's `kaiming_normal_`: fan "out" in its ResNet, "in" in DenseNet.
-
-    The numbers are drawn in blocks of one size, since XLA compiles the generator again for each shape,
-    which takes 0.8 s on a CPU: with one draw per kernel, the init of a network would take 20 s to compile.
+    With gain 2 this is torchvision's `kaiming_normal_`: fan "out" in its ResNet, "in" in DenseNet. The numbers are
+    drawn in blocks of one size, since XLA compiles the generator again for each shape, which takes 0.8 s on a CPU: with
+    one draw per kernel, the init of a network would take 20 s to compile.
     """
 
     def init(key: jax.Array, shape: tuple[int, ...], dtype: DTypeLike = jnp.float32) -> jax.Array:
         count = math.prod(shape)
-        blocks = lax.map(
-            lambda i: jax.random.normal(jax.random.fold_in(key, i), (_BLOCK,), dtype),
-            jnp.arange(-(-count // _BLOCK)),
-        )
+        indices = jnp.arange(-(-count // _BLOCK))
+        blocks = lax.map(lambda i: jax.random.normal(jax.random.fold_in(key, i), (_BLOCK,), dtype), indices)
         deviation = math.sqrt(gain * shape[3 if fan == "in" else 2] / count)
         return deviation * blocks.reshape(-1)[:count].reshape(shape)
 
@@ -45,19 +59,15 @@ class Conv(nn.Module):
 
     H' = floor((H + 2 padding - dilation (kernel_size - 1) - 1) / stride) + 1. Parameters are named and laid out as
     those of `flax.linen.Conv`: `kernel` [k, k, C, features] and, if `use_bias`, `bias` [features].
-
-    Attributes:
-        padding: zeros on each side (strided "SAME" would sample a shifted grid, google/flax#963).
-        dtype: of the computation and of the result.
     """
 
     features: int
     kernel_size: int = 1
     stride: int = 1
-    padding: int = 0
+    padding: int = 0  # zeros on each side (strided "SAME" would sample a shifted grid, google/flax#963)
     dilation: int = 1
     use_bias: bool = False
-    dtype: DTypeLike = jnp.float32
+    dtype: DTypeLike = jnp.float32  # of the computation and of the result
     kernel_init: Initializer = scaled_normal(2.0, "out")
 
     @nn.compact
@@ -70,46 +80,32 @@ class Conv(nn.Module):
             # As a matmul: a ResNet-50 train step takes 0.84 s on two CPU cores instead of 1.41.
             y = x[:, ::s, ::s] @ kernel[0, 0]
         else:
-            y = lax.conv_general_dilated(
-                x,
-                kernel,
-                (s, s),
-                ((p, p), (p, p)),
-                rhs_dilation=(self.dilation, self.dilation),
-                dimension_numbers=("NHWC", "HWIO", "NHWC"),
-            )
+            padding, dilation, axes = ((p, p), (p, p)), (self.dilation, self.dilation), ("NHWC", "HWIO", "NHWC")
+            y = lax.conv_general_dilated(x, kernel, (s, s), padding, rhs_dilation=dilation, dimension_numbers=axes)
         if self.use_bias:
             bias = self.param("bias", nn.initializers.zeros, (self.features,))
             y = y + bias.astype(self.dtype)[None, None, None]
         return y
 
 
-class BatchNorm(nn.Module):
+class BatchNorm(Layer):
     """Batch normalization over all axes but the channels, as in PyTorch's `nn.BatchNorm2d`.
 
-    Parameters `scale`, `bias`, running statistics `mean`, `var` in the collection "batch_stats":
-    as in `flax.linen.BatchNorm`, from which it differs in one respect. As in PyTorch, the running
-    variance is the *unbiased* one (n / (n - 1) times the batch's, n the pixels of the whole batch),
-    so that training from the same weights stays equal to torchvision's. Batches are normalized by
-    the biased variance in both. Half precision is widened to float32 before summing.
-
-    Attributes:
-        momentum: the share of the running statistics that is kept; PyTorch's `momentum` is 1 - this.
-        axis_name: mapped axis for synchronized statistics; each device must have equally many pixels.
-        dtype: of the result.
+    Parameters `scale`, `bias`, running statistics `mean`, `var` in the collection "batch_stats": as in
+    `flax.linen.BatchNorm`, from which it differs in one respect. As in PyTorch, the running variance is the *unbiased*
+    one (n / (n - 1) times the batch's, n the pixels of the whole batch), so that training from the same weights stays
+    equal to torchvision's. Batches are normalized by the biased variance in both. Half precision is widened to float32
+    before summing. `momentum` is the share of the running statistics that is kept; PyTorch's is 1 - this.
     """
 
     momentum: float = 0.9
     epsilon: float = 1e-5
-    axis_name: str | None = None
-    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         """Return x, normalized by the statistics of the batch in training, else by the running ones.
 
-        Raises:
-            ValueError: in training, the global batch has a single pixel, which has no variance.
+        In training, a global batch of a single pixel, which has no variance, is a ValueError.
         """
         channels = (x.shape[-1],)
         scale = self.param("scale", nn.initializers.ones, channels)
@@ -137,8 +133,8 @@ class BatchNorm(nn.Module):
     def _batch_statistics(self, x: jax.Array, origin: jax.Array) -> tuple[jax.Array, jax.Array, int]:
         """Return the mean [C] and biased variance [C] of the global batch, and its number of pixels.
 
-        One pass over x gives both moments. They are taken about the running mean: the variance
-        does not depend on the origin, but about zero it loses its digits where the mean is large.
+        One pass over x gives both moments. They are taken about the running mean: the variance does not depend on the
+        origin, but about zero it loses its digits where the mean is large.
         """
         axes = (0, 1, 2)
         # If a module is called twice in a step, the running mean depends on the values of the first call.
@@ -153,20 +149,13 @@ class BatchNorm(nn.Module):
         return origin + shift, jnp.maximum(square - jnp.square(shift), 0.0), count
 
 
-class ConvBlock(nn.Module):
-    """A convolution, BatchNorm and ReLU: [B, H, W, C] -> [B, H', W', features], as `Conv`.
-
-    Attributes:
-        axis_name: as in `BatchNorm`.
-        dtype: of the computation and of the result.
-    """
+class ConvBlock(Layer):
+    """A convolution, BatchNorm and ReLU: [B, H, W, C] -> [B, H', W', features], as `Conv`."""
 
     features: int
     kernel_size: int = 1
     padding: int = 0
     dilation: int = 1
-    axis_name: str | None = None
-    dtype: DTypeLike = jnp.float32
     kernel_init: Initializer = scaled_normal(2.0, "out")
 
     @nn.compact
@@ -174,17 +163,20 @@ class ConvBlock(nn.Module):
         """Return the activated map."""
         k, p, d = self.kernel_size, self.padding, self.dilation
         conv = Conv(self.features, k, 1, p, d, dtype=self.dtype, kernel_init=self.kernel_init, name="conv")
-        return nn.relu(BatchNorm(axis_name=self.axis_name, dtype=self.dtype, name="bn")(conv(x), train))
+        return nn.relu(BatchNorm(**self.common, name="bn")(conv(x), train))
+
+
+# The initialization behind a sigmoid, which must not start saturated, however many channels are summed.
+unsaturated = scaled_normal(1.0, "in")
 
 
 def max_pool(x: jax.Array) -> jax.Array:
     """3×3 max pooling, stride 2, padded by one: [B, H, W, C] -> [B, ceil(H/2), ceil(W/2), C].
 
-    Written as maxima of slices: the backward pass of `lax.reduce_window` takes ten times as long on
-    a CPU (66 ms against 5 for [8, 48, 96, 64] on two cores). Maxima that tie share the gradient.
+    Written as maxima of slices: the backward pass of `lax.reduce_window` takes ten times as long on a CPU (66 ms
+    against 5 for [8, 48, 96, 64] on two cores). Maxima that tie share the gradient.
     """
-    pad = ((0, 0), (1, 1), (1, 1), (0, 0))
-    x = jnp.pad(x, pad, constant_values=-jnp.inf)
+    x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=-jnp.inf)
     h, w = x.shape[1] - 2, x.shape[2] - 2  # windows start at 0, 2, 4, ... below these
     x = jnp.maximum(jnp.maximum(x[:, 0:h:2], x[:, 1 : h + 1 : 2]), x[:, 2 : h + 2 : 2])
     return jnp.maximum(jnp.maximum(x[:, :, 0:w:2], x[:, :, 1 : w + 1 : 2]), x[:, :, 2 : w + 2 : 2])
@@ -200,9 +192,8 @@ def average_pool(x: jax.Array) -> jax.Array:
 def resize(x: jax.Array, size: tuple[int, int]) -> jax.Array:
     """Bilinear resizing with half-pixel centers: [B, H, W, C] -> [B, *size, C].
 
-    PyTorch's `interpolate(mode="bilinear", align_corners=False)`. Enlarging by a whole factor (what
-    a decoder does unless sizes are odd) uses shifts and weighted sums, 2 to 3 times as fast on a CPU as
-    `jax.image.resize`.
+    PyTorch's `interpolate(mode="bilinear", align_corners=False)`. Enlarging by a whole factor (what a decoder does
+    unless sizes are odd) uses shifts and weighted sums, 2 to 3 times as fast on a CPU as `jax.image.resize`.
     """
     for axis, target in ((1, size[0]), (2, size[1])):
         length = x.shape[axis]

@@ -1,63 +1,49 @@
 """MTAN, the multi-task attention network (Liu et al. 2019, arXiv:1803.10704, section 3)."""
 
-from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from jax.typing import DTypeLike
 
-from mtlflax.models.deeplab import DeepLabHead, check_head
+from mtlflax.models.deeplab import add_heads, check_head
 from mtlflax.models.encoders import activated, staged_encoder
-from mtlflax.models.layers import BatchNorm, Conv, ConvBlock, max_pool
+from mtlflax.models.layers import BatchNorm, Conv, ConvBlock, Layer, max_pool
 from mtlflax.models.network import BranchedNetwork
 from mtlflax.models.resnet import Block
 
 STAGES = 4
 
 
-class Attention(nn.Module):
+class Attention(Layer):
     """The attention of one task at one stage of the encoder: a mask on the map of the stage.
 
     The mask is σ(h(g([u; f]))), a number per pixel and channel, with g and h 1×1 convolutions with BatchNorm, and a
     ReLU behind g. u is a map inside the stage, f comes from the task's attention at the stage before.
     """
 
-    axis_name: str | None = None
-    dtype: DTypeLike = jnp.float32
-
     @nn.compact
     def __call__(self, inner: jax.Array, outer: jax.Array, before: jax.Array | None, train: bool) -> jax.Array:
-        """Return the attended map.
-
-        Args:
-            inner: u [B, H, W, C'].
-            outer: the last map of the stage [B, H, W, C].
-            before: f [B, H, W, C]; None at the first stage.
-            train: whether BatchNorm uses and updates batch statistics.
-        """
+        """Return `outer`, the last map of the stage [B, H, W, C], masked; `inner` is u, `before` f, at first None."""
         channels = outer.shape[-1]
         x = inner if before is None else jnp.concatenate([inner, before], axis=-1)
-        x = ConvBlock(channels // 4, axis_name=self.axis_name, dtype=self.dtype, name="g")(x, train)
+        x = ConvBlock(channels // 4, **self.common, name="g")(x, train)
         x = Conv(channels, dtype=self.dtype, name="h_conv")(x)
-        mask = nn.sigmoid(BatchNorm(axis_name=self.axis_name, dtype=self.dtype, name="h_bn")(x, train))
+        mask = nn.sigmoid(BatchNorm(**self.common, name="h_bn")(x, train))
         return mask * outer
 
 
-class Extractor(nn.Module):
+class Extractor(Layer):
     """f, shared by all tasks: from an attended map to the input of the attention at the next stage.
 
     A bottleneck block, as in the authors' ResNet variant, and max pooling where the grid of the next stage is coarser.
     """
 
-    axis_name: str | None = None
-    dtype: DTypeLike = jnp.float32
-
     @nn.compact
     def __call__(self, x: jax.Array, following: jax.Array, train: bool) -> jax.Array:
         """Return a map of the shape of `following`, the map of the next stage."""
         _, h, w, channels = following.shape
-        block = Block(channels // 4, 1, bottleneck=True, axis_name=self.axis_name, dtype=self.dtype, name="block")
+        block = Block(channels // 4, 1, bottleneck=True, **self.common, name="block")
         x = block(x, train)
         # ResNet rounds half an odd side up, as this pooling does; DenseNet rounds it down.
         return x if x.shape[1:3] == (h, w) else max_pool(x)[:, :h, :w]
@@ -76,12 +62,8 @@ class MTAN(BranchedNetwork):
     g narrows to a quarter of the stage's channels. They have no DenseNet; there, u is the map before the last layer of
     a stage (in the last stage, before the last norm), and neither u nor the masked map is rectified.
 
-    Differences from the authors' code: pooling is 3×3 instead of 2×2, so that any size will do.
-
-    Attributes:
-        output_stride: 8, 16 or 32, the stride of the encoder's last map.
-        atrous_rates: of the heads' ASPP, in pixels of that map.
-        aspp_channels: width of the heads.
+    Differences from the authors' code: pooling is 3×3 instead of 2×2, so that any size will do. `output_stride`,
+    `atrous_rates` and `aspp_channels` are as in `DeepLabV3Plus`.
     """
 
     output_stride: int = 8
@@ -94,28 +76,14 @@ class MTAN(BranchedNetwork):
 
     def setup(self) -> None:
         """Build the encoder, the attentions, the extractors and the heads."""
-        attention, extractor, head = Attention, Extractor, DeepLabHead
-        if self.remat:  # static: `train`, and the head's `size`
-            attention = nn.remat(Attention, static_argnums=(4,))
-            extractor = nn.remat(Extractor, static_argnums=(3,))
-            head = nn.remat(DeepLabHead, static_argnums=(2, 3))
-
+        attention, extractor = self.rematted(Attention, 4), self.rematted(Extractor, 3)
         self.encoder = staged_encoder(self.backbone, output_stride=self.output_stride, remat=self.remat, **self.common)
         for stage in range(1, STAGES + 1):
             for task in self.heads:
                 setattr(self, f"attention{stage}_{task}", attention(**self.common))
             if stage < STAGES:
                 setattr(self, f"extractor{stage}", extractor(**self.common))
-        for task, channels in self.heads.items():
-            decoder = head(
-                channels=channels,
-                width=self.aspp_channels,
-                rates=self.atrous_rates,
-                low_channels=0,
-                activated=activated(self.encoder)[-1:],
-                **self.common,
-            )
-            setattr(self, f"decoder_{task}", decoder)
+        add_heads(self, 0, activated(self.encoder)[-1:])
 
     def encode(self, images: jax.Array, train: bool = False) -> dict[str, jax.Array]:
         """Run the trunk: images to the attended map of the last stage, per task."""
@@ -134,12 +102,7 @@ class MTAN(BranchedNetwork):
         return attended
 
     def decode(
-        self,
-        features: Mapping[str, jax.Array],
-        task: str,
-        train: bool = False,
-        *,
-        size: tuple[int, int] | None = None,
+        self, features: Any, task: str, train: bool = False, *, size: tuple[int, int] | None = None
     ) -> jax.Array:
         """Run the head of a task, see `BranchedNetwork`."""
         return super().decode((features[task],), task, train, size=size)

@@ -9,7 +9,7 @@ from flax import linen as nn
 from jax.typing import DTypeLike
 
 from mtlflax.models.checks import check_share
-from mtlflax.models.layers import ConvBlock, Initializer
+from mtlflax.models.layers import ConvBlock, Initializer, Layer
 from mtlflax.models.soft_sharing import SoftSharing, shrink
 
 
@@ -28,37 +28,22 @@ def diagonal(index: int, own: float) -> Initializer:
     return init
 
 
-class NDDR(nn.Module):
-    """The NDDR layer of one task: the maps of all tasks concatenated, a 1×1 convolution, BatchNorm, ReLU.
+class NDDR(Layer):
+    """The NDDR layer of one task: the maps of all tasks concatenated, a 1×1 convolution, BatchNorm, ReLU."""
 
-    Attributes:
-        index: of the task.
-        own: the initial share of its own map.
-    """
-
-    index: int
-    own: float
-    axis_name: str | None = None
-    dtype: DTypeLike = jnp.float32
+    index: int  # of the task
+    own: float  # the initial share of its own map
 
     @nn.compact
     def __call__(self, maps: Sequence[jax.Array], train: bool) -> jax.Array:
         """Fuse the maps of all tasks, each [B, H, W, C], into one."""
-        fuse = ConvBlock(
-            maps[0].shape[-1],
-            axis_name=self.axis_name,
-            dtype=self.dtype,
-            kernel_init=diagonal(self.index, self.own),
-            name="fuse",
-        )
+        init = diagonal(self.index, self.own)
+        fuse = ConvBlock(maps[0].shape[-1], kernel_init=init, **self.common, name="fuse")
         return fuse(jnp.concatenate(maps, axis=-1), train)
 
 
-class Shortcut(nn.Module):
+class Shortcut(Layer):
     """The maps behind all NDDR layers of one task, concatenated on the grid of the last, and a 1×1 convolution."""
-
-    axis_name: str | None = None
-    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, maps: Sequence[jax.Array], train: bool) -> jax.Array:
@@ -66,24 +51,22 @@ class Shortcut(nn.Module):
         *earlier, last = maps
         _, h, w, channels = last.shape
         x = jnp.concatenate([*(shrink(y, (h, w)) for y in earlier), last], axis=-1)
-        return ConvBlock(channels, axis_name=self.axis_name, dtype=self.dtype, name="fuse")(x, train)
+        return ConvBlock(channels, **self.common, name="fuse")(x, train)
 
 
 class NDDRCNN(SoftSharing):
     """A column per task; behind each stage an NDDR layer per task.
 
-    With a ReLU behind BatchNorm, as in the authors' code, the next stage and the decoder see rectified maps, of a
-    DenseNet too.
+    With a ReLU behind BatchNorm, as in the authors' code, stages and decoders see rectified maps, of a DenseNet too.
 
     Differences from the paper: the layers are behind the four stages of the encoders instead of five poolings; weight
     decay, which the paper counts as a part of the method, is off, as in all configs (`config.optimizer.weight_decay`).
 
     Attributes:
-        own: the initial share of a task's own map, above 0 and at most 1. The paper's 0.9 and 0.1 are for two tasks; if
-            there are more, the others have equal parts of the rest.
+        own: the initial share of a task's own map, above 0 and at most 1. The others have equal parts of the rest.
         shortcut: NDDR-CNN-Shortcut: the maps of all stages, shrunk to the grid of the last and fused by a 1×1
-            convolution with BatchNorm and ReLU, replace the decoder's coarsest map. Off by default: a decoder with skip
-            connections sees them anyway.
+            convolution with BatchNorm and ReLU, replace the decoder's coarsest map. Off by default: skip
+            connections bring them anyway.
     """
 
     own: float = 0.9
@@ -101,12 +84,12 @@ class NDDRCNN(SoftSharing):
         super().setup()
         if self.shortcut:
             for task in self.heads:
-                setattr(self, f"shortcut_{task}", Shortcut(self.axis_name, self.dtype))
+                setattr(self, f"shortcut_{task}", Shortcut(**self.common))
 
     @nn.nowrap
     def unit(self, index: int) -> nn.Module:
         """Return the NDDR layer of one task."""
-        return NDDR(index, self.own, self.axis_name, self.dtype)
+        return NDDR(index, self.own, **self.common)
 
     def finish(self, task: str, maps: Sequence[jax.Array], train: bool) -> Sequence[jax.Array]:
         """Return the maps; with the shortcut, the last one replaced by the fused maps of all stages."""

@@ -5,21 +5,19 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, Protocol
 
 import jax
-import jax.numpy as jnp
 from flax import linen as nn
 from flax.core import FrozenDict
-from jax.typing import DTypeLike
 
 from mtlflax.models.checks import check_whole
 from mtlflax.models.encoders import Backbone, encoder
+from mtlflax.models.layers import Layer
 
 
 class Network(Protocol):
     """What training asks of a network, which is a Flax module (so `init`, `apply` and `clone` are flax's).
 
     `apply(variables, images, train)` maps normalized images [B, H, W, 3] to {task: float32 [B, H, W, channels]}, in the
-    order of the tasks. In training there may be outputs `{task}/aux/{name}` too, auxiliary predictions whose losses are
-    added.
+    order of the tasks. In training there may be auxiliary predictions `{task}/aux/{name}`, whose losses are added.
 
     A network may offer more:
 
@@ -41,13 +39,10 @@ class Network(Protocol):
         """Return a copy with other attributes, as `axis_name`."""
 
     def shared(self, path: str) -> bool:
-        """Return whether the losses of several tasks depend on a parameter ("encoder/conv1/kernel").
-
-        Gradient balancing acts on these.
-        """
+        """Return whether several tasks' losses depend on a parameter ("encoder/conv1/kernel"): what is balanced."""
 
 
-class Topology(nn.Module):
+class Topology(Layer):
     """The base class of the built-in networks. A subclass defines `__call__`, `shared`, and checks its own attributes.
 
     Attributes:
@@ -55,18 +50,14 @@ class Topology(nn.Module):
         heads: task → channels, in the order of the outputs; at least `fewest` tasks.
         remat: recompute the encoder's blocks, and the larger modules behind it, in the backward pass: less memory, more
             time, the same results. On a CPU only the time changes, since XLA is free to keep the values there.
-        axis_name: mapped axis for synchronized batch statistics.
         dtype: of the computation, e.g. "bfloat16"; parameters, batch statistics, heads and logits are float32.
 
-    Raises:
-        ValueError: an attribute's value makes no sense; the message names it.
+    An attribute whose value makes no sense is a ValueError that names it.
     """
 
     backbone: Backbone
     heads: Mapping[str, int]
     remat: bool = False
-    axis_name: str | None = None
-    dtype: DTypeLike = jnp.float32
 
     fewest: ClassVar[int] = 1
 
@@ -95,10 +86,10 @@ class Topology(nn.Module):
         """Where the encoders are among the variables: what pretrained weights replace."""
         return ("encoder",)
 
-    @property
-    def common(self) -> dict[str, Any]:
-        """The attributes that every module inside is given."""
-        return {"axis_name": self.axis_name, "dtype": self.dtype}
+    @nn.nowrap
+    def rematted(self, module: type[nn.Module], *static: int, **options: Any) -> Any:
+        """Return a module's class, recomputed in the backward pass if `remat`; static are arguments without arrays."""
+        return nn.remat(module, static_argnums=static, **options) if self.remat else module
 
     @nn.nowrap
     def shared(self, path: str) -> bool:
@@ -107,10 +98,7 @@ class Topology(nn.Module):
 
 
 class BranchedNetwork(Topology):
-    """A network that splits into a trunk, `encode`, and a branch per task, `decode`.
-
-    Parameters are `encoder/...` (shared) and `decoder_<task>/...`.
-    """
+    """A network that splits into a trunk, `encode`, and a branch per task, `decode`, parameters `decoder_<task>/`."""
 
     def __call__(self, images: jax.Array, train: bool = False) -> dict[str, jax.Array]:
         """Map normalized images [B, H, W, 3] to logits: task → float32 [B, H, W, channels]."""
@@ -125,14 +113,9 @@ class BranchedNetwork(Topology):
     def decode(
         self, features: Any, task: str, train: bool = False, *, size: tuple[int, int] | None = None
     ) -> jax.Array:
-        """Run the branch of a task: features to logits float32 [B, H, W, channels].
+        """Run the branch of a task: features, from `encode`, to logits float32 [B, H, W, channels].
 
-        Args:
-            features: from `encode`.
-            task: a key of `heads`.
-            train: whether BatchNorm uses and updates batch statistics.
-            size: (H, W) of the images. By default that of the coarsest map times its stride, which is right if the
-                stride divides both sides.
+        `size` is (H, W) of the images, by default a map's times its stride: right if the stride divides both sides.
         """
         return getattr(self, f"decoder_{task}")(features, size or self.size_of(features, task), train)
 

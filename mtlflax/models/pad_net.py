@@ -4,35 +4,26 @@ from collections.abc import Mapping
 from functools import partial
 
 import jax
-import jax.numpy as jnp
 from flax import linen as nn
-from jax.typing import DTypeLike
 
 from mtlflax.models.guided import GuidedNetwork
-from mtlflax.models.layers import Conv, ConvBlock, scaled_normal
-
-# The sigmoid must not start saturated, however many channels are summed.
-_init = scaled_normal(1.0, "in")
+from mtlflax.models.layers import Conv, ConvBlock, Layer, scaled_normal, unsaturated
 
 
-class Distillation(nn.Module):
+class Distillation(Layer):
     """What one task k receives from the others: attention-guided message passing, the paper's module C.
 
     F_k + Σ_{t≠k} σ(W_g * F_k) ⊙ (W_t * F_t): the attention, computed from the task's own map, determines per pixel and
     channel how much of the messages of the other tasks passes. Each W is a 3×3 convolution, and W_t is specific to k.
-
-    Attributes:
-        task: k.
     """
 
-    task: str
-    dtype: DTypeLike = jnp.float32
+    task: str  # k
 
     @nn.compact
     def __call__(self, maps: Mapping[str, jax.Array]) -> jax.Array:
         """Return the distilled map, given the maps of all tasks, each [B, H, W, C]."""
         own = maps[self.task]
-        conv = partial(Conv, own.shape[-1], 3, 1, 1, dtype=self.dtype, kernel_init=_init)
+        conv = partial(Conv, own.shape[-1], 3, 1, 1, dtype=self.dtype, kernel_init=unsaturated)
         attention = nn.sigmoid(conv(use_bias=True, name="attention")(own))
         messages = [conv(name=f"message_{task}")(x) for task, x in maps.items() if task != self.task]
         return own + attention * sum(messages[1:], messages[0])
@@ -59,7 +50,7 @@ class PADNet(GuidedNetwork):
             # Many channels are made of few: scaled by the width of the result, the map would start far too small.
             features = ConvBlock(self.width, 3, 1, kernel_init=scaled_normal(2.0, "in"), **self.common)
             setattr(self, f"features_{task}", features)
-            setattr(self, f"distillation_{task}", Distillation(task, self.dtype))
+            setattr(self, f"distillation_{task}", Distillation(task, **self.common))
 
     def guide(self, initial: Mapping[str, tuple[jax.Array, jax.Array]], train: bool) -> dict[str, jax.Array]:
         """Distill: maps made of all tasks' initial logits to the map of each task's final prediction."""

@@ -6,25 +6,20 @@ from collections.abc import Mapping, Sequence
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from jax.typing import DTypeLike
 
 from mtlflax.models.checks import check_share, check_whole
 from mtlflax.models.guided import GuidedNetwork
-from mtlflax.models.layers import Conv, scaled_normal
+from mtlflax.models.layers import Conv, Layer, scaled_normal
 
 
-class Affinity(nn.Module):
+class Affinity(Layer):
     """The similarity of all pairs of pixels of one task's map: a matrix whose rows sum to 1.
 
     A 1×1 convolution narrows the map; M = softmax(X Xᵀ / √C) over the rows, X [N, C] being the narrowed pixels. The
     division, which keeps the softmax from starting saturated, is our addition.
-
-    Attributes:
-        width: C, channels of the narrowed map.
     """
 
-    width: int
-    dtype: DTypeLike = jnp.float32
+    width: int  # C, channels of the narrowed map
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -34,20 +29,15 @@ class Affinity(nn.Module):
         return nn.softmax(x @ x.swapaxes(1, 2) / math.sqrt(self.width), axis=-1)
 
 
-class Propagation(nn.Module):
+class Propagation(Layer):
     """The propagation of one task: across tasks, by mixing their affinities, and within the task, by diffusion.
 
     M̂ = Σ_t α_t M_t, with α the softmax of a learned vector, equal at first; then, starting with the task's map x,
     `iterations` times h ← β M̂ h + (1 - β) x.
-
-    Attributes:
-        iterations: of the diffusion, at least 1.
-        beta: β, the share of the diffused map, above 0 and at most 1.
     """
 
-    iterations: int
-    beta: float
-    dtype: DTypeLike = jnp.float32
+    iterations: int  # of the diffusion, at least 1
+    beta: float  # β, the share of the diffused map, above 0 and at most 1
 
     @nn.compact
     def __call__(self, x: jax.Array, affinities: Sequence[jax.Array]) -> jax.Array:
@@ -80,8 +70,7 @@ class PAPNet(GuidedNetwork):
     the affinities and propagates at several scales, which is not done here; where maps are aggregated is our decision.
     We could not read its equation of the diffusion: this one, with three iterations, is from a public
     re-implementation. Its β is 0.05, with which hardly anything passes between the tasks: at first, the initial network
-    of another task gets less than 1 % as much of a task's gradient as its own. With our β it gets more than 3 %
-    (`test_guided.py` measures both).
+    of another task gets less than 1 % as much of a task's gradient as its own; with our β more than 3 % (tested).
 
     Attributes:
         affinity_channels: channels of the maps whose pixels are compared.
@@ -103,8 +92,8 @@ class PAPNet(GuidedNetwork):
         """Build the predictions and the propagation between them."""
         super().setup()
         for task in self.heads:
-            setattr(self, f"affinity_{task}", Affinity(self.affinity_channels, self.dtype))
-            setattr(self, f"propagation_{task}", Propagation(self.iterations, self.beta, self.dtype))
+            setattr(self, f"affinity_{task}", Affinity(self.affinity_channels, **self.common))
+            setattr(self, f"propagation_{task}", Propagation(self.iterations, self.beta, **self.common))
 
     def guide(self, initial: Mapping[str, tuple[jax.Array, jax.Array]], train: bool) -> dict[str, jax.Array]:
         """Propagate each task's map by the affinities of all tasks."""

@@ -6,12 +6,11 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jax import lax
-from jax.typing import DTypeLike
 
 from mtlflax.models.blocks import activate, head
 from mtlflax.models.checks import check_whole
 from mtlflax.models.encoders import activated, encoder
-from mtlflax.models.layers import Conv, resize, scaled_normal
+from mtlflax.models.layers import Conv, Layer, resize, scaled_normal
 from mtlflax.models.network import BranchedNetwork
 
 # PyTorch's default variance. This decoder has no normalization: with a larger variance, maps would grow with each
@@ -19,10 +18,8 @@ from mtlflax.models.network import BranchedNetwork
 _init = scaled_normal(1 / 3, "in")
 
 
-class Depthwise(nn.Module):
+class Depthwise(Layer):
     """A depthwise 1×1 convolution: a factor per channel, `kernel` [1, 1, 1, C]."""
-
-    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -31,17 +28,11 @@ class Depthwise(nn.Module):
         return x.astype(self.dtype) * kernel.astype(self.dtype)
 
 
-class ChainedResidualPooling(nn.Module):
-    """CRP: a chain of 5×5 maxima of stride 1 and 1×1 convolutions, whose outputs are all added to the input.
+class ChainedResidualPooling(Layer):
+    """CRP: a chain of 5×5 maxima of stride 1 and 1×1 convolutions, whose outputs are all added to the input."""
 
-    Attributes:
-        links: the length of the chain.
-        depthwise: whether the convolutions are depthwise.
-    """
-
-    links: int
-    depthwise: bool = False
-    dtype: DTypeLike = jnp.float32
+    links: int  # the length of the chain
+    depthwise: bool = False  # whether the convolutions are depthwise
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -50,7 +41,7 @@ class ChainedResidualPooling(nn.Module):
         for i in range(1, self.links + 1):
             name = f"conv{i}"
             if self.depthwise:
-                conv: nn.Module = Depthwise(self.dtype, name=name)
+                conv: nn.Module = Depthwise(dtype=self.dtype, name=name)
             else:
                 conv = Conv(x.shape[-1], dtype=self.dtype, kernel_init=_init, name=name)
             top = conv(_local_maxima(top))
@@ -67,29 +58,22 @@ def _local_maxima(x: jax.Array) -> jax.Array:
     return x
 
 
-class Refinement(nn.Module):
+class Refinement(Layer):
     """The shared decoder: from maps of strides 4 to 32 to one of stride 4.
 
     Each map is narrowed by a 1×1 convolution. Then, from the coarsest on: CRP, a 1×1 convolution, bilinear enlargement,
     and fusion with the next map by a sum and ReLU6. The last CRP, on the finest map, is depthwise.
-
-    Attributes:
-        width: channels of all maps.
-        links: the length of the chains of pooling.
-        activated: whether each map is normalized and rectified already.
     """
 
-    width: int
-    links: int
-    activated: tuple[bool, ...]
-    axis_name: str | None = None
-    dtype: DTypeLike = jnp.float32
+    width: int  # channels of all maps
+    links: int  # the length of the chains of pooling
+    activated: tuple[bool, ...]  # whether each map is normalized and rectified already
 
     @nn.compact
     def __call__(self, maps: tuple[jax.Array, ...], train: bool) -> jax.Array:
         """Map features, finest first, to [B, H, W, width] on the grid of the first."""
         conv = partial(Conv, self.width, dtype=self.dtype, kernel_init=_init)
-        ready = activate(maps, self.activated, train, axis_name=self.axis_name, dtype=self.dtype)
+        ready = activate(maps, self.activated, train, **self.common)
         narrowed = [conv(name=f"narrow{i}")(x) for i, x in enumerate(ready)]
         x = nn.relu6(narrowed[-1])
         for i in reversed(range(len(maps))):
@@ -101,16 +85,15 @@ class Refinement(nn.Module):
         return x
 
 
-class Branch(nn.Module):
+class Branch(Layer):
     """The branch of a task: a depthwise 1×1 convolution, ReLU6 and a 3×3 convolution; the logits are enlarged."""
 
     channels: int
-    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array, size: tuple[int, int], train: bool = False) -> jax.Array:
         """Map features [B, H, W, C] to logits float32 [B, *size, channels]; `train` changes nothing."""
-        x = nn.relu6(Depthwise(self.dtype, name="depthwise")(x))
+        x = nn.relu6(Depthwise(dtype=self.dtype, name="depthwise")(x))
         return resize(head(self.channels, self.dtype, kernel_size=3, name="head")(x), size)
 
 
@@ -137,14 +120,11 @@ class LightWeightRefineNet(BranchedNetwork):
 
     def setup(self) -> None:
         """Build the encoder, the decoder and the branches."""
-        refinement, branch = Refinement, Branch
-        if self.remat:  # static: `train` and `size`
-            refinement = nn.remat(Refinement, static_argnums=(2,))
-            branch = nn.remat(Branch, static_argnums=(2, 3))
+        refinement, branch = self.rematted(Refinement, 2), self.rematted(Branch, 2, 3)
         self.encoder = encoder(self.backbone, remat=self.remat, **self.common)
         self.refinement = refinement(self.width, self.links, activated(self.encoder)[1:], **self.common)
         for task, channels in self.heads.items():
-            setattr(self, f"decoder_{task}", branch(channels, self.dtype))
+            setattr(self, f"decoder_{task}", branch(channels, **self.common))
 
     def encode(self, images: jax.Array, train: bool = False) -> jax.Array:
         """Run the trunk: images to the shared decoder's map, of stride 4."""

@@ -1,20 +1,18 @@
 """ResNet encoders (He et al. 2016), exactly as in torchvision.
 
-The structure is "v1.5": the stride of a bottleneck is in its 3×3 convolution. Names follow those
-of torchvision's state dict: `layer1.0.conv1.weight` is `layer1_0/conv1/kernel`,
-`layer1.0.downsample.0` is `layer1_0/downsample_conv` and `downsample.1` is `downsample_bn`. The
-classifier `fc` is left out.
+The structure is "v1.5": the stride of a bottleneck is in its 3×3 convolution. Names follow those of torchvision's state
+dict: `layer1.0.conv1.weight` is `layer1_0/conv1/kernel`, `layer1.0.downsample.0` is `layer1_0/downsample_conv` and
+`downsample.1` is `downsample_bn`. The classifier `fc` is left out.
 """
 
 from functools import partial
+from typing import ClassVar
 
 import jax
-import jax.numpy as jnp
 from flax import linen as nn
-from jax.typing import DTypeLike
 
 from mtlflax.models.checks import check_choice
-from mtlflax.models.layers import BatchNorm, Conv, max_pool
+from mtlflax.models.layers import BatchNorm, Conv, Layer, max_pool
 from mtlflax.models.staged import OUTPUT_STRIDES, StagedEncoder, dilation
 
 # Name → (blocks per stage, whether they are bottlenecks).
@@ -26,25 +24,19 @@ VARIANTS: dict[str, tuple[tuple[int, int, int, int], bool]] = {
 }
 
 
-class Block(nn.Module):
-    """A residual block: 3×3 and 3×3, or a bottleneck of 1×1, 3×3 and 4 times wider 1×1.
-
-    Attributes:
-        dilations: of the first 3×3 convolution, which has the stride, and of the second, if there is one.
-    """
+class Block(Layer):
+    """A residual block: 3×3 and 3×3, or a bottleneck of 1×1, 3×3 and 4 times wider 1×1."""
 
     features: int
     stride: int
     bottleneck: bool
-    dilations: tuple[int, int] = (1, 1)
-    axis_name: str | None = None
-    dtype: DTypeLike = jnp.float32
+    dilations: tuple[int, int] = (1, 1)  # of the first 3×3, which has the stride, and of the second, if there is one
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         """Return [B, ceil(H / stride), ceil(W / stride), features or 4 times as many]."""
         conv = partial(Conv, dtype=self.dtype)
-        norm = partial(BatchNorm, axis_name=self.axis_name, dtype=self.dtype)
+        norm = partial(BatchNorm, **self.common)
         width = self.features * (4 if self.bottleneck else 1)
         first, second = self.dilations
 
@@ -73,15 +65,8 @@ class ResNet(StagedEncoder):
     `replace_stride_with_dilation`, which it has for bottlenecks alone.
     """
 
-    @property
-    def activated(self) -> tuple[bool, ...]:
-        """Whether each of the five maps is normalized and rectified: all are."""
-        return (True,) * 5
-
-    @property
-    def last_stage(self) -> str:
-        """How the paths of the last stage's parameters begin."""
-        return "layer4_"
+    activated: ClassVar[tuple[bool, ...]] = (True,) * 5
+    last_stage: ClassVar[str] = "layer4_"
 
     def setup(self) -> None:
         """Build the stem and the blocks."""
@@ -89,20 +74,15 @@ class ResNet(StagedEncoder):
         depths, bottleneck = VARIANTS[self.variant]
         block = nn.remat(Block, static_argnums=(2,)) if self.remat else Block
         self.conv1 = Conv(64, 7, 2, 3, dtype=self.dtype)
-        self.bn1 = BatchNorm(axis_name=self.axis_name, dtype=self.dtype)
+        self.bn1 = BatchNorm(**self.common)
         for stage, depth in enumerate(depths):
             dilated = dilation(stage, self.output_stride)
             before = dilation(max(stage - 1, 0), self.output_stride)
             for index in range(depth):
-                made = block(
-                    features=64 * 2**stage,
-                    stride=2 if stage > 0 and index == 0 and dilated == before else 1,
-                    bottleneck=bottleneck,
-                    dilations=(before if index == 0 else dilated, dilated),
-                    axis_name=self.axis_name,
-                    dtype=self.dtype,
-                )
-                setattr(self, f"layer{stage + 1}_{index}", made)
+                stride = 2 if stage > 0 and index == 0 and dilated == before else 1
+                dilations = (before if index == 0 else dilated, dilated)
+                name = f"layer{stage + 1}_{index}"
+                setattr(self, name, block(64 * 2**stage, stride, bottleneck, dilations, **self.common))
 
     def stem(self, images: jax.Array, train: bool) -> jax.Array:
         """Return the first map, of stride 2."""

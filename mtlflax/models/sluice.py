@@ -6,36 +6,25 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from jax.typing import DTypeLike
 
 from mtlflax.models.checks import check_share, check_whole
-from mtlflax.models.layers import ConvBlock
+from mtlflax.models.layers import ConvBlock, Layer
 from mtlflax.models.soft_sharing import SoftSharing, shrink
 
 
-class Subspaces(nn.Module):
+class Subspaces(Layer):
     """α of one task: each subspace of its map becomes a linear combination of all subspaces of the maps of all tasks.
 
     A subspace is one of the equal parts of a map's channels. `alpha` is [subspaces to, tasks from, subspaces from].
-
-    Attributes:
-        index: of the task.
-        subspaces: the number of parts.
-        own: the initial α of a subspace for itself; all others have equal parts of the rest.
     """
 
-    index: int
-    subspaces: int
-    own: float
-    dtype: DTypeLike = jnp.float32
+    index: int  # of the task
+    subspaces: int  # the number of parts
+    own: float  # the initial α of a subspace for itself; all others have equal parts of the rest
 
     @nn.compact
     def __call__(self, maps: Sequence[jax.Array], train: bool) -> jax.Array:
-        """Mix the maps of all tasks, each [B, H, W, C].
-
-        Raises:
-            ValueError: C is not a multiple of the number of subspaces.
-        """
+        """Mix the maps of all tasks, each [B, H, W, C]; ValueError if C is not a multiple of the subspaces."""
         tasks, parts, channels = len(maps), self.subspaces, maps[0].shape[-1]
         if channels % parts:
             raise ValueError(f"subspaces is {parts}: must divide {channels}, the channels of one of the encoder's maps")
@@ -50,16 +39,10 @@ class Subspaces(nn.Module):
         return jnp.einsum("gsh,bxyshc->bxygc", alpha, split).reshape(maps[0].shape)
 
 
-class LayerMixture(nn.Module):
-    """β of one task: the maps of its four stages, weighted and summed on the grid of the last.
+class LayerMixture(Layer):
+    """β of one task: the maps of its four stages, weighted and summed on the grid of the last."""
 
-    Attributes:
-        last: the initial β of the last stage; the others have equal parts of the rest.
-    """
-
-    last: float
-    axis_name: str | None = None
-    dtype: DTypeLike = jnp.float32
+    last: float  # the initial β of the last stage; the others have equal parts of the rest
 
     @nn.compact
     def __call__(self, maps: Sequence[jax.Array], train: bool) -> jax.Array:
@@ -70,7 +53,7 @@ class LayerMixture(nn.Module):
             return jnp.full(len(maps), (1 - self.last) / len(earlier)).at[-1].set(self.last)
 
         beta = self.param("beta", init).astype(self.dtype)
-        block = partial(ConvBlock, x.shape[-1], axis_name=self.axis_name, dtype=self.dtype)
+        block = partial(ConvBlock, x.shape[-1], **self.common)
         mixed = beta[-1] * x
         for i, y in enumerate(earlier):
             mixed += beta[i] * block(name=f"project{i + 1}")(shrink(y, (x.shape[1], x.shape[2])), train)
@@ -113,12 +96,12 @@ class SluiceNetwork(SoftSharing):
         """Build the columns, α and β."""
         super().setup()
         for task in self.heads:
-            setattr(self, f"layers_{task}", LayerMixture(self.last, self.axis_name, self.dtype))
+            setattr(self, f"layers_{task}", LayerMixture(self.last, **self.common))
 
     @nn.nowrap
     def unit(self, index: int) -> nn.Module:
         """Return α of one task."""
-        return Subspaces(index, self.subspaces, self.own, self.dtype)
+        return Subspaces(index, self.subspaces, self.own, **self.common)
 
     def finish(self, task: str, maps: Sequence[jax.Array], train: bool) -> Sequence[jax.Array]:
         """Return the maps, the last one replaced by the mixture of those of the stages."""

@@ -21,20 +21,15 @@ class SoftSharing(Topology):
 
     Each task has a column: an encoder and the decoder of the U-Net. Behind each of the four stages the maps of all
     columns are mixed, by a unit per task, and the next stages and the decoders see the results. The maps of the stems,
-    of stride 2, are not mixed.
-
-    Parameters are `encoder_<task>/...`, `mix<stage>_<task>/...` and `decoder_<task>/...`. The losses of all tasks
-    depend on all encoders, and on the units of stages 1 to 3; a unit of stage 4 serves its task alone, as a decoder
-    does.
+    of stride 2, are not mixed. Parameters are `encoder_<task>/...`, `mix<stage>_<task>/...` and `decoder_<task>/...`.
+    The losses of all tasks depend on all encoders, and on the units of stages 1 to 3; a unit of stage 4 serves its task
+    alone.
 
     Differences from the papers: cross-stitch networks and NDDR-CNN start from columns trained one by one, and train the
     units at a learning rate of their own (in NDDR-CNN's code 100 times that of the columns), with SGD. Here, columns
     start as any encoder does, and Adam trains everything, whose steps do not depend on the scale of a gradient.
 
-    Attributes:
-        attention: in the decoders, a key of `attention.KINDS` except "cross_task".
-        decoder_channels: widths of the decoders' stages, to strides 16, 8, 4, 2 and 1.
-        head_stride: 1, 2 or 4: the stride of the heads; the logits are enlarged from there.
+    `attention` (any but "cross_task"), `decoder_channels` and `head_stride` are as in `UNet`.
     """
 
     attention: str = "none"
@@ -52,17 +47,11 @@ class SoftSharing(Topology):
 
     def setup(self) -> None:
         """Build the columns and the units between them."""
-        decoder_class = nn.remat(Decoder, static_argnums=(3, 4, 5), methods=["stage"]) if self.remat else Decoder
+        made = self.rematted(Decoder, 3, 4, 5, methods=["stage"])
         for index, (task, channels) in enumerate(self.heads.items()):
             column = staged_encoder(self.backbone, remat=self.remat, **self.common)
-            decoder = decoder_class(
-                channels=channels,
-                widths=self.decoder_channels,
-                head_stride=self.head_stride,
-                attention=self.attention,
-                activated=(True,) * 5 if self.rectified else activated(column),
-                **self.common,
-            )
+            done = (True,) * 5 if self.rectified else activated(column)
+            decoder = made(channels, self.decoder_channels, self.head_stride, self.attention, done, **self.common)
             setattr(self, f"encoder_{task}", column)
             setattr(self, f"decoder_{task}", decoder)
             for stage in range(1, STAGES + 1):
@@ -90,10 +79,7 @@ class SoftSharing(Topology):
 
     @nn.nowrap
     def unit(self, index: int) -> nn.Module:
-        """Return a new unit for the task of that index, which maps (maps of all tasks, train) to its own map.
-
-        All maps are [B, H, W, C]. The units are what the networks of this kind differ in.
-        """
+        """Return a new unit of the task of that index: (maps [B, H, W, C] of all tasks, train) to the task's own."""
         raise NotImplementedError
 
     def finish(self, task: str, maps: Sequence[jax.Array], train: bool) -> Sequence[jax.Array]:

@@ -1,30 +1,29 @@
 """What the built-in encoders have in common: a stem, four stages, an output stride."""
 
+from typing import ClassVar
+
 import jax
-import jax.numpy as jnp
-from flax import linen as nn
-from jax.typing import DTypeLike
+
+from mtlflax.models.layers import Layer
 
 OUTPUT_STRIDES = (8, 16, 32)
 
 
-class StagedEncoder(nn.Module):
+class StagedEncoder(Layer):
     """Normalized images [B, H, W, 3] to five maps of strides 2, 4, 8, 16 and 32, the stem's and those of four stages.
 
     Attributes:
         variant: a name of the family's `VARIANTS`.
-        output_stride: 8, 16 or 32, the stride of the last map. Beyond it, convolutions are dilated instead of strided;
-            the weights stay the same.
+        output_stride: 8, 16 or 32, the stride of the last map. Beyond it, convolutions are dilated, not strided.
         remat: recompute each block in the backward pass instead of keeping its intermediate values.
-        axis_name: mapped axis for synchronized batch statistics.
-        dtype: of the computation and of the maps.
     """
 
     variant: str
     output_stride: int = 32
     remat: bool = False
-    axis_name: str | None = None
-    dtype: DTypeLike = jnp.float32
+
+    activated: ClassVar[tuple[bool, ...]]  # whether each map is normalized and rectified; decoders do it for the others
+    last_stage: ClassVar[str]  # how the paths of the last stage's parameters begin
 
     def __call__(self, images: jax.Array, train: bool = False) -> tuple[jax.Array, ...]:
         """Return the five maps, finest first."""
@@ -33,25 +32,12 @@ class StagedEncoder(nn.Module):
             features.append(self.stage(stage, features[-1], train)[-1])
         return tuple(features)
 
-    @property
-    def activated(self) -> tuple[bool, ...]:
-        """Whether each of the five maps is normalized and rectified; decoders do it for the others."""
-        raise NotImplementedError
-
-    @property
-    def last_stage(self) -> str:
-        """How the paths of the last stage's parameters begin."""
-        raise NotImplementedError
-
     def stem(self, images: jax.Array, train: bool) -> jax.Array:
         """Return the first map, of stride 2."""
         raise NotImplementedError
 
     def stage(self, stage: int, x: jax.Array, train: bool) -> list[jax.Array]:
-        """Return the map behind each block of a stage, 0 to 3, given the map before the stage.
-
-        The last one is the stage's own map.
-        """
+        """Return the map behind each block of a stage, 0 to 3, given the map before it; the last is the stage's own."""
         raise NotImplementedError
 
 

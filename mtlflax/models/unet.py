@@ -1,5 +1,7 @@
 """The U-Net of the paper: one encoder for all tasks, and a decoder with attention per task."""
 
+from typing import Any
+
 import jax
 from flax import linen as nn
 
@@ -13,17 +15,15 @@ from mtlflax.models.network import BranchedNetwork
 class UNet(BranchedNetwork):
     """A shared encoder and a `Decoder` per task.
 
-    Parameters are `encoder/...` (shared) and `decoder_<task>/...`. With one head it is the single-task network.
-
-    It splits into a trunk, `encode`, and a branch per task, `decode`, unless the decoders attend to each other
-    (attention "cross_task"). Then they run together, stage by stage, none can be called alone, and all parameters
-    before the last exchange serve every task; `splits` is False.
+    Parameters are `encoder/...` (shared) and `decoder_<task>/...`. With one head it is the single-task network. It
+    splits into a trunk, `encode`, and a branch per task, `decode`, unless the decoders attend to each other (attention
+    "cross_task"). Then they run together, stage by stage, none can be called alone, and all parameters before the last
+    exchange serve every task; `splits` is False.
 
     Attributes:
         attention: in the decoders, a key of `attention.KINDS`.
         decoder_channels: widths of the decoders' stages, to strides 16, 8, 4, 2 and 1.
-        head_stride: 1, 2 or 4: the stride of the heads. No convolution of a decoder runs at a finer one; the logits are
-            enlarged bilinearly from there.
+        head_stride: 1, 2 or 4: the finest stride of a decoder, with its head; the logits are enlarged from there.
     """
 
     attention: str = "gate"
@@ -42,16 +42,10 @@ class UNet(BranchedNetwork):
     def setup(self) -> None:
         """Build the encoder and the decoders."""
         self.encoder = encoder(self.backbone, remat=self.remat, **self.common)
-        decoder_class = nn.remat(Decoder, static_argnums=(3, 4, 5), methods=["stage"]) if self.remat else Decoder
+        made = self.rematted(Decoder, 3, 4, 5, methods=["stage"])
         for task, channels in self.heads.items():
-            decoder = decoder_class(
-                channels=channels,
-                widths=self.decoder_channels,
-                head_stride=self.head_stride,
-                attention=self.attention,
-                activated=activated(self.encoder),
-                **self.common,
-            )
+            done = activated(self.encoder)
+            decoder = made(channels, self.decoder_channels, self.head_stride, self.attention, done, **self.common)
             setattr(self, f"decoder_{task}", decoder)
 
     def __call__(self, images: jax.Array, train: bool = False) -> dict[str, jax.Array]:
@@ -72,18 +66,9 @@ class UNet(BranchedNetwork):
         return self.encoder(images, train)
 
     def decode(
-        self,
-        features: tuple[jax.Array, ...],
-        task: str,
-        train: bool = False,
-        *,
-        size: tuple[int, int] | None = None,
+        self, features: Any, task: str, train: bool = False, *, size: tuple[int, int] | None = None
     ) -> jax.Array:
-        """Run the decoder of a task: the encoder's five maps to float32 [B, H, W, channels], see `BranchedNetwork`.
-
-        Raises:
-            ValueError: there is no branch per task, see `splits`.
-        """
+        """Run the decoder of a task, see `BranchedNetwork`; ValueError if there is no branch per task, see `splits`."""
         if not self.splits:
             raise ValueError(f"attention {self.attention!r}: no decoder runs alone; call the whole network")
         return super().decode(features, task, train, size=size)

@@ -10,10 +10,16 @@ Two forms:
   anyone's JAX code. Every method has this form.
 
 `weighting.weights(state)` reads the weights [K] from any optax state, `weighting.geometry(state)` the norms and cosines
-of the task gradients. In both forms `update` takes `present`, bool [K], for steps without labels for some task: see
-`present.py`.
+of the task gradients. In both forms `update` takes `present`, bool [K]: which tasks have labels, see `present.py`.
 
-Arguments that factories share: `num_tasks` is K, `shared` and `axis_name` are as in `get`.
+What all methods share, and their docstrings do not repeat:
+
+* `num_tasks` is K, `shared` and `axis_name` are as in `get`. Where a method learns, it does by Adam with
+  `learning_rate`, or by `optimizer`, an optax transformation.
+* ValueError, with the method, the option and the value: an option out of range, and an option with a value per task for
+  another number of tasks (in loss space from `init`). From `update`, something that the method needs is not given.
+* States are NamedTuples of arrays. `step`, int32 [], counts complete updates; `weights` [K] are the last one's, or 1.
+* g_k is the gradient of task k, J the matrix of these rows, L_k its loss, w_k its weight, d the direction.
 """
 
 from collections.abc import Callable
@@ -25,7 +31,7 @@ import optax
 from mtlflax.weighting import gradient_balancing, lift, loss_balancing, spec
 from mtlflax.weighting.lift import linear_combination
 from mtlflax.weighting.spec import Factory
-from mtlflax.weighting.stacked import Geometry
+from mtlflax.weighting.stacked import Geometry, Predicate
 from mtlflax.weighting.states import has_weights, weights
 
 __all__ = [
@@ -52,28 +58,18 @@ def names() -> tuple[str, ...]:
 
 
 def find(method: str | Callable[..., Any]) -> Factory:
-    """Return the factory of a method.
-
-    Args:
-        method: one of `names()`, or a factory of your own that carries a spec.
-
-    Raises:
-        ValueError: an unknown name, or a factory without a spec.
-    """
+    """Return the factory of a method: one of `names()`, or your own that carries a spec; anything else: ValueError."""
     if isinstance(method, str) and method not in METHODS:
         raise ValueError(f"unknown weighting {method!r}: choose from {', '.join(names())}")
     factory: Any = METHODS[method] if isinstance(method, str) else method
-    spec.of(factory)
+    spec.of(factory)  # raises without one
     return factory
 
 
 def options(method: str | Callable[..., Any]) -> dict[str, Any]:
     """Return the options of a method with their defaults, as `get` and `config.weighting` take them.
 
-    `get` also takes `optimizer`, an optax transformation in place of `learning_rate`'s Adam, where a method learns.
-
-    Raises:
-        ValueError: as in `find`.
+    `get` also takes `optimizer`, which no config can hold, where a method learns.
 
     >>> options("cagrad")
     {'alpha': 0.5, 'scale': 'raw', 'level': 'parameters'}
@@ -85,8 +81,8 @@ def get(
     method: str | Callable[..., Any],
     *,
     num_tasks: int,
-    shared: Callable[[str], bool] | None = None,
-    last_shared: Callable[[str], bool] | None = None,
+    shared: Predicate | None = None,
+    last_shared: Predicate | None = None,
     axis_name: str | None = None,
     **options: Any,
 ) -> optax.GradientTransformationExtraArgs:
@@ -110,9 +106,9 @@ def get(
             the shared gradients given are those of "parameters" or of a "representation", the features of a batch.
 
     Raises:
-        ValueError: an unknown name or option, a factory without a spec, a K that is not a whole number of at least 1,
-            or an `axis_name` or level "representation" for a method that keeps gradients as its state. From `update`:
-            losses or gradients that are not of K tasks.
+        ValueError: an unknown name or option, an option out of range, a factory without a spec, a K that is not a whole
+            number of at least 1, or an `axis_name` or level "representation" for a method that keeps gradients as its
+            state. From `update`: losses or gradients that are not of K tasks, or no losses where they are needed.
 
     >>> import jax.numpy as jnp
     >>> optimizer = optax.chain(get("equal", num_tasks=2), optax.sgd(1.0))
@@ -137,8 +133,7 @@ def get(
 def geometry(state: Any) -> Geometry | None:
     """Return the norms [K] and pairwise cosines [K, K] of the task gradients last seen by a gradient balancing.
 
-    Returns:
-        Those of the first gradient balancing in an optax state, however nested; None if there is none.
+    It is the first one in an optax state, however nested; None if there is none.
     """
     nodes: list[Any] = jax.tree.leaves(state, is_leaf=lambda node: isinstance(node, Geometry))
     return next((node for node in nodes if isinstance(node, Geometry)), None)

@@ -8,20 +8,17 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from mtlflax.weighting import measures, options, present, spec, stacked
+from mtlflax.weighting import measures, options, spec, stacked
+from mtlflax.weighting import present as absence
+from mtlflax.weighting.stacked import Predicate
 
 ByPath = dict[str, Any]  # arrays of parameters by path
-Predicate = Callable[[str], bool]  # of a parameter's path, joined by "/"
 
 
 class LinearCombinationState(NamedTuple):
-    """State of `linear_combination`.
+    """State of `linear_combination`."""
 
-    Attributes:
-        inner: the state of the loss-space transformation.
-    """
-
-    inner: Any
+    inner: Any  # that of the loss-space transformation
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,9 +30,7 @@ class LossBalancing:
         needs: what its `update` takes beside the losses.
         norms_of: whose gradient norms: "last_shared", "shared", or "own": of each task, over the parameters that are
             not shared. If there are no such parameters, over all.
-        shared: whether all tasks share a parameter; None: all do.
-        last_shared: the last shared layers; None: all that is shared.
-        axis_name: as in `weighting.get`.
+        shared: as in `weighting.get`, like the rest.
     """
 
     make: Callable[[ByPath], optax.GradientTransformation]
@@ -59,12 +54,8 @@ class LossBalancing:
     ) -> tuple[jax.Array, Any]:
         """Return the weights [K] and the new state.
 
-        Args:
-            state: from `init`.
-            losses: [K].
-            gradients: of all parameters, [K, ...]; not looked at unless `looks_at_gradients`.
-            cotangents: ones [K], in the dtype of the weights.
-            **extra_args: for `update`; `present` included.
+        `gradients`, [K, ...] of all parameters, are not looked at unless `looks_at_gradients`; `cotangents` are ones
+        [K] in the dtype of the weights, and `extra_args` those of `update`, `present` included.
         """
         shared = self._shared(gradients)
         if "gradient_norms" in self.needs and "gradient_norms" not in extra_args:
@@ -85,7 +76,7 @@ class LossBalancing:
 
     def _measured(self, tree: ByPath, shared: ByPath) -> Iterable[Any]:
         if self.norms_of == "own":
-            return [leaf for path, leaf in tree.items() if path not in shared] or list(tree.values())
+            return [leaf for path, leaf in tree.items() if path not in shared] or tree.values()
         if self.norms_of == "last_shared" and self.last_shared is not None:
             chosen = [leaf for path, leaf in tree.items() if self.last_shared(path)]
             if not chosen:
@@ -108,18 +99,12 @@ def from_factory(
     spec.check_keeps(factory, "parameters", axis_name)
     norms_of = chosen.pop("norms_of", declared.norms_of) or "shared"
 
-    def make(parameters: ByPath) -> optax.GradientTransformation:
-        return factory(**chosen, parameters=parameters) if declared.keeps_gradients else factory(**chosen)
+    made = factory(**chosen)  # checks the options
 
-    made = make({})  # checks the options
-    return LossBalancing(
-        make=make if declared.keeps_gradients else lambda parameters: made,
-        needs=declared.needs,
-        norms_of=norms_of,
-        shared=shared,
-        last_shared=last_shared,
-        axis_name=axis_name,
-    )
+    def make(parameters: ByPath) -> optax.GradientTransformation:
+        return factory(**chosen, parameters=parameters) if declared.keeps_gradients else made
+
+    return LossBalancing(make, declared.needs, norms_of, shared, last_shared, axis_name)
 
 
 def linear_combination(
@@ -156,7 +141,7 @@ def linear_combination(
     if isinstance(balancing, LossBalancing):
         lifted = balancing
     else:
-        made = present.in_loss_space(balancing)
+        made = absence.in_loss_space(balancing)
         lifted = LossBalancing(lambda parameters: made, frozenset(needs), shared=shared)
 
     def init(params: optax.Params) -> LinearCombinationState:
@@ -173,14 +158,13 @@ def linear_combination(
         present: Any = None,
         **extra_args: Any,
     ) -> tuple[optax.Updates, LinearCombinationState]:
-        del params
         if losses is None:
             raise ValueError("update needs losses=..., one for each task")
         losses = stacked.task_losses(losses, num_tasks)
         if losses_after is not None:
             losses_after = stacked.task_losses(losses_after, num_tasks)
         stacked.check_tasks(updates, num_tasks)
-        updates, losses = stacked.clear_absent(present, (updates, losses), num_tasks)
+        updates, losses = absence.clear(present, (updates, losses), num_tasks)
         leaves, structure = jax.tree.flatten(updates)
         cotangents = jnp.ones(num_tasks, jnp.result_type(jnp.float32, *leaves))
         extra_args |= {"losses_after": losses_after, "present": present}
@@ -193,5 +177,4 @@ def linear_combination(
 
 
 def _by_path(tree: Any) -> ByPath:
-    leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
+    return {stacked.path_of(keys): leaf for keys, leaf in jax.tree_util.tree_leaves_with_path(tree)}

@@ -1,6 +1,6 @@
 """Lengths of stacked task gradients, the angles between them, and their weighted sum."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import jax
@@ -12,19 +12,21 @@ class Geometry(NamedTuple):
 
     Lengths and cosines rather than the Gramian J Jᵀ = (norms normsᵀ) ∘ cosines, whose entries leave the range of
     float32 or lose their digits if the gradients of one task are 1e16 times those of another.
-
-    Attributes:
-        norms: [K], ‖g_k‖.
-        cosines: [K, K], g_i·g_j / (‖g_i‖‖g_j‖), symmetric, in −1..1; 1 on the diagonal; 0 for a zero gradient.
     """
 
-    norms: jax.Array
-    cosines: jax.Array
+    norms: jax.Array  # [K], ‖g_k‖
+    cosines: jax.Array  # [K, K], g_i·g_j / (‖g_i‖‖g_j‖), symmetric, in −1..1; 1 on the diagonal; 0 for a zero gradient
 
     @property
     def gramian(self) -> jax.Array:
         """[K, K], J Jᵀ."""
         return self.norms[:, None] * self.norms[None, :] * self.cosines
+
+    @property
+    def relative(self) -> "Geometry":
+        """The same with each length over the largest, for a Gramian in range."""
+        longest = jnp.max(self.norms)
+        return Geometry(self.norms / jnp.where(longest > 0, longest, 1), self.cosines)
 
     @property
     def ratios(self) -> jax.Array:
@@ -35,13 +37,13 @@ class Geometry(NamedTuple):
         return jnp.where(jnp.eye(self.norms.size, dtype=bool), 1, ratios)
 
 
-def geometry(task_grads: Any, axis_name: str | None = None) -> Geometry:
-    """Measure stacked gradients; every leaf is [K, ...], the sums are taken in float32 or better.
+def across(reduce: Callable[..., Any], x: Any, axis_name: str | None) -> Any:
+    """Reduce over the mapped axis on which devices have parts of the coordinates, if there is one."""
+    return x if axis_name is None else reduce(x, axis_name)
 
-    Args:
-        task_grads: a pytree with at least one leaf.
-        axis_name: a mapped axis over which each device has its own part of the coordinates; the result is of all.
-    """
+
+def geometry(task_grads: Any, axis_name: str | None = None) -> Geometry:
+    """Measure stacked gradients, a pytree of [K, ...], over all devices' coordinates, in float32 or better."""
     leaves = jax.tree.leaves(task_grads)
     dtype = jnp.result_type(jnp.float32, *leaves)
     rows = [leaf.reshape(leaf.shape[0], -1).astype(dtype) for leaf in leaves if leaf.size]
@@ -51,15 +53,13 @@ def geometry(task_grads: Any, axis_name: str | None = None) -> Geometry:
     largest = jnp.zeros(num_tasks, dtype)
     for row in rows:
         largest = jnp.maximum(largest, jnp.max(jnp.abs(row), axis=1))
-    if axis_name is not None:
-        largest = jax.lax.pmax(largest, axis_name)
+    largest = across(jax.lax.pmax, largest, axis_name)
     scale = jnp.where(largest > 0, largest, 1)
     products = jnp.zeros((num_tasks, num_tasks), dtype)
     for row in rows:
         scaled = row / scale[:, None]
         products += jnp.matmul(scaled, scaled.T, precision=jax.lax.Precision.HIGHEST)
-    if axis_name is not None:
-        products = jax.lax.psum(products, axis_name)
+    products = across(jax.lax.psum, products, axis_name)
 
     lengths = jnp.sqrt(jnp.diagonal(products))
     unit = jnp.where(lengths > 0, lengths, 1)
@@ -76,15 +76,12 @@ def norms(leaves: Iterable[jax.Array], axis_name: str | None = None) -> jax.Arra
     lengths = []
     for rows in zip(*leaves, strict=True):
         largest = jnp.max(jnp.stack([jnp.max(jnp.abs(row), initial=0).astype(dtype) for row in rows]))
-        if axis_name is not None:
-            largest = jax.lax.pmax(largest, axis_name)
+        largest = across(jax.lax.pmax, largest, axis_name)
         # A power of 2, by which division is exact; within the range in which its inverse is finite.
         exponent = jnp.clip(jnp.frexp(jnp.where(largest > 0, largest, 1))[1], -120, 120)
         scale = jnp.ldexp(jnp.ones((), dtype), exponent)
         square = sum(jnp.sum(jnp.square(row.astype(dtype) / scale)) for row in rows)
-        if axis_name is not None:
-            square = jax.lax.psum(square, axis_name)
-        lengths.append(jnp.sqrt(square) * scale)
+        lengths.append(jnp.sqrt(across(jax.lax.psum, square, axis_name)) * scale)
     return jnp.stack(lengths)
 
 

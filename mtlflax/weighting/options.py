@@ -7,42 +7,44 @@ import math
 import numbers
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 _PACKAGE = str(Path(__file__).parent)
 
 
 def positive(method: str, **options: float) -> None:
-    """Check that a number is finite and above 0."""
-    for option, value in options.items():
-        if not 0 < _number(method, option, value) < math.inf:
-            raise ValueError(f"{method}: {option} must be positive, not {value}")
+    """Check that numbers are finite and above 0."""
+    _check(method, options, lambda value: 0 < value < math.inf, "must be positive")
 
 
 def not_negative(method: str, **options: float) -> None:
-    """Check that a number is finite and at least 0."""
-    for option, value in options.items():
-        if not 0 <= _number(method, option, value) < math.inf:
-            raise ValueError(f"{method}: {option} must be finite and at least 0, not {value}")
+    """Check that numbers are finite and at least 0."""
+    _check(method, options, lambda value: 0 <= value < math.inf, "must be finite and at least 0")
 
 
 def part(method: str, **options: float) -> None:
-    """Check that a number is in 0..1."""
+    """Check that numbers are in 0..1."""
+    _check(method, options, lambda value: 0 <= value <= 1, "must be in 0..1")
+
+
+def _check(method: str, options: Mapping[str, float], allowed: Callable[[float], bool], rule: str) -> None:
     for option, value in options.items():
-        if not 0 <= _number(method, option, value) <= 1:
-            raise ValueError(f"{method}: {option} must be in 0..1, not {value}")
+        if not isinstance(value, numbers.Real):
+            raise ValueError(f"{method}: {option} must be a number, not {value!r}")
+        if not allowed(value):
+            raise ValueError(f"{method}: {option} {rule}, not {value}")
 
 
 def count(method: str, **options: int) -> None:
-    """Check that a value is a whole number, at least 1."""
+    """Check that values are whole numbers, at least 1."""
     for option, value in options.items():
         if not isinstance(value, numbers.Integral) or value < 1:
             raise ValueError(f"{method}: {option} must be a whole number, at least 1, not {value!r}")
 
 
 def choice(method: str, known: Sequence[str], **options: str) -> None:
-    """Check that a value is one of those known."""
+    """Check that values are among those known."""
     for option, value in options.items():
         if value not in known:
             raise ValueError(f"{method}: {option} is {value!r}: choose from {', '.join(known)}")
@@ -80,9 +82,3 @@ def _levels_to_the_user() -> int:
     while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGE):
         level, frame = level + 1, frame.f_back
     return level
-
-
-def _number(method: str, option: str, value: float) -> float:
-    if not isinstance(value, numbers.Real):
-        raise ValueError(f"{method}: {option} must be a number, not {value!r}")
-    return value

@@ -22,17 +22,8 @@ T = TypeVar("T")
 def split(present: Any, num_tasks: int) -> tuple[jax.Array, jax.Array]:
     """Return which tasks are present, bool [K], and whether the step is complete, bool [].
 
-    Args:
-        present: bool [K]; or [K, S] with S independent samples of a batch. A task is present if it is in any sample,
-            and the step complete if all samples have all tasks.
-        num_tasks: K.
-
-    Raises:
-        ValueError: another shape.
-
-    >>> tasks, complete = split([[True, False], [True, True]], 2)
-    >>> tasks.tolist(), complete.tolist()
-    ([True, True], False)
+    `present` is bool [K], anything else a ValueError; or [K, S] with S independent samples of a batch: then a task is
+    present if it is in any sample, and the step complete if all samples have all tasks.
     """
     present = jnp.asarray(present, bool)
     if present.ndim not in (1, 2) or present.shape[0] != num_tasks:
@@ -53,9 +44,12 @@ def choose(complete: jax.Array, new: T, old: T) -> T:
     return jax.tree.map(lambda a, b: jnp.where(complete, a, b), new, old)
 
 
-def clear(tasks: jax.Array, stacked: T) -> T:
+def clear(present: Any, tree: T, num_tasks: int) -> T:
     """Return a tree of [K, ...] with 0 for absent tasks, whose losses and gradients may be NaN in a user's code."""
-    return jax.tree.map(lambda x: jnp.where(tasks.reshape(-1, *[1] * (jnp.ndim(x) - 1)), x, 0), stacked)
+    if present is None:
+        return tree
+    tasks, _ = split(present, num_tasks)
+    return jax.tree.map(lambda x: jnp.where(tasks.reshape(-1, *[1] * (jnp.ndim(x) - 1)), x, 0), tree)
 
 
 def in_loss_space(transform: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:

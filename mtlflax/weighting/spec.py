@@ -15,13 +15,14 @@ import dataclasses
 import functools
 import inspect
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, ParamSpec, Protocol
+from typing import Any, Protocol, TypeVar
 
+import jax
 import optax
 
 from mtlflax.weighting import present
 
-P = ParamSpec("P")
+F = TypeVar("F", bound=Callable[..., optax.GradientTransformation])
 
 NEEDS = ("gradient_norms", "task_gradients", "losses_after")
 NORMS_OF = ("last_shared", "shared", "own")
@@ -63,18 +64,12 @@ class Factory(Protocol):
 
 def loss_balancing(
     *, needs: Iterable[str] = (), norms_of: str | None = None, keeps_gradients: bool = False
-) -> Callable[[Callable[P, optax.GradientTransformation]], Callable[P, optax.GradientTransformationExtraArgs]]:
+) -> Callable[[F], F]:
     """Declare a factory `name(**options)` of a transformation in loss space to be a weighting method.
 
-    The transformation that the decorated factory makes follows the rule for absent tasks: see `present`.
-
-    Args:
-        needs: as in `Spec`.
-        norms_of: as in `Spec`; "last_shared" unless given, for a method that needs `gradient_norms`.
-        keeps_gradients: as in `Spec`.
-
-    Raises:
-        ValueError: an unknown need or `norms_of`.
+    What the decorated factory makes follows the rule for absent tasks, see `present`, and raises ValueError in an
+    `update` that lacks one of the needs. Arguments as in `Spec`; `norms_of` is "last_shared" unless given, if
+    `gradient_norms` are needed. An unknown need or `norms_of` is a ValueError.
     """
     needed = frozenset(needs)
     if "gradient_norms" in needed:
@@ -82,47 +77,46 @@ def loss_balancing(
     if not needed <= set(NEEDS) or norms_of not in (None, *NORMS_OF):
         raise ValueError(f"needs {sorted(needed)}, norms_of {norms_of!r}: choose from {NEEDS} and {NORMS_OF}")
 
-    def decorate(
-        factory: Callable[P, optax.GradientTransformation],
-    ) -> Callable[P, optax.GradientTransformationExtraArgs]:
-        @functools.wraps(factory)
-        def make(*args: P.args, **options: P.kwargs) -> optax.GradientTransformationExtraArgs:
-            return present.in_loss_space(factory(*args, **options))
+    def decorate(factory: Any) -> Any:
+        name = factory.__name__
 
-        declared = Spec(factory.__name__, "losses", needed, norms_of, keeps_gradients=keeps_gradients)
-        return _attach(make, declared)
+        @functools.wraps(factory)
+        def make(*args: Any, **options: Any) -> optax.GradientTransformationExtraArgs:
+            transform = present.in_loss_space(factory(*args, **options))
+
+            def update(
+                cotangents: jax.Array, state: Any, losses: jax.Array | None = None, **extra_args: Any
+            ) -> tuple[jax.Array, Any]:
+                for need in sorted(needed):
+                    if extra_args.get(need) is None:
+                        raise ValueError(f"{name}: update needs {need}=... (its spec.needs says so)")
+                return transform.update(cotangents, state, losses, **extra_args)
+
+            return optax.GradientTransformationExtraArgs(transform.init, update)
+
+        made: Any = make
+        made.spec = Spec(name, "losses", needed, norms_of, keeps_gradients=keeps_gradients)
+        return made
 
     return decorate
 
 
-def gradient_balancing(
-    *, samples: int = 0, keeps_gradients: bool = False
-) -> Callable[[Callable[P, optax.GradientTransformationExtraArgs]], Callable[P, optax.GradientTransformationExtraArgs]]:
+def gradient_balancing(*, samples: int = 0, keeps_gradients: bool = False) -> Callable[[F], F]:
     """Declare a factory `name(num_tasks, *, shared=None, axis_name=None, **options)` to be a weighting method.
 
     It returns `stacked.from_geometry(...)` or `stacked.from_gradients(...)`. A factory that keeps gradients takes no
-    `axis_name`; one with samples has an option `independent: bool = True`.
-
-    Args:
-        samples: as in `Spec`.
-        keeps_gradients: as in `Spec`.
+    `axis_name`; one with samples has an option `independent: bool = True`. Arguments as in `Spec`.
     """
 
-    def decorate(
-        factory: Callable[P, optax.GradientTransformationExtraArgs],
-    ) -> Callable[P, optax.GradientTransformationExtraArgs]:
-        declared = Spec(factory.__name__, "gradients", samples=samples, keeps_gradients=keeps_gradients)
-        return _attach(factory, declared)
+    def decorate(factory: Any) -> Any:
+        factory.spec = Spec(factory.__name__, "gradients", samples=samples, keeps_gradients=keeps_gradients)
+        return factory
 
     return decorate
 
 
 def of(factory: Any) -> Spec:
-    """Return the spec of a factory.
-
-    Raises:
-        ValueError: it has none.
-    """
+    """Return the spec of a factory; ValueError if it has none."""
     found = getattr(factory, "spec", None)
     if not isinstance(found, Spec):
         raise ValueError(
@@ -138,11 +132,7 @@ def table(*factories: Any) -> dict[str, Factory]:
 
 
 def parameters(factory: Factory) -> dict[str, inspect.Parameter]:
-    """Return the parameters of a factory that are options, with their defaults and evaluated annotations.
-
-    Raises:
-        ValueError: an option has no default.
-    """
+    """Return the parameters of a factory that are options, with evaluated annotations; ValueError without a default."""
     found = inspect.signature(factory, eval_str=True).parameters
     chosen = {key: parameter for key, parameter in found.items() if key not in _NOT_OPTIONS}
     for key, parameter in chosen.items():
@@ -185,8 +175,3 @@ def check_keeps(factory: Factory, level: str, axis_name: str | None) -> None:
             "batch, of which each device has its own, are not those of the next: use level 'parameters' without "
             "axis_name"
         )
-
-
-def _attach(factory: Any, declared: Spec) -> Any:
-    factory.spec = declared
-    return factory

@@ -6,7 +6,7 @@ happens in a step without labels for a task is settled here, once.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,34 +17,29 @@ from mtlflax.weighting import present as absence
 from mtlflax.weighting.measures import Geometry, combine, geometry
 from mtlflax.weighting.states import has_weights
 
-T = TypeVar("T")
+Predicate = Callable[[str], bool]  # of a parameter's path, joined by "/"
 
 
 @has_weights
 class BalancingState(NamedTuple):
-    """State of a gradient balancing whose direction is a weighted sum of gradients.
+    """State of a gradient balancing whose direction is a weighted sum of gradients."""
 
-    Attributes:
-        inner: the method's own, a pytree of arrays; () if it has none.
-        weights: [K], of the last complete update; 1 at the start.
-        geometry: of the task gradients of the last complete update; zeros at the start.
-    """
-
-    inner: Any
-    weights: jax.Array
-    geometry: Geometry
+    inner: Any  # the method's own, a pytree of arrays; () if it has none
+    weights: jax.Array  # [K]
+    geometry: Geometry  # of the task gradients of the last complete update; zeros at the start
 
 
 class UnweightedState(NamedTuple):
-    """State of a gradient balancing without weights, which chooses for each coordinate.
-
-    Attributes:
-        inner: the method's own, a pytree of arrays.
-        geometry: of the task gradients of the last complete update; zeros at the start.
-    """
+    """State of a gradient balancing without weights, which chooses for each coordinate."""
 
     inner: Any
     geometry: Geometry
+
+
+class CountState(NamedTuple):
+    """What a method keeps that draws anew in each update."""
+
+    step: jax.Array
 
 
 # (geometry, losses, inner) -> (weights [K], inner)
@@ -54,12 +49,18 @@ Weigh = Callable[[Geometry, jax.Array | None, Any], tuple[jax.Array, Any]]
 Direct = Callable[..., tuple[list[jax.Array] | None, jax.Array | None, Any]]
 
 
-def task_losses(losses: jax.Array | Sequence[Any], num_tasks: int) -> jax.Array:
-    """Return losses as an array [K].
+def path_of(keys: Any) -> str:
+    """Return the path of a leaf as predicates take it."""
+    return jax.tree_util.keystr(keys, simple=True, separator="/")
 
-    Raises:
-        ValueError: they are not of K tasks.
-    """
+
+def per_task(vector: jax.Array, leaf: jax.Array) -> jax.Array:
+    """Reshape [K] to [K, 1, ...], to go with a leaf [K, ...]."""
+    return vector.reshape(-1, *[1] * (leaf.ndim - 1))
+
+
+def task_losses(losses: jax.Array | Sequence[Any], num_tasks: int) -> jax.Array:
+    """Return losses as an array [K]; ValueError if they are not of K tasks."""
     losses = jnp.asarray(losses)
     if losses.shape != (num_tasks,):
         raise ValueError(f"expected losses of shape ({num_tasks},), one for each task, got shape {losses.shape}")
@@ -73,11 +74,6 @@ def check_tasks(task_grads: Any, num_tasks: int) -> None:
             raise ValueError(
                 f"expected task gradients with a leading axis of {num_tasks} tasks, got shape {leaf.shape}"
             )
-
-
-def clear_absent(present: Any, tree: T, num_tasks: int) -> T:
-    """Return a tree of [K, ...] in which absent tasks are 0; as it is if `present` is None."""
-    return tree if present is None else absence.clear(absence.split(present, num_tasks)[0], tree)
 
 
 def check_kept(method: str, kept: Sequence[jax.Array], leaves: Sequence[jax.Array]) -> None:
@@ -95,32 +91,22 @@ def from_geometry(
     *,
     num_tasks: int,
     inner: Callable[[Any], Any] = lambda dtype: (),
-    shared: Callable[[str], bool] | None = None,
+    shared: Predicate | None = None,
     axis_name: str | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     """Make a gradient balancing whose weights follow from lengths and angles.
 
-    Args:
-        weigh: `(geometry, losses, inner) -> (weights [K], inner)`.
-        num_tasks: K.
-        inner: the dtype of the computation → the method's own state at the start.
-        shared: as in `weighting.get`.
-        axis_name: as in `weighting.get`.
+    `weigh` is `(geometry, losses, inner) -> (weights [K], inner)`, and `inner` maps the dtype of the computation to the
+    method's own state at the start. The rest is as in `weighting.get`.
     """
 
-    def direct(
-        leaves: list[jax.Array], measured: Geometry, losses: jax.Array | None, state: Any
-    ) -> tuple[None, jax.Array, Any]:
-        del leaves
-        return None, *weigh(measured, losses, state)
+    def direct(_: list[jax.Array], *given: Any) -> tuple[None, jax.Array, Any]:
+        return None, *weigh(*given)
 
-    return from_gradients(
-        direct,
-        num_tasks=num_tasks,
-        inner=lambda leaves, dtype: inner(dtype),
-        shared=shared,
-        axis_name=axis_name,
-    )
+    def start(_: list[jax.Array], dtype: Any) -> Any:
+        return inner(dtype)
+
+    return from_gradients(direct, num_tasks=num_tasks, inner=start, shared=shared, axis_name=axis_name)
 
 
 def from_gradients(
@@ -131,14 +117,13 @@ def from_gradients(
     weighted: bool = True,
     own: Callable[[jax.Array | None], jax.Array] | None = None,
     samples: int = 0,
-    shared: Callable[[str], bool] | None = None,
+    shared: Predicate | None = None,
     axis_name: str | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     """Make a gradient balancing that sees the gradients of the shared parameters themselves.
 
     Shared parameters get what `direct` gives; the others Σ_k g_k, which is their own task's gradient, since those of
     the other tasks are zero. Computed in float32 (float64 where a parameter is), returned in the gradients' own dtype.
-    `update` takes `present`, and follows the rule for absent tasks.
 
     Args:
         direct: `(leaves, geometry, losses, inner) -> (leaves, weights, inner)`. Leaves come in as [K, ...] in the dtype
@@ -159,8 +144,7 @@ def from_gradients(
     options.count("weighting", num_tasks=num_tasks)
 
     def is_shared(tree: Any) -> list[bool]:
-        paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(tree)]
-        chosen = [shared is None or shared(jax.tree_util.keystr(path, simple=True, separator="/")) for path in paths]
+        chosen = [shared is None or shared(path_of(keys)) for keys, _ in jax.tree_util.tree_leaves_with_path(tree)]
         if not chosen:
             raise ValueError("there are no parameters: the pytree is empty")
         if not any(chosen):
@@ -183,7 +167,7 @@ def from_gradients(
     def own_gradient(leaf: jax.Array, losses: jax.Array | None) -> jax.Array:
         total = leaf.astype(jnp.result_type(jnp.float32, leaf))
         if own is not None:
-            total *= own(losses).astype(total.dtype).reshape(num_tasks, *[1] * (leaf.ndim - 1))
+            total *= per_task(own(losses).astype(total.dtype), leaf)
         return jnp.sum(total, axis=0)
 
     def update(
@@ -196,12 +180,11 @@ def from_gradients(
         independent: Sequence[Any] | None = None,
         **extra_args: Any,
     ) -> tuple[optax.Updates, Any]:
-        del params, extra_args
         dtype = state.geometry.norms.dtype
         if losses is not None:
-            losses = clear_absent(present, task_losses(losses, num_tasks), num_tasks)
+            losses = absence.clear(present, task_losses(losses, num_tasks), num_tasks)
         check_tasks(updates, num_tasks)
-        updates = clear_absent(present, updates, num_tasks)
+        updates = absence.clear(present, updates, num_tasks)
         gradients = shared_leaves(updates, dtype)
         measured = geometry(gradients, axis_name)
         extra: dict[str, Any] = {}

@@ -182,6 +182,8 @@ def one_step(name, gradients, losses=None):
 
 
 GOLDENS = {
+    "sum": [2, 2, 2],
+    "mean": [1, 1, 1],
     "pcgrad": [0.5848, 3.8012, 3.8012],
     "gradvac": [0.5848, 3.8012, 3.8012],
     "imtl_g": [0.0767, 1, 1],
@@ -193,6 +195,31 @@ GOLDENS = {
 @pytest.mark.parametrize("name", GOLDENS)
 def test_goldens(name):
     np.testing.assert_allclose(one_step(name, J)[0], GOLDENS[name], atol=1e-4)
+
+
+def test_goldens_of_methods_with_a_state():
+    """The first update of methods that draw, average or step, and GradVac's second."""
+    t, first = weighting.get("gradvac", num_tasks=2), weighting.get("graddrop", num_tasks=2)
+    state = t.init(jnp.zeros(3))
+    for golden in ([0.5848, 3.8012, 3.8012], [1.0065, 3.2644, 3.2644]):
+        direction, state = t.update(J, state)
+        np.testing.assert_allclose(direction, golden, atol=1e-4)
+    direction, _ = first.update(J, first.init(jnp.zeros(3)))
+    assert direction.tolist() in ([-4, 2, 2], [6, 2, 2])
+    for name, options, gradients, losses, weights, golden in (
+        ("db_mtl", {"beta": 0.0}, [[3, 4], [0, 2]], [1, 2], [1, 2.5], [3, 9]),
+        ("moco", {}, J, [1, 2], [0.1201, 0.1592], [0.2374, 0.1396, 0.1396]),
+        ("modo", {"gamma": 0.01}, J, [1, 1], [0.55, 0.45], [0.5, 1, 1]),
+        ("sdmgrad", {}, J, [1, 1], [0.6, 0.4], None),
+    ):
+        t, gradients = weighting.get(name, num_tasks=2, **options), jnp.array(gradients, jnp.float32)
+        direction, state = t.update(gradients, t.init(gradients[0]), losses=jnp.array(losses, jnp.float32))
+        np.testing.assert_allclose(state.weights, weights, atol=1e-4)
+        if golden is not None:
+            np.testing.assert_allclose(direction, golden, atol=1e-4)
+    noise = jnp.array([[0.5, 0, 0], [0, -0.5, 0]])
+    _, state = t.update(J, t.init(J[0]), independent=(J + noise, J - noise))  # SDMGrad's, with samples
+    np.testing.assert_allclose(state.weights, [0.5653, 0.4347], atol=1e-4)
 
 
 def test_aligned_mtl_of_ones_is_the_goldens_double():

@@ -341,10 +341,52 @@ def test_goldens():
     _, state = t.update(jnp.ones(2), state, jnp.array([1.0, 2.0]), losses_after=jnp.array([0.9, 1.9]))
     np.testing.assert_allclose(state.logits, [-0.013517, 0.013517], atol=1e-6)  # descends along (+, −)
 
-    t = get("gradnorm", initial_losses=(2.0, 3.0))
+    t = get("gradnorm", initial_losses=(2.0, 3.0), optimizer=optax.sgd(0.01))
     norms = jnp.linalg.norm(J, axis=1)
     _, state = t.update(jnp.ones(2), t.init(jnp.zeros(2)), jnp.array([1.0, 2.0]), gradient_norms=norms)
     np.testing.assert_allclose(state.targets, [4.12931, 6.35749], atol=1e-4)
+    np.testing.assert_allclose(state.learned, [0.948, 1.052], atol=1e-3)  # the first norm is above its target
+
+    for name, scales in (("uncertainty", [0, 0.05, 0.15]), ("imtl_l", [0, -0.1, -0.3])):
+        t = get(name, optimizer=optax.sgd(0.1))
+        np.testing.assert_allclose(t.update(jnp.ones(3), t.init(losses), losses)[1].scales, scales, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "history", "extra", "golden"),
+    [
+        ("adamt", {}, [[1, 1]], {"gradient_norms": [[3, 1]]}, [0.75, 0.25]),
+        ("constant", {"weights": (1.0, 2.0)}, [[3, 5]], {}, [1, 2]),
+        ("equal", {}, [[3, 5]], {}, [1, 1]),
+        ("dwa", {"steps_per_epoch": 1}, [[1, 1], [1, 4], [1, 1]], {}, [0.3649, 1.6351]),
+        ("ewdw", {"steps_per_epoch": 1}, [[1, 4]], {}, [1, 1]),
+        ("geometric", {}, [[1, 2, 4]], {}, [0.6667, 0.3333, 0.1667]),
+        ("gwgl", {}, [[1, 4]], {"gradient_norms": [[1, 1]]}, [1, 0.25]),  # GradNorm's are still 1
+        ("scale_invariant", {}, [[0.5, 4, 0]], {}, [2, 0.25, 0]),
+        (
+            "stch",
+            {"warmup_epochs": 1, "steps_per_epoch": 1},
+            [[2, 4], [1, 6]],
+            {},
+            [0.5, 0.25],
+        ),  # 0.5, 1.5 of the nadir
+        (
+            "excess_mtl",  # h = 3, 1; 16 / 5, 1 / √2: 2 softmax([16 / 15, 1 / √2])
+            {"step_size": 1.0, "parameters": jnp.zeros(1)},
+            [[1, 1], [1, 1]],
+            {"task_gradients": [[[3], [1]], [[4], [1]]]},
+            [1.1779, 0.8221],
+        ),
+    ],
+)
+def test_weights_after_a_few_updates(name, options, history, extra, golden):
+    t = loss_balancing.METHODS[name](**options)
+    ones = jnp.ones(len(golden))
+    state = t.init(ones)
+    for step, losses in enumerate(history):
+        given = {key: jnp.array(values[step], jnp.float32) for key, values in extra.items()}
+        weights, state = t.update(ones, state, jnp.array(losses, jnp.float32), **given)
+    np.testing.assert_allclose(weights, golden, atol=1e-4)
 
 
 def test_the_gradient_of_the_total_is_the_weights():
@@ -715,8 +757,7 @@ def test_what_is_needed_is_declared_and_its_lack_named(name):
     everything, _ = transform.update(jnp.ones(3), state, losses, **given)
     np.testing.assert_array_equal(alone, everything)
     for key in needed:
-        method = "gradnorm" if name == "gwgl" else name
-        with pytest.raises(ValueError, match=rf"{method}: update needs {key}"):
+        with pytest.raises(ValueError, match=rf"{name}: update needs {key}"):
             transform.update(jnp.ones(3), state, losses)
 
 

@@ -39,11 +39,7 @@ __all__ = [
 
 
 def load(source: str, backbone: str) -> tuple[dict[str, Any], str]:
-    """Load the weights of an encoder from a file or the hub.
-
-    Args:
-        source: a file, or a name on the Hugging Face hub (`is_name` tells which).
-        backbone: one of `models.ENCODERS`.
+    """Load the weights of an encoder, one of `models.ENCODERS`, from a file or, by a name, the Hugging Face hub.
 
     Returns:
         The variables, as from `convert`, and where they are from: the source and its SHA-256, and the prefix of the
@@ -62,26 +58,14 @@ def load(source: str, backbone: str) -> tuple[dict[str, Any], str]:
 
 
 def put(variables: Any, encoder: dict[str, Any], paths: Sequence[str]) -> Any:
-    """Put the variables of an encoder into those of a network.
+    """Return a network's variables with those of an encoder at each of the paths, its `encoders`, e.g. ("encoder",).
 
-    Args:
-        variables: {"params": ..., "batch_stats": ...} of the network.
-        encoder: the same for an encoder.
-        paths: where the network has encoders, its `encoders`, e.g. ("encoder",).
-
-    Returns:
-        `variables`, with those of the encoder at each of the paths.
-
-    Raises:
-        ValueError: the network has another encoder at one of the paths.
+    Both are {"params": ..., "batch_stats": ...}; ValueError if the network has another encoder at one of the paths.
     """
     flat, ours = flatten_dict(variables, sep="/"), flatten_dict(encoder, sep="/")
     for path in paths:
         there = {key for key in flat if key.split("/", 1)[1].startswith(f"{path}/")}
-        given = {}
-        for key, value in ours.items():
-            collection, rest = key.split("/", 1)
-            given[f"{collection}/{path}/{rest}"] = jnp.asarray(value)
+        given = {key.replace("/", f"/{path}/", 1): jnp.asarray(value) for key, value in ours.items()}
         if given.keys() != there or any(flat[key].shape != value.shape for key, value in given.items()):
             raise ValueError(f"the network has another encoder at {path} than the given weights are for")
         flat |= given

@@ -18,19 +18,14 @@ from mtlflax.models.pretrained import conversion, files
 
 
 def check(path: Path) -> str:
-    """Describe the content of a file of weights, and which encoder it fits.
-
-    Raises:
-        UserError: it cannot be read, or fits none.
-    """
+    """Describe the content of a file of weights, and which encoder it fits; UserError if it fits none."""
     weights = files.read(path)
     try:
         scheme, tensors, prefix, left_out = conversion.find(weights.tensors)
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
-    trained = [
-        value.size for name, value in tensors.items() if not name.endswith(("running_mean", "running_var", "_tracked"))
-    ]
+    untrained = ("running_mean", "running_var", "_tracked")
+    trained = [value.size for name, value in tensors.items() if not name.endswith(untrained)]
     classifier = [value for name, value in tensors.items() if conversion.CLASSIFIER.fullmatch(name) and value.ndim == 2]
     types = sorted({str(value.dtype) for value in tensors.values()})
     lines = [
@@ -46,27 +41,16 @@ def check(path: Path) -> str:
     if fitting is None:
         found = {name: conversion.faults(name, weights.tensors) for name in ENCODERS}
         nearest = min(found, key=lambda name: sum(map(len, found[name].values())))
-        raise UserError(
-            "\n".join(lines)
-            + f"\nIt fits none of {', '.join(ENCODERS)}. For {nearest}, the nearest: "
-            + conversion.describe(found[nearest])
-        )
+        lines.append(f"It fits none of {', '.join(ENCODERS)}. For {nearest}, the nearest: ")
+        raise UserError("\n".join(lines) + conversion.describe(found[nearest]))
     return "\n".join([*lines, f"  fits: {fitting}"])
 
 
 def export(workdir: Path, out: Path, path: str = "") -> str:
-    """Write a trained encoder with torchvision's names.
+    """Write the encoder of a run with torchvision's names to a `.safetensors` or `.npz` file, and describe it.
 
-    Args:
-        workdir: of the run.
-        out: a `.safetensors` or `.npz` file.
-        path: which of the network's encoders, if it has several.
-
-    Returns:
-        A description of what was written.
-
-    Raises:
-        UserError: there is no run or no such encoder, or the file cannot be written.
+    `path` is one of the network's encoders, if it has several. UserError without a run or such an encoder, or if the
+    file cannot be written.
     """
     from mtlflax import predict  # the one place where the models' package looks at runs, which stand above it
 

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from functools import cache
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 import jax
@@ -13,13 +13,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from mtlflax.errors import UserError
 from mtlflax.models.encoders import ENCODERS, encoder
 
-_LEAVES = {
-    "kernel": "weight",
-    "scale": "weight",
-    "bias": "bias",
-    "mean": "running_mean",
-    "var": "running_var",
-}
+_LEAVES = {"kernel": "weight", "scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}
 # A tensor that only an encoder has, and what its name begins with where the encoder is a part of something.
 _ANCHOR = re.compile(
     r"(?P<prefix>(?:.*?\.)??)(?:layer1\.0\.(?:conv|bn)\d\.weight|features\.(?:conv0|norm0)\.weight"
@@ -61,31 +55,20 @@ def torch_key(backbone: str, path: tuple[str, ...]) -> str:
 
 
 class Found(NamedTuple):
-    """An encoder in a state dict.
+    """An encoder in a state dict."""
 
-    Attributes:
-        scheme: whose names the tensors had, in words.
-        tensors: by torchvision's names; unknown names stay as they were.
-        prefix: what the names of the encoder began with, "backbone." or "".
-        left_out: the names of the other tensors, without that prefix.
-    """
-
-    scheme: str
-    tensors: dict[str, np.ndarray]
-    prefix: str
-    left_out: list[str]
+    scheme: str  # whose names the tensors had, in words
+    tensors: dict[str, np.ndarray]  # by torchvision's names; unknown names stay as they were
+    prefix: str  # what the names of the encoder began with, "backbone." or ""
+    left_out: list[str]  # the names of the other tensors, without that prefix
 
 
 def find(state_dict: Mapping[str, np.ndarray]) -> Found:
     """Find the encoder in a state dict and give its tensors torchvision's names.
 
-    Args:
-        state_dict: arrays by the names of torchvision (the old DenseNet names too), timm or Hugging Face's ResNets. The
-            encoder may be a part of something larger, a segmentation network ("backbone.") or MoCo
-            ("module.encoder_q.").
-
-    Raises:
-        UserError: there are several encoders, or two names mean the same tensor.
+    Arrays are given by the names of torchvision (the old DenseNet names too), timm or Hugging Face's ResNets. The
+    encoder may be a part of something larger, a segmentation network ("backbone.") or MoCo ("module.encoder_q.").
+    Several encoders, or two names for the same tensor, are a UserError.
 
     >>> found = find({"backbone.layer1.0.conv1.weight": np.zeros(1), "classifier.4.weight": np.zeros(1)})
     >>> found.tensors, found.prefix, found.left_out
@@ -100,7 +83,10 @@ def find(state_dict: Mapping[str, np.ndarray]) -> Found:
     prefix = prefixes[0] if prefixes else ""
     inside = {key.removeprefix(prefix): value for key, value in state_dict.items() if key.startswith(prefix)}
     left_out = [key for key in state_dict if not key.startswith(prefix)]
-    for scheme, new_name in (("Hugging Face", _from_hugging_face), ("torchvision (old DenseNet)", _from_old_densenet)):
+    for scheme, new_name in (
+        ("Hugging Face", _from_hugging_face),
+        ("torchvision (old DenseNet)", partial(_OLD_DENSENET.sub, r"\1\2")),
+    ):
         renamed: dict[str, np.ndarray] = {}
         for key, value in inside.items():
             if (name := new_name(key)) in renamed:
@@ -124,10 +110,6 @@ def _from_hugging_face(key: str) -> str:
     return key
 
 
-def _from_old_densenet(key: str) -> str:
-    return _OLD_DENSENET.sub(r"\1\2", key)
-
-
 @cache
 def _layout(backbone: str) -> dict[str, _Entry]:
     """Return where each tensor of an encoder belongs, by torchvision's names."""
@@ -147,28 +129,14 @@ def _layout(backbone: str) -> dict[str, _Entry]:
 
 
 def shapes(backbone: str) -> dict[str, tuple[int, ...]]:
-    """Return the tensors of torchvision's state dict that an encoder needs: name → shape.
-
-    The classifier and counters are not among them.
-
-    Raises:
-        UserError: not a built-in encoder.
-    """
+    """Return name → shape of what an encoder needs of torchvision's state dict; UserError if it is not built in."""
     return {key: entry.shape for key, entry in _layout(backbone).items()}
 
 
 def faults(backbone: str, state_dict: Mapping[str, np.ndarray]) -> dict[str, list[str]]:
-    """Return what keeps a state dict from fitting an encoder.
+    """Return what keeps a state dict from fitting an encoder; UserError as from `find` and `shapes`.
 
-    Args:
-        backbone: one of `models.ENCODERS`.
-        state_dict: as `convert` takes it.
-
-    Returns:
-        "missing", "misshapen", "surplus" and "spoilt" → tensors, with what is wrong with them. Empty if all fit.
-
-    Raises:
-        UserError: not a built-in encoder, or as from `find`.
+    It is "missing", "misshapen", "surplus" and "spoilt" → tensors, with what is wrong with them; empty if all fit.
     """
     tensors = find(state_dict).tensors
     missing, misshapen, spoilt = [], [], []
@@ -196,10 +164,9 @@ def _float32(value: np.ndarray) -> np.ndarray:
 
 def describe(found: Mapping[str, list[str]]) -> str:
     """Describe in a line what `faults` found."""
-    parts = [
+    return "; ".join(
         f"{len(keys)} {kind} ({', '.join(keys[:3])}{', ...' if len(keys) > 3 else ''})" for kind, keys in found.items()
-    ]
-    return "; ".join(parts)
+    )
 
 
 def fitting(state_dict: Mapping[str, np.ndarray]) -> str | None:
@@ -208,18 +175,11 @@ def fitting(state_dict: Mapping[str, np.ndarray]) -> str | None:
 
 
 def convert(backbone: str, state_dict: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """Convert a PyTorch state dict to the variables of an encoder.
+    """Convert a PyTorch state dict, as `find` takes it, to the variables of an encoder, one of `models.ENCODERS`.
 
-    Args:
-        backbone: one of `models.ENCODERS`.
-        state_dict: arrays as `find` takes them, with or without a classifier.
-
-    Returns:
-        {"params": ..., "batch_stats": ...} of `models.encoder(backbone)`, float32 NumPy arrays.
-
-    Raises:
-        UserError: not a built-in encoder; tensors are missing, have another shape, belong to another network, or hold
-            values that no trained network has.
+    They are {"params": ..., "batch_stats": ...} of float32 NumPy arrays. A classifier may be there or not. UserError if
+    the encoder is not built in, or tensors are missing, have another shape, belong to another network, or hold values
+    that no trained network has.
     """
     if found := faults(backbone, state_dict):
         other = fitting(state_dict)
@@ -236,17 +196,8 @@ def convert(backbone: str, state_dict: Mapping[str, np.ndarray]) -> dict[str, An
 def export(backbone: str, variables: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """Convert the variables of an encoder to a PyTorch state dict: the inverse of `convert`.
 
-    Args:
-        backbone: one of `models.ENCODERS`.
-        variables: {"params": ..., "batch_stats": ...} of that encoder.
-
-    Returns:
-        Float32 arrays by torchvision's names, without a classifier. torchvision's network loads them with
-        `load_state_dict(..., strict=False)`.
-
-    Raises:
-        UserError: not a built-in encoder.
-        KeyError: variables of another encoder.
+    Returns float32 arrays by torchvision's names, without a classifier, for `load_state_dict(..., strict=False)`. An
+    encoder that is not built in is a UserError, variables of another one are a KeyError.
     """
     flat = flatten_dict(variables)
     tensors = {}

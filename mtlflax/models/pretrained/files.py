@@ -37,27 +37,16 @@ _DTYPES = {
 
 @dataclasses.dataclass(frozen=True)
 class Weights:
-    """The content of a file.
-
-    Attributes:
-        path: of the file.
-        format: in words.
-        sha256: of the file, hexadecimal.
-        tensors: name → array, with the names, types and layouts of the file.
-    """
+    """The content of a file."""
 
     path: Path
-    format: str
-    sha256: str
-    tensors: dict[str, np.ndarray]
+    format: str  # in words
+    sha256: str  # of the file, hexadecimal
+    tensors: dict[str, np.ndarray]  # with the names, types and layouts of the file
 
 
 def read(path: str | Path) -> Weights:
-    """Read a file of weights.
-
-    Raises:
-        UserError: there is none, or it is damaged, of another format, or asks to run code.
-    """
+    """Read a file of weights; UserError if there is none, or it is damaged, of another format, or asks to run code."""
     path = Path(path)
     try:
         content = path.read_bytes()
@@ -75,11 +64,7 @@ def read(path: str | Path) -> Weights:
 
 
 def write(path: str | Path, tensors: Mapping[str, np.ndarray]) -> None:
-    """Write float32 arrays as `.safetensors` or `.npz`, by the suffix of the path: whole or not at all.
-
-    Raises:
-        UserError: another suffix; the file cannot be written.
-    """
+    """Write float32 arrays as `.safetensors` or `.npz`, by the suffix of the path: whole, or not at all (UserError)."""
     path = Path(path)
     arrays = {name: np.ascontiguousarray(value, "<f4") for name, value in tensors.items()}
     stream = io.BytesIO()

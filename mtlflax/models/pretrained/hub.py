@@ -15,17 +15,11 @@ import re
 from pathlib import Path
 
 from mtlflax.errors import UserError
+from mtlflax.models.encoders import ENCODERS
 from mtlflax.models.pretrained.files import SUFFIXES
 
 # torchvision's first ImageNet weights of each encoder ("IMAGENET1K_V1"), as timm publishes them.
-DEFAULTS = {
-    "resnet18": "timm/resnet18.tv_in1k",
-    "resnet34": "timm/resnet34.tv_in1k",
-    "resnet50": "timm/resnet50.tv_in1k",
-    "resnet101": "timm/resnet101.tv_in1k",
-    "densenet121": "timm/densenet121.tv_in1k",
-    "densenet169": "timm/densenet169.tv_in1k",
-}
+DEFAULTS = {name: f"timm/{name}.tv_in1k" for name in ENCODERS}
 # The commit, and the SHA-256 of the file.
 PINNED = {
     "timm/resnet18.tv_in1k": (
@@ -61,14 +55,9 @@ def is_name(source: str) -> bool:
 
 
 def download(name: str) -> Path:
-    """Return the path of the weights of a repository, downloaded if they are not in the cache.
+    """Return the path of the weights of `owner/name` or `owner/name@revision`, downloaded if not in the cache.
 
-    Args:
-        name: `owner/name`, or `owner/name@revision`.
-
-    Raises:
-        UserError: the package is missing, the hub has no such file or cannot be reached, or the file is not the one
-            that `PINNED` has.
+    UserError if the package is missing, the hub has no such file or is out of reach, or `PINNED` has another file.
     """
     repository, _, revision = name.partition("@")
     commit, sha256 = PINNED.get(name, ("main", ""))

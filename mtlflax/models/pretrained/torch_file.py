@@ -56,14 +56,11 @@ class Unpickler(pickle._Unpickler):
     """An unpickler that returns `Tensor` for tensors and knows nothing harmful.
 
     It is Python's own: the one in C allocates gigabytes of memory if a damaged file asks for it.
-
-    Attributes:
-        storages: those read so far, by key.
     """
 
     def __init__(self, stream: io.BytesIO) -> None:
         super().__init__(stream)
-        self.storages: dict[str, Storage] = {}
+        self.storages: dict[str, Storage] = {}  # those read so far, by key
 
     def find_class(self, module: str, name: str) -> Any:
         """Return what the pickle may name; functions are new ones, so that attributes it sets on them do no harm."""
@@ -91,43 +88,25 @@ class Unpickler(pickle._Unpickler):
 
 
 def read_zip(archive: zipfile.ZipFile) -> dict[str, np.ndarray]:
-    """Read what `torch.save` writes since PyTorch 1.6.
+    """Read what `torch.save` writes since PyTorch 1.6: the tensors by name, see `state_dict`, in read-only memory.
 
-    Args:
-        archive: the file, opened.
-
-    Returns:
-        The tensors by name, see `state_dict`. Views of read-only memory.
-
-    Raises:
-        ValueError: it holds something else, asks for what tensors do not need, or is damaged.
-        Exception: it is damaged, and the pickle or the archive raises its own error.
+    ValueError if it holds something else, asks for what tensors do not need, or is damaged; a damaged pickle or archive
+    may raise errors of its own.
     """
     mains = [name for name in archive.namelist() if name.split("/")[1:] == ["data.pkl"]]
     if len(mains) != 1:
         raise ValueError(f"it should hold one data.pkl, in one folder, and holds {len(mains)}")
-    main = mains[0]
-    folder = main.removesuffix("data.pkl")
+    folder = mains[0].removesuffix("data.pkl")
     if f"{folder}byteorder" in archive.namelist():
         _check_byte_order(archive.read(f"{folder}byteorder") == b"little")
-    tensors = state_dict(Unpickler(io.BytesIO(archive.read(main))).load())
+    tensors = state_dict(Unpickler(io.BytesIO(archive.read(mains[0]))).load())
     keys = {tensor.storage.key for tensor in tensors.values()}
     blocks = {key: archive.read(f"{folder}data/{key}") for key in keys}
     return {name: array(tensor, blocks[tensor.storage.key]) for name, tensor in tensors.items()}
 
 
 def read_legacy(content: bytes) -> dict[str, np.ndarray]:
-    """Read what `torch.save` wrote before PyTorch 1.6, and writes with `_use_new_zipfile_serialization=False`.
-
-    Args:
-        content: of the file.
-
-    Returns:
-        As from `read_zip`.
-
-    Raises:
-        ValueError, Exception: as from `read_zip`.
-    """
+    """Read what `torch.save` wrote before 1.6 (now with `_use_new_zipfile_serialization=False`), as `read_zip`."""
     stream = io.BytesIO(content)
     _, version, system = (Unpickler(stream).load() for _ in range(3))
     if version != _LEGACY_VERSION:
@@ -144,10 +123,9 @@ def read_legacy(content: bytes) -> dict[str, np.ndarray]:
 
 
 def state_dict(loaded: Any) -> dict[str, Tensor]:
-    """Return the tensors by name in an unpickled state dict or checkpoint.
+    """Return the tensors by name in an unpickled state dict, or in a checkpoint's under a usual key.
 
-    Of a checkpoint that has a state dict under a usual key, that alone is read. In other nested dictionaries, names are
-    joined by dots: DINO's "teacher.backbone.conv1.weight".
+    In other nested dictionaries, names are joined by dots: DINO's "teacher.backbone.conv1.weight".
     """
     for wrapper in _WRAPPERS:
         if isinstance(loaded, Mapping) and isinstance(loaded.get(wrapper), Mapping):

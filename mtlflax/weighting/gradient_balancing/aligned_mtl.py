@@ -1,15 +1,13 @@
 """Aligned-MTL: gradients made orthogonal."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 import optax
 
 from mtlflax.weighting import options, solvers, spec
-from mtlflax.weighting.stacked import Geometry, from_geometry
-
-_SCALES = ("min", "median", "rmse")
+from mtlflax.weighting.stacked import Geometry, Predicate, from_geometry
 
 
 @spec.gradient_balancing()
@@ -18,53 +16,33 @@ def aligned_mtl(
     *,
     preference: Sequence[float] | None = None,
     scale: str = "min",
-    shared: Callable[[str], bool] | None = None,
+    shared: Predicate | None = None,
     axis_name: str | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     """Make the gradients orthogonal and of one length, with as little change as possible, and add them.
 
-    Formula:
-        With G = J Jᵀ = V Λ Vᵀ,
+    With G = J Jᵀ = V Λ Vᵀ and σ its smallest eigenvalue, d = Jᵀ a,   a = √σ V Λ^(−½) Vᵀ p.
 
-            a = √σ V Λ^(−½) Vᵀ p,    d = Jᵀ a,
-
-        σ being the smallest eigenvalue.
-
-    References:
-        Senushkin et al. 2023, "Independent Component Alignment for Multi-Task Learning", algorithm 1.
-
-    Differences from other implementations:
-        p is 1/K in TorchJD, ones in LibMTL, which makes d K times as long. The official code and TorchJD also have the
-        median eigenvalue (the lower one of two) and the mean. They leave out eigenvalues of G, and d jumps when one
-        gradient is some 2000 times (in float32) as long as another; here those of the cosines are left out, and the
-        error of d grows slowly, to ε times the longest over the shortest.
-
-    Degenerate inputs:
-        Eigenvalues of the cosines that count as 0 (see `solvers.pseudo_inverse`) are left out, and σ is one of the
-        rest: as a gradient comes to point where the others do, d first shrinks, then jumps. Gradients all in one line,
-        equal and opposite ones included, give Jᵀ p; a zero gradient adds nothing, and all zero give 0.
+    Source: Senushkin et al. 2023, "Independent Component Alignment for Multi-Task Learning", algorithm 1.
+    Differences: p is 1/K in TorchJD, ones in LibMTL, which makes d K times as long. The official code and TorchJD also
+        have the median eigenvalue (the lower one of two) and the mean. They leave out eigenvalues of G, and d jumps
+        when one gradient is some 2000 times (in float32) as long as another; here those of the cosines are left out,
+        and the error of d grows slowly, to ε times the longest over the shortest.
+    Degenerate inputs: eigenvalues of the cosines that count as 0 (see `solvers.pseudo_inverse`) are left out, and σ is
+        one of the rest: as a gradient comes to point where the others do, d first shrinks, then jumps. Gradients all in
+        one line, equal and opposite ones included, give Jᵀ p; a zero gradient adds nothing, and all zero give 0.
 
     Args:
         preference: p, a number for each task; None: 1/K each.
         scale: which eigenvalue: 'min', 'median' or 'rmse' (the root of their mean).
-
-    Raises:
-        ValueError: another number of preferences than of tasks, or an unknown scale.
-
-    >>> t = aligned_mtl(2)
-    >>> d, _ = t.update(jnp.array([[-4.0, 1, 1], [6, 1, 1]]), t.init(jnp.zeros(3)))
-    >>> [round(float(x), 4) for x in d]
-    [0.2133, 0.9673, 0.9673]
     """
-    options.choice("aligned_mtl", _SCALES, scale=scale)
+    options.choice("aligned_mtl", ("min", "median", "rmse"), scale=scale)
     wanted = options.preference("aligned_mtl", preference, num_tasks)
 
     def weigh(geometry: Geometry, losses: jax.Array | None, inner: tuple[()]) -> tuple[jax.Array, tuple[()]]:
-        del losses
         # G = (N Q √S)(N Q √S)ᵀ with the cosines Q S Qᵀ and the lengths N: the singular values of this root of G
         # still distinguish lengths whose squares, as eigenvalues of G, would be lost in rounding.
-        longest = jnp.max(geometry.norms)
-        norms = geometry.norms / jnp.where(longest > 0, longest, 1)
+        norms = geometry.relative.norms
         squares, vectors, kept = solvers.eigen(geometry.cosines)
         root = norms[:, None] * vectors * jnp.sqrt(jnp.where(kept, squares, 0))[None, :]
         basis, lengths, _ = jnp.linalg.svd(root)

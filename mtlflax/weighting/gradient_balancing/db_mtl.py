@@ -1,6 +1,5 @@
 """DB-MTL: dual balancing, of losses by their logarithm and of gradients by their length."""
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -8,64 +7,41 @@ import jax.numpy as jnp
 import optax
 
 from mtlflax.weighting import measures, options, spec, stacked
-from mtlflax.weighting.stacked import Geometry, from_gradients
+from mtlflax.weighting.stacked import Geometry, Predicate, from_gradients
 
 _EPSILON = 1e-8
 
 
 class DbMtlState(NamedTuple):
-    """State of `db_mtl`.
-
-    Attributes:
-        step: int32 [], complete updates so far.
-        averages: for every shared parameter [K, ...], the average gradient of the log-loss; zeros at the start.
-    """
+    """State of `db_mtl`."""
 
     step: jax.Array
-    averages: tuple[jax.Array, ...]
+    averages: tuple[jax.Array, ...]  # for every shared parameter [K, ...], of the log-loss gradients; zeros at first
 
 
 @spec.gradient_balancing(keeps_gradients=True)
 def db_mtl(
-    num_tasks: int,
-    *,
-    beta: float = 0.9,
-    beta_sigma: float = 0.0,
-    shared: Callable[[str], bool] | None = None,
+    num_tasks: int, *, beta: float = 0.9, beta_sigma: float = 0.0, shared: Predicate | None = None
 ) -> optax.GradientTransformationExtraArgs:
     """Average the gradients of the losses' logarithms over the steps, and scale them to one length.
 
-    Formula:
-        With g_k the gradient of log(L_k + 1e-8), which is that of the loss over L_k + 1e-8,
+    With g_k the gradient of log(L_k + 1e-8), which is that of the loss over L_k + 1e-8,
 
-            ĝ_k ← β ĝ_k + (1 − β) g_k,    d = max_k ‖ĝ_k‖ Σ_k ĝ_k/‖ĝ_k‖.
+        ĝ_k ← β ĝ_k + (1 − β) g_k,    d = max_k ‖ĝ_k‖ Σ_k ĝ_k/‖ĝ_k‖.
 
-        ĝ starts at 0 without bias correction, so the first direction is 1 − β times as long as the later ones.
-        Parameters that are not shared get log-loss gradients too: their own task's over L_k + 1e-8.
+    ĝ starts at 0 without bias correction, so the first direction is 1 − β times as long as the later ones. Parameters
+    that are not shared get log-loss gradients too: their own task's over L_k + 1e-8.
 
-        The weights in the state multiply gradients of the losses: max_k ‖ĝ_k‖ / ‖ĝ_k‖ / (L_k + 1e-8), with β = 0
-        exactly those of d. The state also has K gradients of the shared parameters, in float32 or better.
+    The weights in the state multiply gradients of the losses: max_k ‖ĝ_k‖ / ‖ĝ_k‖ / (L_k + 1e-8), with β = 0 exactly
+    those of d. The state also has K gradients of the shared parameters, in float32 or better.
 
-    References:
-        Lin et al. 2023, "Dual-Balancing for Multi-Task Learning", algorithm 1; LibMTL, which has the decay of β as an
-        option.
-
-    Degenerate inputs:
-        An average of 0 has weight 0 and adds nothing. A loss of 0 multiplies its gradients by 1e8; a negative one,
-        which has no logarithm, counts as 0. Lengths more than 1e19 times apart (in float32) count as 1e19 times apart.
+    Source: Lin et al. 2023, "Dual-Balancing for Multi-Task Learning", algorithm 1; LibMTL, for the decay of β.
+    Degenerate inputs: an average of 0 has weight 0 and adds nothing. A loss of 0 multiplies its gradients by 1e8; a
+        negative one, which has no logarithm, counts as 0. Lengths as in `pcgrad`.
 
     Args:
         beta: β in 0..1; 0 looks at this step alone.
         beta_sigma: β is divided by the number of the update to this power.
-
-    Raises:
-        ValueError: an option out of range; from `update`, no `losses`.
-
-    >>> t = db_mtl(2, beta=0.0)
-    >>> g, losses = jnp.array([[3.0, 4.0], [0.0, 2.0]]), jnp.array([1.0, 2.0])
-    >>> d, state = t.update(g, t.init(jnp.zeros(2)), losses=losses)
-    >>> [round(float(x), 4) for x in state.weights], [round(float(x), 4) for x in d]
-    ([1.0, 2.5], [3.0, 9.0])
     """
     options.part("db_mtl", beta=beta)
     options.not_negative("db_mtl", beta_sigma=beta_sigma)
@@ -86,7 +62,7 @@ def db_mtl(
         reciprocals = of_logarithm(losses).astype(dtype)
         factors = (1 - keeps) * reciprocals
         averages = tuple(
-            keeps * average + factors.reshape(-1, *[1] * (leaf.ndim - 1)) * leaf
+            keeps * average + stacked.per_task(factors, leaf) * leaf
             for average, leaf in zip(state.averages, leaves, strict=True)
         )
         measured = measures.geometry(averages)
@@ -94,7 +70,8 @@ def db_mtl(
         return measures.combine(factors, list(averages)), factors * reciprocals, DbMtlState(step, averages)
 
     def inner(leaves: list[jax.Array], dtype: jnp.dtype) -> DbMtlState:
-        averages = tuple(jnp.zeros((num_tasks, *leaf.shape), dtype) for leaf in leaves)
-        return DbMtlState(jnp.zeros((), jnp.int32), averages)
+        return DbMtlState(
+            jnp.zeros((), jnp.int32), tuple(jnp.zeros((num_tasks, *leaf.shape), dtype) for leaf in leaves)
+        )
 
     return from_gradients(direct, num_tasks=num_tasks, inner=inner, own=of_logarithm, shared=shared)

@@ -4,8 +4,8 @@ Both step along J J'ᵀ w. An unbiased estimate of it needs the gradients J and 
 of one batch's gradients with themselves has their noise on its diagonal. So `update` takes `independent=(J, J')`, two
 more pytrees of stacked gradients, beside those that make up the direction. In one batch of training they are the
 gradients of two halves, and the direction's those of a third batch (LibMTL), or the mean of the two (MoDo's paper).
-Without `independent` the direction's own gradients take the place of both: biased towards tasks of little noise, and
-exact if gradients have none.
+Without them, or with the option `independent=False`, the direction's own gradients take the place of both: biased
+towards tasks of little noise, and exact if gradients have none.
 """
 
 from collections.abc import Callable
@@ -15,18 +15,15 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from mtlflax.weighting.measures import across
 from mtlflax.weighting.solvers import dot
-from mtlflax.weighting.stacked import Geometry, from_gradients
+from mtlflax.weighting.stacked import Geometry, Predicate, from_gradients
 
 
 class SimplexState(NamedTuple):
-    """State of `sdmgrad` and `modo`.
+    """State of `sdmgrad` and `modo`."""
 
-    Attributes:
-        point: [K], a point of the simplex, from which the next update continues; 1/K at the start.
-    """
-
-    point: jax.Array
+    point: jax.Array  # [K], a point of the simplex, from which the next update continues; 1/K at the start
 
 
 # (J J'ᵀ over a scale, the scale, the point) -> (the point, weights [K])
@@ -34,22 +31,9 @@ Move = Callable[[jax.Array, jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
 
 
 def stepping(
-    move: Move,
-    *,
-    num_tasks: int,
-    independent: bool,
-    shared: Callable[[str], bool] | None,
-    axis_name: str | None,
+    move: Move, *, num_tasks: int, independent: bool, shared: Predicate | None, axis_name: str | None
 ) -> optax.GradientTransformationExtraArgs:
-    """Make a method whose weights take a step along J J'ᵀ.
-
-    Args:
-        move: the step.
-        num_tasks: K.
-        independent: whether `update` uses the `independent` gradients that it is given.
-        shared: as in `weighting.get`.
-        axis_name: as in `weighting.get`.
-    """
+    """Make a method whose weights take the step `move` along J J'ᵀ, of the `independent` gradients if that is true."""
     use_samples = independent
 
     def direct(
@@ -59,11 +43,9 @@ def stepping(
         state: SimplexState,
         independent: list[list[jax.Array]] | None = None,
     ) -> tuple[None, jax.Array, SimplexState]:
-        del leaves, losses
         if independent is None:
             longest = jnp.max(geometry.norms)
-            relative = Geometry(geometry.norms / jnp.where(longest > 0, longest, 1), geometry.cosines)
-            matrix, scale = relative.gramian, _product(longest, longest)
+            matrix, scale = geometry.relative.gramian, _product(longest, longest)
         else:
             matrix, scale = _cross(independent[0], independent[1], axis_name)
         point, weights = move(matrix, scale, state.point)
@@ -85,15 +67,12 @@ def _cross(first: list[jax.Array], second: list[jax.Array], axis_name: str | Non
     def scaled(leaves: list[jax.Array]) -> tuple[list[jax.Array], jax.Array]:
         rows = [leaf.reshape(leaf.shape[0], -1) for leaf in leaves if leaf.size]
         largest = jnp.max(jnp.stack([jnp.max(jnp.abs(row)) for row in rows]))
-        if axis_name is not None:
-            largest = jax.lax.pmax(largest, axis_name)
+        largest = across(jax.lax.pmax, largest, axis_name)
         return [row / jnp.where(largest > 0, largest, 1) for row in rows], largest
 
     (rows, largest), (others, largest_other) = scaled(first), scaled(second)
     products = [dot(row, other.T) for row, other in zip(rows, others, strict=True)]
-    matrix = jnp.sum(jnp.stack(products), axis=0)
-    if axis_name is not None:
-        matrix = jax.lax.psum(matrix, axis_name)
+    matrix = across(jax.lax.psum, jnp.sum(jnp.stack(products), axis=0), axis_name)
     return matrix, _product(largest, largest_other)
 
 

@@ -1,6 +1,5 @@
 """GradVac: the gradient vaccine."""
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -10,19 +9,14 @@ import optax
 from mtlflax.weighting import options, spec
 from mtlflax.weighting.gradient_balancing import surgery
 from mtlflax.weighting.solvers import dot, varying_as
-from mtlflax.weighting.stacked import Geometry, from_geometry
+from mtlflax.weighting.stacked import Geometry, Predicate, from_geometry
 
 
 class GradVacState(NamedTuple):
-    """State of `gradvac`.
-
-    Attributes:
-        step: int32 [], complete updates so far.
-        targets: [K, K], ρ̂, the cosine that the corrected gradient i should have with gradient j; 0 at the start.
-    """
+    """State of `gradvac`."""
 
     step: jax.Array
-    targets: jax.Array
+    targets: jax.Array  # [K, K], ρ̂, the cosine that the corrected gradient i should have with gradient j; 0 at first
 
 
 @spec.gradient_balancing()
@@ -32,53 +26,34 @@ def gradvac(
     beta: float = 0.5,
     only_corrected: bool = False,
     seed: int = 0,
-    shared: Callable[[str], bool] | None = None,
+    shared: Predicate | None = None,
     axis_name: str | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     """Turn each gradient until its cosine with every other is what it usually is, and add the results.
 
-    Formula:
-        For each task i, over the other tasks j in random order, with ρ the cosine of the corrected gradient i and the
-        original g_j: if ρ < ρ̂_ij,
+    For each task i, over the other tasks j in random order, with ρ the cosine of the corrected gradient i and the
+    original g_j: if ρ < ρ̂_ij,
 
-            g_i ← g_i + ‖g_i‖ (ρ̂_ij √(1−ρ²) − ρ √(1−ρ̂_ij²)) / (‖g_j‖ √(1−ρ̂_ij²)) g_j,
+        g_i ← g_i + ‖g_i‖ (ρ̂_ij √(1−ρ²) − ρ √(1−ρ̂_ij²)) / (‖g_j‖ √(1−ρ̂_ij²)) g_j,
 
-        then ρ̂_ij ← (1−β) ρ̂_ij + β ρ; d = Σ_i g_i. ρ̂ starts at 0, so that the first update is that of `pcgrad` with the
-        same seed.
+    then ρ̂_ij ← (1−β) ρ̂_ij + β ρ; d = Σ_i g_i. ρ̂ starts at 0: the first update is `pcgrad`'s.
 
-    References:
-        Wang et al. 2021, "Gradient Vaccine: Investigating and Improving Multi-task Optimization in Massively
+    Source: Wang et al. 2021, "Gradient Vaccine: Investigating and Improving Multi-task Optimization in Massively
         Multilingual Models", algorithm 1.
-
-    Differences from other implementations:
-        ρ̂ moves with every pair, as in the algorithm and TorchJD; in some versions of LibMTL, and in other ports, only
-        with pairs that are corrected. There is one ρ̂ for all shared parameters; LibMTL can have one for each layer.
-
-    Degenerate inputs:
-        A zero gradient counts as orthogonal to all and is not added. As ρ̂ approaches 1, corrections approach infinity:
-        √(1−ρ̂²) counts as at least the root of the precision, 3.5e-4 in float32 (elsewhere 1e-8 is added to the
-        denominator). Lengths as in `pcgrad`.
+    Differences: ρ̂ moves with every pair, as in the algorithm and TorchJD; in some versions of LibMTL, and in other
+        ports, only with pairs that are corrected. LibMTL can have a ρ̂ for each layer.
+    Degenerate inputs: a zero gradient counts as orthogonal to all and is not added. As ρ̂ approaches 1, corrections
+        approach infinity: √(1−ρ̂²) counts as at least the root of the precision, 3.5e-4 in float32 (elsewhere 1e-8 is
+        added to the denominator). Lengths as in `pcgrad`.
 
     Args:
         beta: β in 0..1, how fast ρ̂ follows; 0.5 in LibMTL and TorchJD, 0.01 in the paper.
         only_corrected: whether ρ̂ moves only with pairs that are corrected.
         seed: of the orders.
-
-    Raises:
-        ValueError: β outside 0..1.
-
-    >>> t = gradvac(2)
-    >>> state = t.init(jnp.zeros(3))
-    >>> for _ in range(2):
-    ...     d, state = t.update(jnp.array([[-4.0, 1, 1], [6, 1, 1]]), state)
-    ...     [round(float(x), 4) for x in d]
-    [0.5848, 3.8012, 3.8012]
-    [1.0065, 3.2644, 3.2644]
     """
     options.part("gradvac", beta=beta)
 
     def weigh(geometry: Geometry, losses: jax.Array | None, state: GradVacState) -> tuple[jax.Array, GradVacState]:
-        del losses
         tasks = jnp.arange(num_tasks)
 
         def correct(carry: tuple[jax.Array, jax.Array], others: jax.Array) -> tuple[tuple[jax.Array, jax.Array], None]:

@@ -1,43 +1,31 @@
 """The gradient balance of impartial multi-task learning."""
 
-from collections.abc import Callable
-
 import jax
 import jax.numpy as jnp
 import optax
 
 from mtlflax.weighting import solvers, spec
-from mtlflax.weighting.stacked import Geometry, from_geometry
+from mtlflax.weighting.stacked import Geometry, Predicate, from_geometry
 
 
 @spec.gradient_balancing()
 def imtl_g(
-    num_tasks: int, *, shared: Callable[[str], bool] | None = None, axis_name: str | None = None
+    num_tasks: int, *, shared: Predicate | None = None, axis_name: str | None = None
 ) -> optax.GradientTransformationExtraArgs:
     """Find the direction that has the same projection on the gradient of every task (IMTL-G).
 
-    Formula:
-        d = Σ_k α_k g_k with Σ_k α_k = 1 and d·g_1/‖g_1‖ = … = d·g_K/‖g_K‖; with C the cosines of the gradients,
-        α ∝ (C⁻¹ 1)_k / ‖g_k‖.
+    d = Σ_k α_k g_k with Σ_k α_k = 1 and d·g_1/‖g_1‖ = … = d·g_K/‖g_K‖; with C the cosines of the gradients,
+    α ∝ (C⁻¹ 1)_k / ‖g_k‖.
 
-    References:
-        Liu et al. 2021, "Towards Impartial Multi-task Learning"; LibMTL and TorchJD, which agree.
-
-    Degenerate inputs:
-        For K > 2 the sum of C⁻¹ 1 over the lengths can be negative; then the common projection is negative too, and d
-        ascends, by definition of the method. Near 0, d grows without bound and digits are lost. For dependent gradients
-        C⁻¹ is the pseudo-inverse (in TorchJD that of the Gramian), and projections are as equal as possible: two
-        opposite gradients give 0, with a third one d is orthogonal to the two. A zero gradient has weight 0 and the
-        others are balanced; equal gradients give that gradient.
-
-    >>> t = imtl_g(2)
-    >>> d, _ = t.update(jnp.array([[-4.0, 1, 1], [6, 1, 1]]), t.init(jnp.zeros(3)))
-    >>> [round(float(x), 4) for x in d]
-    [0.0767, 1.0, 1.0]
+    Source: Liu et al. 2021, "Towards Impartial Multi-task Learning"; LibMTL and TorchJD, which agree.
+    Degenerate inputs: for K > 2 the sum of C⁻¹ 1 over the lengths can be negative; then the common projection is
+        negative too, and d ascends, by definition of the method. Near 0, d grows without bound and digits are lost. For
+        dependent gradients C⁻¹ is the pseudo-inverse (in TorchJD that of the Gramian), and projections are as equal as
+        possible: two opposite gradients give 0, with a third one d is orthogonal to the two. A zero gradient has weight
+        0 and the others are balanced; equal gradients give that gradient.
     """
 
     def weigh(geometry: Geometry, losses: jax.Array | None, inner: tuple[()]) -> tuple[jax.Array, tuple[()]]:
-        del losses
         solution, _ = solvers.solve_ones(geometry.cosines)
         known = geometry.norms > 0
         shortest = jnp.min(jnp.where(known, geometry.norms, jnp.inf))

@@ -1,16 +1,11 @@
 """MGDA: the shortest convex combination of the task gradients."""
 
-from collections.abc import Callable
-
 import jax
 import jax.numpy as jnp
 import optax
 
 from mtlflax.weighting import options, solvers, spec
-from mtlflax.weighting.stacked import Geometry, from_geometry
-
-_NORMALIZATIONS = ("none", "l2", "loss", "loss+")
-_COMBINES = ("raw", "normalized")
+from mtlflax.weighting.stacked import Geometry, Predicate, from_geometry
 
 
 @spec.gradient_balancing()
@@ -20,46 +15,31 @@ def mgda(
     normalize: str = "none",
     combine: str = "raw",
     times_tasks: bool = False,
-    shared: Callable[[str], bool] | None = None,
+    shared: Predicate | None = None,
     axis_name: str | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     """Take the shortest convex combination of the gradients, which lowers all losses at once as long as it is not 0.
 
-    Formula:
-        a = argmin ‖Σ_k a_k g_k‖ over a ≥ 0, Σ_k a_k = 1;   d = Σ_k a_k g_k
+    a = argmin ‖Σ_k a_k g_k‖ over a ≥ 0, Σ_k a_k = 1;   d = Σ_k a_k g_k. With a normalization, a is that of the
+    normalized gradients, and d combines the gradients as they are.
 
-        With a normalization, a is that of the normalized gradients, and d combines the gradients as they are.
-
-    References:
-        Désidéri 2012, "Multiple-gradient descent algorithm (MGDA) for multiobjective optimization"; Sener & Koltun
+    Source: Désidéri 2012, "Multiple-gradient descent algorithm (MGDA) for multiobjective optimization"; Sener & Koltun
         2018, "Multi-Task Learning as Multi-Objective Optimization", equation 3.
-
-    Differences from other implementations:
-        Solved exactly; LibMTL, TorchJD and the official code approach it, for K > 2, by Frank-Wolfe steps. LibMTL
-        combines the normalized gradients (`combine="normalized"`); the nash-mtl repository takes K d
+    Differences: solved exactly; LibMTL, TorchJD and the official code approach it, for K > 2, by Frank-Wolfe steps.
+        LibMTL combines the normalized gradients (`combine="normalized"`); the nash-mtl repository takes K d
         (`times_tasks=True`).
-
-    Degenerate inputs:
-        d is 0 if a convex combination of the gradients is: opposite gradients, or a zero gradient, which takes all the
-        weight, normalized or not (several share it). Equal gradients give that gradient. There is no division by a loss
-        that is not positive.
+    Degenerate inputs: d is 0 if a convex combination of the gradients is: opposite gradients, or a zero gradient, which
+        takes all the weight, normalized or not (several share it). Equal gradients give that gradient. There is no
+        division by a loss that is not positive.
 
     Args:
         normalize: what each gradient is divided by before a is sought: 'none', 'l2' (its length), 'loss', or 'loss+'
             (both); the last two need `losses` in `update`.
         combine: which gradients a combines, the 'raw' or the 'normalized' ones.
         times_tasks: whether d is K times as long.
-
-    Raises:
-        ValueError: an unknown normalization or `combine`; from `update`, no `losses` if they are needed.
-
-    >>> t = mgda(2)
-    >>> d, state = t.update(jnp.array([[-4.0, 1, 1], [6, 1, 1]]), t.init(jnp.zeros(3)))
-    >>> [round(abs(float(x)), 4) for x in d], [round(float(x), 4) for x in state.weights]
-    ([0.0, 1.0, 1.0], [0.6, 0.4])
     """
-    options.choice("mgda", _NORMALIZATIONS, normalize=normalize)
-    options.choice("mgda", _COMBINES, combine=combine)
+    options.choice("mgda", ("none", "l2", "loss", "loss+"), normalize=normalize)
+    options.choice("mgda", ("raw", "normalized"), combine=combine)
 
     def weigh(geometry: Geometry, losses: jax.Array | None, inner: tuple[()]) -> tuple[jax.Array, tuple[()]]:
         divisors = jnp.ones_like(geometry.norms)

@@ -1,6 +1,5 @@
 """MoCo: multi-objective gradient correction."""
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -8,23 +7,15 @@ import jax.numpy as jnp
 import optax
 
 from mtlflax.weighting import measures, options, solvers, spec, stacked
-from mtlflax.weighting.stacked import Geometry, from_gradients
-
-_ONTO = ("softmax", "projection")
+from mtlflax.weighting.stacked import Geometry, Predicate, from_gradients
 
 
 class MoCoState(NamedTuple):
-    """State of `moco`.
-
-    Attributes:
-        step: int32 [], complete updates so far.
-        tracked: y, for every shared parameter [K, ...]; zeros at the start.
-        point: [K], λ; 1/K at the start.
-    """
+    """State of `moco`."""
 
     step: jax.Array
-    tracked: tuple[jax.Array, ...]
-    point: jax.Array
+    tracked: tuple[jax.Array, ...]  # y, for every shared parameter [K, ...]; zeros at the start
+    point: jax.Array  # [K], λ; 1/K at the start
 
 
 @spec.gradient_balancing(keeps_gradients=True)
@@ -38,32 +29,26 @@ def moco(
     gamma_sigma: float = 0.5,
     normalize: bool = True,
     onto: str = "softmax",
-    shared: Callable[[str], bool] | None = None,
+    shared: Predicate | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     """Track the gradients over many batches, and let weights follow the products of what is tracked.
 
-    Formula:
-        In update t = 1, 2, … with ĝ_k = L_k g_k/‖g_k‖,
+    In update t = 1, 2, … with ĝ_k = L_k g_k/‖g_k‖,
 
-            y_k ← y_k − β/√t (y_k − ĝ_k),    λ ← softmax(λ − γ/√t (y yᵀ + ρ I) λ),    d = yᵀ λ,
+        y_k ← y_k − β/√t (y_k − ĝ_k),    λ ← softmax(λ − γ/√t (y yᵀ + ρ I) λ),    d = yᵀ λ,
 
-        from y = 0 and λ = 1/K.
+    from y = 0 and λ = 1/K.
 
-        The weights in the state multiply gradients of the losses: λ_k L_k/‖g_k‖, or λ_k without normalization. The
-        state also has K gradients of the shared parameters, in float32 or better.
+    The weights in the state multiply gradients of the losses: λ_k L_k/‖g_k‖, or λ_k without normalization. The state
+    also has K gradients of the shared parameters, in float32 or better.
 
-    References:
-        Fernando et al. 2023, "Mitigating Gradient Bias in Multi-objective Learning: A Provably Convergent Approach",
-        algorithm 1; LibMTL, after code of the authors, whose form this is.
-
-    Differences from other implementations:
-        The paper and its official repository track g itself, project λ onto the simplex, and have rates that do not
-        fall with √t: `normalize=False, onto="projection", beta_sigma=0, gamma_sigma=0`; the repository's β, γ and ρ are
-        0.1.
-
-    Degenerate inputs:
-        A zero gradient, or loss, is tracked as 0. A negative loss turns its gradient around. Losses and gradients up to
-        1e15 are safe in float32: beyond, y yᵀ overflows.
+    Source: Fernando et al. 2023, "Mitigating Gradient Bias in Multi-objective Learning: A Provably Convergent
+        Approach", algorithm 1; LibMTL, after code of the authors, whose form this is.
+    Differences: the paper and its official repository track g itself, project λ onto the simplex, and have rates that
+        do not fall with √t: `normalize=False, onto="projection", beta_sigma=0, gamma_sigma=0`; its β, γ, ρ
+        are 0.1.
+    Degenerate inputs: a zero gradient, or loss, is tracked as 0. A negative loss turns its gradient around. Losses and
+        gradients up to 1e15 are safe in float32: beyond, y yᵀ overflows.
 
     Args:
         beta: β in 0..1, the rate of y.
@@ -73,19 +58,10 @@ def moco(
         gamma_sigma: γ is divided by t to this power.
         normalize: whether each gradient is scaled to the length of its loss; needs `losses` in `update`.
         onto: how λ comes onto the simplex, 'softmax' or 'projection'.
-
-    Raises:
-        ValueError: an option out of range; from `update`, no `losses` if they are needed.
-
-    >>> t = moco(2)
-    >>> g = jnp.array([[-4.0, 1, 1], [6, 1, 1]])
-    >>> d, state = t.update(g, t.init(jnp.zeros(3)), losses=jnp.array([1.0, 2.0]))
-    >>> [round(float(x), 4) for x in state.weights], [round(float(x), 4) for x in d]
-    ([0.1201, 0.1592], [0.2374, 0.1396, 0.1396])
     """
     options.part("moco", beta=beta)
     options.not_negative("moco", gamma=gamma, rho=rho, beta_sigma=beta_sigma, gamma_sigma=gamma_sigma)
-    options.choice("moco", _ONTO, onto=onto)
+    options.choice("moco", ("softmax", "projection"), onto=onto)
 
     def direct(
         leaves: list[jax.Array], geometry: Geometry, losses: jax.Array | None, state: MoCoState
@@ -100,7 +76,7 @@ def moco(
             lengths = jnp.where(geometry.norms > 0, geometry.norms, 1)
             sizes = losses.astype(lengths.dtype)
             gains = sizes / lengths
-            leaves = [leaf / _over(lengths, leaf) * _over(sizes, leaf) for leaf in leaves]
+            leaves = [leaf / stacked.per_task(lengths, leaf) * stacked.per_task(sizes, leaf) for leaf in leaves]
         rate = beta / time**beta_sigma
         tracked = tuple(y - rate * (y - leaf) for y, leaf in zip(state.tracked, leaves, strict=True))
 
@@ -118,8 +94,3 @@ def moco(
         return MoCoState(jnp.zeros((), jnp.int32), tracked, jnp.full(num_tasks, 1 / num_tasks, dtype))
 
     return from_gradients(direct, num_tasks=num_tasks, inner=inner, shared=shared)
-
-
-def _over(vector: jax.Array, leaf: jax.Array) -> jax.Array:
-    """[K] as [K, 1, …], to go with a leaf [K, …]."""
-    return vector.reshape(-1, *[1] * (leaf.ndim - 1))

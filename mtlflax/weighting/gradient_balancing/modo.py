@@ -1,13 +1,12 @@
 """MoDo: multi-objective gradient with double sampling."""
 
-from collections.abc import Callable
-
 import jax
 import jax.numpy as jnp
 import optax
 
 from mtlflax.weighting import options, solvers, spec
 from mtlflax.weighting.gradient_balancing.double_sampling import stepping
+from mtlflax.weighting.stacked import Predicate
 
 
 @spec.gradient_balancing(samples=2)
@@ -17,41 +16,23 @@ def modo(
     gamma: float = 0.1,
     rho: float = 0.1,
     independent: bool = True,
-    shared: Callable[[str], bool] | None = None,
+    shared: Predicate | None = None,
     axis_name: str | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     """Take one projected step of the weights per update, along a product of two independent samples of the gradients.
 
-    Formula:
-        λ ← Π(λ − γ (J J'ᵀ λ + ρ λ)),    d = Σ_k λ_k g_k
+    λ ← Π(λ − γ (J J'ᵀ λ + ρ λ)),   d = Σ_k λ_k g_k, from λ = 1/K, Π being the projection onto the simplex. J J'ᵀ is
+    not normalized, so γ has to suit the size of the gradients. J, J' and `independent`: see `double_sampling`.
 
-        from λ = 1/K, Π being the projection onto the simplex. See `double_sampling` for J and J'. J J'ᵀ is not
-        normalized, so γ has to suit the size of the gradients.
-
-    References:
-        Chen et al. 2023, "Three-Way Trade-Off in Multi-Objective Learning: Optimization, Generalization and
+    Source: Chen et al. 2023, "Three-Way Trade-Off in Multi-Objective Learning: Optimization, Generalization and
         Conflict-Avoidance", equation 2.9 of the JMLR version; official code, LibMTL, TorchJD.
-
-    Differences from other implementations:
-        In the paper g is the mean of the two batches' gradients, in the official code their sum, in LibMTL that of a
-        third batch.
-
-    Degenerate inputs:
-        With zero gradients only ρ acts, which moves λ to 1/K.
+    Differences: in the paper g is the mean of the two batches' gradients, in the official code their sum, in LibMTL
+        a third batch's.
+    Degenerate inputs: with zero gradients only ρ acts, which moves λ to 1/K.
 
     Args:
         gamma: γ; 0.1 in the official code and TorchJD, 1e-3 in LibMTL.
         rho: ρ, pulls λ to 1/K.
-        independent: whether `update` uses `independent` gradients; False: the direction's own, biased.
-
-    Raises:
-        ValueError: a γ that is not positive, a negative ρ; from `update`, another number of `independent` gradients
-            than 2.
-
-    >>> t = modo(2, gamma=0.01)
-    >>> d, state = t.update(jnp.array([[-4.0, 1, 1], [6, 1, 1]]), t.init(jnp.zeros(3)))
-    >>> [round(float(x), 4) for x in state.weights], [round(float(x), 4) for x in d]
-    ([0.55, 0.45], [0.5, 1.0, 1.0])
     """
     options.positive("modo", gamma=gamma)
     options.not_negative("modo", rho=rho)

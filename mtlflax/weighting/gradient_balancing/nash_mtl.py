@@ -1,7 +1,6 @@
 """Nash-MTL: the Nash bargaining solution."""
 
 import math
-from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -9,19 +8,14 @@ import jax.numpy as jnp
 import optax
 
 from mtlflax.weighting import options, solvers, spec
-from mtlflax.weighting.stacked import Geometry, from_geometry
+from mtlflax.weighting.stacked import Geometry, Predicate, from_geometry
 
 
 class NashState(NamedTuple):
-    """State of `nash_mtl`.
-
-    Attributes:
-        step: int32 [], complete updates so far.
-        kept: [K], the solution of the last update that solved, before the length is clipped.
-    """
+    """State of `nash_mtl`."""
 
     step: jax.Array
-    kept: jax.Array
+    kept: jax.Array  # [K], the solution of the last update that solved, before the length is clipped
 
 
 @spec.gradient_balancing()
@@ -30,43 +24,25 @@ def nash_mtl(
     *,
     max_norm: float | None = 1.0,
     update_every: int = 1,
-    shared: Callable[[str], bool] | None = None,
+    shared: Predicate | None = None,
     axis_name: str | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     """Combine the gradients by the Nash bargaining solution between the tasks.
 
-    Formula:
-        With G = J Jᵀ, the a > 0 that solves
+    With G = J Jᵀ, d = Jᵀ a for the a > 0 that solves G a = 1/a, shortened to `max_norm` if it is longer. At K = 2,
+    a_k = 1/(‖g_k‖ √(1 + cos θ)). ‖d‖² = aᵀGa = K for any gradients, so that `max_norm=1` always shortens d.
 
-            G a = 1/a,   d = Jᵀ a,
-
-        d shortened to `max_norm` if it is longer. At K = 2, a_k = 1/(‖g_k‖ √(1 + cos θ)). ‖d‖² = aᵀGa = K for any
-        gradients, so that `max_norm=1` always shortens d.
-
-    References:
-        Navon et al. 2022, "Multi-Task Learning as a Bargaining Game", claim 3.1.
-
-    Differences from other implementations:
-        Newton's method solves for a exactly; the official code, LibMTL and TorchJD approach it by up to 20 convex
-        programs, each from the weights of the last step. LibMTL and the official code weigh the losses by a, and so
-        task-specific parameters too; here, and in TorchJD, these get their own task's gradient. Between solves the two
-        weigh the losses, and save K − 1 backward passes; here the gradients are taken in every step.
-
-    Degenerate inputs:
-        A zero gradient has weight 0 and the others bargain. If a positive combination of the gradients is 0 (opposite
-        ones) there is no solution: a is large along that combination, and d is rounding, at most `max_norm` long.
+    Source: Navon et al. 2022, "Multi-Task Learning as a Bargaining Game", claim 3.1.
+    Differences: Newton's method solves for a exactly; the official code, LibMTL and TorchJD approach it by up to 20
+        convex programs, each from the weights of the last step. LibMTL and the official code weigh the losses by a, and
+        so task-specific parameters too; here, and in TorchJD, these get their own task's gradient. Between solves the
+        two weigh the losses, and save K − 1 backward passes; here the gradients are taken in every step.
+    Degenerate inputs: a zero gradient has weight 0 and the others bargain. If a positive combination of the gradients
+        is 0 (opposite ones) there is no solution: a is large along that combination, and d is rounding.
 
     Args:
         max_norm: the largest length of d; None or inf: any (0 in LibMTL and TorchJD).
         update_every: a is solved for in every n-th update and kept in between; d is shortened in each.
-
-    Raises:
-        ValueError: a max_norm or update_every that is not positive.
-
-    >>> t = nash_mtl(2)
-    >>> d, _ = t.update(jnp.array([[-4.0, 1, 1], [6, 1, 1]]), t.init(jnp.zeros(3)))
-    >>> [round(float(x), 4) for x in d]
-    [0.0542, 0.7061, 0.7061]
     """
     longest = math.inf if max_norm is None else max_norm
     if longest != math.inf:
@@ -74,7 +50,6 @@ def nash_mtl(
     options.count("nash_mtl", update_every=update_every)
 
     def weigh(geometry: Geometry, losses: jax.Array | None, state: NashState) -> tuple[jax.Array, NashState]:
-        del losses
         solution = solvers.fair(geometry.norms, geometry.cosines, 1.0)
         kept = jnp.where(state.step % update_every == 0, solution, state.kept)
         weights = kept

@@ -1,8 +1,5 @@
 """PCGrad: projecting conflicting gradients."""
 
-from collections.abc import Callable
-from typing import NamedTuple
-
 import jax
 import jax.numpy as jnp
 import optax
@@ -10,58 +7,32 @@ import optax
 from mtlflax.weighting import spec
 from mtlflax.weighting.gradient_balancing import surgery
 from mtlflax.weighting.solvers import varying_as
-from mtlflax.weighting.stacked import Geometry, from_geometry
-
-
-class PCGradState(NamedTuple):
-    """State of `pcgrad`.
-
-    Attributes:
-        step: int32 [], complete updates so far.
-    """
-
-    step: jax.Array
+from mtlflax.weighting.stacked import CountState, Geometry, Predicate, from_geometry
 
 
 @spec.gradient_balancing()
 def pcgrad(
-    num_tasks: int,
-    *,
-    seed: int = 0,
-    shared: Callable[[str], bool] | None = None,
-    axis_name: str | None = None,
+    num_tasks: int, *, seed: int = 0, shared: Predicate | None = None, axis_name: str | None = None
 ) -> optax.GradientTransformationExtraArgs:
     """Remove from each gradient what points against another task's gradient, and add the results.
 
-    Formula:
-        For each task i, over the other tasks j in random order: if the corrected gradient has g_i·g_j < 0,
+    For each task i, over the other tasks j in random order: if the corrected gradient has g_i·g_j < 0,
 
-            g_i ← g_i − (g_i·g_j)/‖g_j‖² g_j,
+        g_i ← g_i − (g_i·g_j)/‖g_j‖² g_j,
 
-        g_j being the original one; d = Σ_i g_i. Without conflict d is the sum. At K = 2 nothing is random; for K > 2
-        every task draws its own order in every update.
+    g_j being the original one; d = Σ_i g_i. Without conflict d is the sum. At K = 2 nothing is random; for K > 2 every
+    task draws its own order in every update.
 
-    References:
-        Yu et al. 2020, "Gradient Surgery for Multi-Task Learning", algorithm 1; LibMTL, TorchJD.
-
-    Differences from other implementations:
-        The PyTorch port has the mean as an option.
-
-    Degenerate inputs:
-        A zero gradient changes nothing; opposite ones give 0 at K = 2, equal ones their sum. Lengths more than 1e19
-        times apart (in float32) count as 1e19 times apart.
+    Source: Yu et al. 2020, "Gradient Surgery for Multi-Task Learning", algorithm 1; LibMTL, TorchJD.
+    Differences: the PyTorch port has the mean as an option.
+    Degenerate inputs: a zero gradient changes nothing; opposite ones give 0 at K = 2, equal ones their sum. Lengths
+        more than 1e19 times apart (in float32) count as 1e19 times apart.
 
     Args:
         seed: of the orders.
-
-    >>> t = pcgrad(2)
-    >>> d, _ = t.update(jnp.array([[-4.0, 1, 1], [6, 1, 1]]), t.init(jnp.zeros(3)))
-    >>> [round(float(x), 4) for x in d]
-    [0.5848, 3.8012, 3.8012]
     """
 
-    def weigh(geometry: Geometry, losses: jax.Array | None, state: PCGradState) -> tuple[jax.Array, PCGradState]:
-        del losses
+    def weigh(geometry: Geometry, losses: jax.Array | None, state: CountState) -> tuple[jax.Array, CountState]:
         tasks = jnp.arange(num_tasks)
 
         def correct(coefficients: jax.Array, others: jax.Array) -> tuple[jax.Array, None]:
@@ -71,12 +42,12 @@ def pcgrad(
 
         start = varying_as(jnp.eye(num_tasks, dtype=geometry.norms.dtype), geometry.cosines)
         coefficients, _ = jax.lax.scan(correct, start, surgery.orders(seed, state.step, num_tasks))
-        return surgery.weights(coefficients, geometry), PCGradState(state.step + 1)
+        return surgery.weights(coefficients, geometry), CountState(state.step + 1)
 
     return from_geometry(
         weigh,
         num_tasks=num_tasks,
-        inner=lambda dtype: PCGradState(jnp.zeros((), jnp.int32)),
+        inner=lambda dtype: CountState(jnp.zeros((), jnp.int32)),
         shared=shared,
         axis_name=axis_name,
     )

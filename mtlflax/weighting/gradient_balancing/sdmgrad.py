@@ -1,6 +1,6 @@
 """SDMGrad: the shortest combination near a preferred one."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -8,6 +8,7 @@ import optax
 
 from mtlflax.weighting import options, solvers, spec
 from mtlflax.weighting.gradient_balancing.double_sampling import stepping
+from mtlflax.weighting.stacked import Predicate
 
 
 @spec.gradient_balancing(samples=2)
@@ -20,32 +21,25 @@ def sdmgrad(
     steps: int = 20,
     preference: Sequence[float] | None = None,
     independent: bool = True,
-    shared: Callable[[str], bool] | None = None,
+    shared: Predicate | None = None,
     axis_name: str | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     """Seek the shortest combination of the gradients near a preferred one, from two independent samples of them.
 
-    Formula:
-        With A = J J'ᵀ / (mean_k √A_kk)², w takes steps of SGD with momentum on ½ ‖g_w + λ g_p‖² and is projected onto
-        the simplex after each,
+    With A = J J'ᵀ / (mean_k √A_kk)², w takes steps of SGD with momentum on ½ ‖g_w + λ g_p‖², each projected,
 
-            w ← Π(w − η v),    v ← m v + A (w + λ p),    d = (g_w + λ g_p) / (1 + λ),
+        w ← Π(w − η v),    v ← m v + A (w + λ p),    d = (g_w + λ g_p) / (1 + λ),
 
-        g_w = Σ_k w_k g_k, p = 1/K; w continues from the last update. See `double_sampling` for J and J'.
+    g_w = Σ_k w_k g_k, p = 1/K; w continues from the last update. J, J' and `independent`: see `double_sampling`.
 
-    References:
-        Xiao, Ban & Ji 2023, "Direction-oriented Multi-objective Learning: Simple and Provable Stochastic Algorithms",
-        algorithm 1 with the normalization of section 6.1; official code, LibMTL, TorchJD.
-
-    Differences from other implementations:
-        The official code gives K d and clips its length at 1. η is 10 in the official code and TorchJD, 5 in LibMTL,
-        which is too large for w to come to rest: it mostly ends in a corner of the simplex, and in 2 to 8 of 100 random
-        problems (K = 2 to 5) the last digits of the gradients decide in which. It settles if η times the largest
-        eigenvalue of A, which is between 1 and K², is below 2 (1 + m); so η = 0.5 here.
-
-    Degenerate inputs:
-        If no A_kk is positive beyond rounding (independent batches that disagree, zero gradients), w stays. Elsewhere
-        1e-8 is added to the divisor instead, which stops w if gradients are shorter than 1e-4.
+    Source: Xiao, Ban & Ji 2023, "Direction-oriented Multi-objective Learning: Simple and Provable Stochastic
+        Algorithms", algorithm 1 with the normalization of section 6.1; official code, LibMTL, TorchJD.
+    Differences: the official code gives K d and clips its length at 1. η is 10 in the official code and TorchJD, 5 in
+        LibMTL, which is too large for w to come to rest: it mostly ends in a corner of the simplex, and in 2 to 8 of
+        100 random problems (K = 2 to 5) the last digits of the gradients decide in which. It settles if η times the
+        largest eigenvalue of A, which is between 1 and K², is below 2 (1 + m); so η = 0.5 here.
+    Degenerate inputs: if no A_kk is positive beyond rounding (independent batches that disagree, zero gradients), w
+        stays. Elsewhere 1e-8 is added to the divisor instead, which stops w if gradients are shorter than 1e-4.
 
     Args:
         lam: λ, how near to the preferred combination; 0.3 in the official scripts (0.6 in its class).
@@ -53,20 +47,6 @@ def sdmgrad(
         momentum: m, at least 0 and below 1.
         steps: of w in an update.
         preference: p, a number for each task; None: 1/K each.
-        independent: whether `update` uses `independent` gradients; False: the direction's own, biased.
-
-    Raises:
-        ValueError: an option out of range; another number of preferences than of tasks; from `update`, another number
-            of `independent` gradients than 2.
-
-    >>> t = sdmgrad(2)
-    >>> g = jnp.array([[-4.0, 1, 1], [6, 1, 1]])
-    >>> d, state = t.update(g, t.init(jnp.zeros(3)))
-    >>> biased = [round(float(x), 4) for x in state.weights]
-    >>> noise = jnp.array([[0.5, 0, 0], [0, -0.5, 0]])
-    >>> d, state = t.update(g, t.init(jnp.zeros(3)), independent=(g + noise, g - noise))
-    >>> biased, [round(float(x), 4) for x in state.weights]
-    ([0.6, 0.4], [0.5653, 0.4347])
     """
     options.not_negative("sdmgrad", lam=lam)
     options.positive("sdmgrad", learning_rate=learning_rate)

@@ -10,8 +10,6 @@ take it by name in `update`:
 * `losses_after` [K]: the losses of the batch of the last complete update at the parameters after that update; not
   looked at in the first update, where anything finite will do.
 
-`update` also takes `present`, bool [K]: which tasks have labels in this step. See `mtlflax.weighting.present`.
-
 Computed and kept in float32, or float64 if `init` gets float64 losses.
 """
 
@@ -52,9 +50,5 @@ METHODS = spec.table(
 
 
 def needs(name: str) -> frozenset[str]:
-    """Return what the `update` of a built-in method needs by name.
-
-    >>> sorted(needs("famo")), sorted(needs("dwa"))
-    (['losses_after'], [])
-    """
+    """Return what the `update` of a built-in method needs by name."""
     return METHODS[name].spec.needs

@@ -13,35 +13,21 @@ from mtlflax.weighting.states import has_weights
 
 @has_weights
 class DwaState(NamedTuple):
-    """State of `dwa` by epochs.
-
-    Attributes:
-        step: int32 [], complete updates so far.
-        epoch_sum: [K], the sum of the losses of the current epoch.
-        last_mean: [K], the mean loss of the last epoch, L̄(t−1); 0 until there is one.
-        previous_mean: [K], that of the epoch before, L̄(t−2); 0 until there is one.
-        weights: [K], of the last complete update; 1 at the start.
-    """
+    """State of `dwa` by epochs."""
 
     step: jax.Array
-    epoch_sum: jax.Array
-    last_mean: jax.Array
-    previous_mean: jax.Array
+    epoch_sum: jax.Array  # [K], the sum of the losses of the current epoch
+    last_mean: jax.Array  # [K], the mean loss of the last epoch, L̄(t−1); 0 until there is one
+    previous_mean: jax.Array  # [K], that of the epoch before, L̄(t−2); 0 until there is one
     weights: jax.Array
 
 
 @has_weights
 class DwaWindowState(NamedTuple):
-    """State of `dwa` with a window.
-
-    Attributes:
-        step: int32 [], complete updates so far.
-        history: [2 · window, K], the last losses, the newest last; 1 until there are any.
-        weights: [K], of the last complete update; 1 at the start.
-    """
+    """State of `dwa` with a window."""
 
     step: jax.Array
-    history: jax.Array
+    history: jax.Array  # [2 · window, K], the last losses, the newest last; 1 until there are any
     weights: jax.Array
 
 
@@ -51,38 +37,22 @@ def dwa(
 ) -> optax.GradientTransformationExtraArgs:
     """Give more weight to tasks whose loss falls slower.
 
-    Formula:
-        With L̄_k(t) the mean unweighted training loss of task k in epoch t,
+    With L̄_k(t) the mean unweighted training loss of task k in epoch t,
 
-            w_k(t) = K · softmax_k(r(t) / T),   r_k(t) = L̄_k(t−1) / L̄_k(t−2),
+        w_k(t) = K · softmax_k(r(t) / T),   r_k(t) = L̄_k(t−1) / L̄_k(t−2),
 
-        and w = 1 in the first two epochs.
+    and w = 1 in the first two epochs.
 
-    References:
-        Liu, Johns & Davison 2019, "End-to-End Multi-Task Learning with Attention", equation 7; MTAN's code, LibMTL.
-
-    Differences from other implementations:
-        The repositories of nash-mtl and FAMO have a moving window instead of epochs. With `window` = W, r is the mean
-        of the last W losses, the current one included, over that of the W before; w = 1 in the first W + 1 steps; and
-        up to step 2W, as in those repositories, missing losses count as 1. (They also divide the total by K.)
-
-    Degenerate inputs:
-        A task whose mean loss was 0 two epochs ago has r = 1.
+    Source: Liu, Johns & Davison 2019, "End-to-End Multi-Task Learning with Attention", equation 7; MTAN's code, LibMTL.
+    Differences: the repositories of nash-mtl and FAMO have a moving window instead of epochs. With `window` = W, r is
+        the mean of the last W losses, the current one included, over that of the W before; w = 1 in the first W + 1
+        steps; and up to step 2W, as there, missing losses count as 1. (They also divide the total by K.)
+    Degenerate inputs: a task whose mean loss was 0 two epochs ago has r = 1.
 
     Args:
         temperature: T, 2 in the paper; larger is closer to equal weights.
         steps_per_epoch: updates in an epoch; None: 1, with a warning. Has no effect with a window.
         window: None for epochs, or W in steps; 25 in the two repositories.
-
-    Raises:
-        ValueError: a temperature that is not positive; a number of steps that is not a whole number of at least 1.
-
-    >>> t = dwa(steps_per_epoch=1)
-    >>> state = t.init(jnp.zeros(2))
-    >>> for losses in ([1.0, 1.0], [1.0, 4.0], [1.0, 1.0]):
-    ...     weights, state = t.update(jnp.ones(2), state, jnp.array(losses))
-    >>> [round(float(w), 4) for w in weights]
-    [0.3649, 1.6351]
     """
     options.positive("dwa", temperature=temperature)
     steps = options.epoch("dwa", steps_per_epoch, matters=window is None)
@@ -95,10 +65,7 @@ def dwa(
         sums, last, previous = (jnp.zeros(losses.shape, precision(losses)) for _ in range(3))
         return DwaState(jnp.zeros((), jnp.int32), sums, last, previous, jnp.ones_like(sums))
 
-    def update(
-        cotangents: jax.Array, state: DwaState, losses: jax.Array, **extra_args: Any
-    ) -> tuple[jax.Array, DwaState]:
-        del extra_args
+    def update(cotangents: jax.Array, state: DwaState, losses: jax.Array, **_: Any) -> tuple[jax.Array, DwaState]:
         epoch = state.step // steps
         dynamic = _dynamic(state.last_mean, state.previous_mean, temperature)
         weights = jnp.where(epoch < 2, jnp.ones_like(dynamic), dynamic)
@@ -126,9 +93,8 @@ def _windowed(temperature: float, window: int) -> optax.GradientTransformationEx
         return DwaWindowState(jnp.zeros((), jnp.int32), history, jnp.ones(losses.shape, history.dtype))
 
     def update(
-        cotangents: jax.Array, state: DwaWindowState, losses: jax.Array, **extra_args: Any
+        cotangents: jax.Array, state: DwaWindowState, losses: jax.Array, **_: Any
     ) -> tuple[jax.Array, DwaWindowState]:
-        del extra_args
         history = jnp.concatenate([state.history[1:], losses.astype(state.history.dtype)[None]])
         previous, last = jnp.mean(history[:window], axis=0), jnp.mean(history[window:], axis=0)
         dynamic = _dynamic(last, previous, temperature)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from mtlflax.weighting import options, spec
-from mtlflax.weighting.loss_balancing.vectors import multiplied, precision, required
+from mtlflax.weighting.loss_balancing.vectors import multiplied, precision
 from mtlflax.weighting.states import has_weights
 
 _EPSILON = 1e-7
@@ -15,18 +15,11 @@ _EPSILON = 1e-7
 
 @has_weights
 class ExcessMtlState(NamedTuple):
-    """State of `excess_mtl`; K times as large as the shared parameters.
-
-    Attributes:
-        step: int32 [], complete updates so far.
-        squares: as the task gradients, [K, ...]: the sum of their squares.
-        initial: [K], each task's first excess that was not 0; 0 before.
-        weights: [K], of the last complete update; 1 at the start.
-    """
+    """State of `excess_mtl`; K times as large as the shared parameters."""
 
     step: jax.Array
-    squares: Any
-    initial: jax.Array
+    squares: Any  # as the task gradients, [K, ...]: the sum of their squares
+    initial: jax.Array  # [K], each task's first excess that was not 0; 0 before
     weights: jax.Array
 
 
@@ -36,25 +29,18 @@ def excess_mtl(
 ) -> optax.GradientTransformationExtraArgs:
     """Give tasks exponentially more weight the larger their excess risk is.
 
-    Formula:
-        With g_k the gradient of task k over the shared parameters, elementwise,
+    With g_k the gradient of task k over the shared parameters, elementwise,
 
-            s_k ← s_k + g_k²,   h_k = Σ g_k² / √(s_k + 1e-7),   w_k ← w_k · exp(η h_k / h_k(1)),
+        s_k ← s_k + g_k²,   h_k = Σ g_k² / √(s_k + 1e-7),   w_k ← w_k · exp(η h_k / h_k(1)),
 
-        then scaled to Σ_k w_k = K. h, a diagonal estimate of gᵀ H⁻¹ g, measures how far a task is from its best
-        possible loss. The first update sets h(1) and applies w = 1.
+    then scaled to Σ_k w_k = K. h, a diagonal estimate of gᵀ H⁻¹ g, measures how far a task is from its best possible
+    loss. The first update sets h(1) and applies w = 1.
 
-    References:
-        He et al. 2024, "Robust Multi-Task Learning with Excess Risks", equations 6, 7 and 9; LibMTL and the official
-        code alike.
-
-    Differences from other implementations:
-        TorchJD has η 1 and, like the paper, weights on the simplex, starting from 1/K (`step_size=1.0, total=1.0`);
-        without a warm-up its first call moves them too, by h as it is (`warmup_steps=0`).
-
-    Degenerate inputs:
-        A task whose gradient is zero has h = 0, and h(1) from its first update with another one. Squares beyond the
-        range of their dtype (gradients of 1e19 in float32) count as no excess.
+    Source: He et al. 2024, "Robust Multi-Task Learning with Excess Risks", equations 6, 7 and 9; LibMTL, official code.
+    Differences: TorchJD has η 1 and, like the paper, weights on the simplex, starting from 1/K (`step_size=1.0,
+        total=1.0`); without a warm-up its first call moves them too, by h as it is (`warmup_steps=0`).
+    Degenerate inputs: a task whose gradient is zero has h = 0, and h(1) from its first update with another one. Squares
+        beyond the range of their dtype (gradients of 1e19 in float32) count as no excess.
 
     Args:
         step_size: η.
@@ -62,17 +48,6 @@ def excess_mtl(
         warmup_steps: 1, as above, or 0.
         parameters: the shared parameters, or a pytree of `jax.ShapeDtypeStruct` like them, from which `init` learns the
             shapes of `task_gradients`. `weighting.get` passes it.
-
-    Raises:
-        ValueError: a step size or total that is not positive, a warm-up that is neither 0 nor 1; from `init`, no
-            `parameters`; from `update`, no `task_gradients`, or some that do not match them.
-
-    >>> t = excess_mtl(step_size=1.0, parameters=jnp.zeros(1))
-    >>> state = t.init(jnp.zeros(2))
-    >>> for g in ([[3.0], [1.0]], [[4.0], [1.0]]):  # h = 3, 1; 16 / 5, 1 / √2
-    ...     weights, state = t.update(jnp.ones(2), state, jnp.ones(2), task_gradients=jnp.array(g))
-    >>> [round(float(w), 3) for w in weights]  # 2 softmax([16 / 15, 1 / √2])
-    [1.178, 0.822]
     """
     options.positive("excess_mtl", step_size=step_size, total=1 if total is None else total)
     if warmup_steps not in (0, 1):
@@ -89,19 +64,12 @@ def excess_mtl(
         return ExcessMtlState(jnp.zeros((), jnp.int32), squares, initial, weights)
 
     def update(
-        cotangents: jax.Array,
-        state: ExcessMtlState,
-        losses: jax.Array | None = None,
-        *,
-        task_gradients: Any = None,
-        **extra_args: Any,
+        cotangents: jax.Array, state: ExcessMtlState, losses: Any = None, *, task_gradients: Any, **_: Any
     ) -> tuple[jax.Array, ExcessMtlState]:
-        del losses, extra_args
-        gradients = required("excess_mtl", "task_gradients", task_gradients)
-        if jax.tree.map(jnp.shape, gradients) != jax.tree.map(jnp.shape, state.squares):
+        if jax.tree.map(jnp.shape, task_gradients) != jax.tree.map(jnp.shape, state.squares):
             raise ValueError("excess_mtl: task_gradients do not match the parameters, each with a leading task axis")
         weights = state.weights
-        squares, excess = _excess(gradients, state.squares, weights.dtype)
+        squares, excess = _excess(task_gradients, state.squares, weights.dtype)
 
         first = state.step == 0
         initial = jnp.where(state.initial > 0, state.initial, excess)

@@ -12,26 +12,13 @@ from mtlflax.weighting.loss_balancing import logarithms
 def geometric() -> optax.GradientTransformationExtraArgs:
     """Minimize the geometric mean of the losses (GLS).
 
-    Formula:
-        total = (∏_k L_k)^(1/K),   w_k = total / (K L_k)
+    total = (∏_k L_k)^(1/K),   w_k = total / (K L_k), by logarithms, so that products neither overflow nor vanish.
 
-        computed with logarithms, so that products neither overflow nor vanish.
-
-    References:
-        Chennupati et al. 2019, "MultiNet++: Multi-Stream Feature Aggregation and Geometric Loss Strategy for Multi-Task
-        Learning".
-
-    Differences from other implementations:
-        LibMTL multiplies first, and reports other weights than those it applies.
-
-    Degenerate inputs:
-        A loss of 0 or below is left out: its weight is 0, and the mean is that of the others. Taken literally, a single
-        loss of 0 would stop all tasks.
-
-    >>> t = geometric()
-    >>> weights, _ = t.update(jnp.ones(3), t.init(jnp.zeros(3)), jnp.array([1.0, 2.0, 4.0]))
-    >>> [round(float(w), 4) for w in weights]
-    [0.6667, 0.3333, 0.1667]
+    Source: Chennupati et al. 2019, "MultiNet++: Multi-Stream Feature Aggregation and Geometric Loss Strategy for
+        Multi-Task Learning".
+    Differences: LibMTL multiplies first, and reports other weights than those it applies.
+    Degenerate inputs: a loss of 0 or below is left out: its weight is 0, and the mean is that of the others. Taken
+        literally, a single loss of 0 would stop all tasks.
     """
 
     def weigh(losses: jax.Array) -> jax.Array:

@@ -8,34 +8,22 @@ import jax.numpy as jnp
 import optax
 
 from mtlflax.weighting import options, spec
-from mtlflax.weighting.loss_balancing.vectors import learner, multiplied, per_task, precision, required
+from mtlflax.weighting.loss_balancing.vectors import STEEPEST, learner, multiplied, per_task, precision
 from mtlflax.weighting.states import has_weights
 
-_PARAMETRIZATIONS = ("direct", "softmax")
 # The least weight before all are scaled to the sum of K: learned weights may come to 0 or below.
 _SMALLEST = 1e-6
-# The bound on slopes, whose squares must fit into float32 for Adam.
-_STEEPEST = 1e18
 
 
 @has_weights
 class GradNormState(NamedTuple):
-    """State of `gradnorm`.
-
-    Attributes:
-        step: int32 [], complete updates so far.
-        initial_losses: [K], L(0); 0 before the first update if they are that update's losses.
-        learned: [K], the weights as the next update applies them, or the arguments of their softmax.
-        optimizer: of `learned`.
-        targets: [K], the gradient norms aimed at in the last complete update; 0 at the start.
-        weights: [K], of the last complete update; 1 at the start.
-    """
+    """State of `gradnorm`."""
 
     step: jax.Array
-    initial_losses: jax.Array
-    learned: jax.Array
-    optimizer: Any
-    targets: jax.Array
+    initial_losses: jax.Array  # [K], L(0); 0 before the first update if they are that update's losses
+    learned: jax.Array  # [K], the weights as the next update applies them, or the arguments of their softmax
+    optimizer: Any  # of `learned`
+    targets: jax.Array  # [K], the gradient norms aimed at in the last complete update; 0 at the start
     weights: jax.Array
 
 
@@ -49,50 +37,31 @@ def gradnorm(
 ) -> optax.GradientTransformationExtraArgs:
     """Learn weights that give larger gradients to tasks that train slower than the others.
 
-    Formula:
-        With n_k = |incoming cotangent|·‖g_k‖, the gradient norm of task k before this weighting, weights descend on
+    With n_k = |incoming cotangent|·‖g_k‖, the gradient norm of task k before this weighting, weights descend on
 
-            Σ_k | w_k n_k − target_k |,   target_k = mean_j(w_j n_j) · (L̃_k / mean_j L̃_j)^α,   L̃_k = L_k / L_k(0),
+        Σ_k | w_k n_k − target_k |,   target_k = mean_j(w_j n_j) · (L̃_k / mean_j L̃_j)^α,   L̃_k = L_k / L_k(0),
 
-        with constant targets, and are then scaled to Σ_k w_k = K. An update applies the weights that the one before
-        has learned; the first applies 1.
+    with constant targets, and are then scaled to Σ_k w_k = K. An update applies what the last one learned, the first 1.
 
-    References:
-        Chen et al. 2018, "GradNorm: Gradient Normalization for Adaptive Loss Balancing in Deep Multitask Networks",
+    Source: Chen et al. 2018, "GradNorm: Gradient Normalization for Adaptive Loss Balancing in Deep Multitask Networks",
         equations 1 and 2, algorithm 1; there ‖g_k‖ is over the last shared layer.
-
-    Differences from other implementations:
-        LibMTL learns ω, w = K softmax(ω) (`parametrization="softmax"`), with the network's optimizer, takes norms over
-        all shared parameters (`norms_of="shared"`), keeps w = 1 in the first epoch, and takes the mean losses of that
-        epoch as L(0). lucidrains' gradnorm-pytorch has the sign of α reversed.
-
-    Degenerate inputs:
-        A task with a zero gradient keeps its weight up to the scaling. Negative losses count as 0. If L(0) is not
-        positive, or all losses are 0, the L̃ in question are 1. Directly learned weights are kept above 1e-6, which the
-        paper leaves open, and slopes within 1e18.
+    Differences: LibMTL learns ω, w = K softmax(ω) (`parametrization="softmax"`), with the network's optimizer, takes
+        norms over all shared parameters (`norms_of="shared"`), keeps w = 1 in the first epoch, and takes the mean
+        losses of that epoch as L(0). lucidrains' gradnorm-pytorch has the sign of α reversed.
+    Degenerate inputs: a task with a zero gradient keeps its weight up to the scaling. Negative losses count as 0. If
+        L(0) is not positive, or all losses are 0, the L̃ in question are 1. Directly learned weights are kept above
+        1e-6, which the paper leaves open, and slopes within 1e18.
 
     Args:
         alpha: α, how strongly slower tasks are favored; 0 makes all weighted norms equal.
         parametrization: "direct", as in the paper, or "softmax".
         initial_losses: L(0); None: the losses of the first update. The paper advises log C for a cross-entropy over C
             classes if the first losses depend much on the initialization.
-        learning_rate: of Adam, which learns the weights.
-        optimizer: in place of Adam.
-
-    Raises:
-        ValueError: an unknown parametrization, an initial loss or learning rate that is not positive; from `init`,
-            another number of initial losses than of tasks; from `update`, no `gradient_norms`.
-
-    >>> t = gradnorm(initial_losses=(2.0, 3.0), optimizer=optax.sgd(0.01))
-    >>> norms = jnp.array([4.2426, 6.1644])
-    >>> weights, state = t.update(jnp.ones(2), t.init(jnp.zeros(2)), jnp.array([1.0, 2.0]), gradient_norms=norms)
-    >>> [round(float(target), 3) for target in state.targets]
-    [4.129, 6.357]
-    >>> [round(float(w), 3) for w in state.learned]  # the first norm is above its target, the second below
-    [0.948, 1.052]
+        learning_rate: of the weights.
+        optimizer: of the weights.
     """
     options.not_negative("gradnorm", alpha=alpha)
-    options.choice("gradnorm", _PARAMETRIZATIONS, parametrization=parametrization)
+    options.choice("gradnorm", ("direct", "softmax"), parametrization=parametrization)
     for loss in initial_losses or ():
         options.positive("gradnorm", initial_losses=loss)
     rule = learner("gradnorm", learning_rate, optimizer)
@@ -104,32 +73,23 @@ def gradnorm(
         if initial_losses is not None:
             first = per_task("gradnorm", "initial_losses", initial_losses, losses)
         learned = jnp.full(losses.shape, 1 if direct else 0, dtype)
-        zeros = jnp.zeros(losses.shape, dtype)
-        return GradNormState(
-            jnp.zeros((), jnp.int32), first, learned, rule.init(learned), zeros, jnp.ones(losses.shape, dtype)
-        )
+        zeros, ones = jnp.zeros(losses.shape, dtype), jnp.ones(losses.shape, dtype)
+        return GradNormState(jnp.zeros((), jnp.int32), first, learned, rule.init(learned), zeros, ones)
 
     def update(
-        cotangents: jax.Array,
-        state: GradNormState,
-        losses: jax.Array,
-        *,
-        gradient_norms: jax.Array | None = None,
-        **extra_args: Any,
+        cotangents: jax.Array, state: GradNormState, losses: jax.Array, *, gradient_norms: jax.Array, **_: Any
     ) -> tuple[jax.Array, GradNormState]:
-        del extra_args
         dtype = state.weights.dtype
         losses = losses.astype(dtype)
         first = state.initial_losses
         if initial_losses is None:
             first = jnp.where(state.step == 0, losses, first)
-        norms = required("gradnorm", "gradient_norms", gradient_norms).astype(dtype)
-        norms = jnp.abs(cotangents.astype(dtype)) * norms
+        norms = jnp.abs(cotangents.astype(dtype)) * gradient_norms.astype(dtype)
 
         weights = state.learned if direct else losses.size * jax.nn.softmax(state.learned)
         weighted = weights * norms
         targets = jnp.mean(weighted) * _relative_rates(losses, first) ** alpha
-        slopes = jnp.clip(jnp.sign(weighted - targets) * norms, -_STEEPEST, _STEEPEST)
+        slopes = jnp.clip(jnp.sign(weighted - targets) * norms, -STEEPEST, STEEPEST)
         if not direct:  # through the softmax
             slopes = weights * (slopes - jnp.mean(weights * slopes))
         change, rule_state = rule.update(slopes, state.optimizer, state.learned)

@@ -1,39 +1,26 @@
 """Weights that are functions of the logarithms of the current losses, so that the scale of a loss does not matter."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from mtlflax.weighting.loss_balancing.vectors import multiplied, precision
-from mtlflax.weighting.states import has_weights
-
-
-@has_weights
-class LogarithmicState(NamedTuple):
-    """State of `scale_invariant` and `geometric`.
-
-    Attributes:
-        weights: [K], of the last complete update; 1 at the start.
-    """
-
-    weights: jax.Array
+from mtlflax.weighting.loss_balancing.vectors import WeightsState, multiplied, precision
 
 
 def stateless(weigh: Callable[[jax.Array], jax.Array]) -> optax.GradientTransformationExtraArgs:
     """Multiply by weights that are a function of the current losses."""
 
-    def init(losses: jax.Array) -> LogarithmicState:
-        return LogarithmicState(jnp.ones(losses.shape, precision(losses)))
+    def init(losses: jax.Array) -> WeightsState:
+        return WeightsState(jnp.ones(losses.shape, precision(losses)))
 
     def update(
-        cotangents: jax.Array, state: LogarithmicState, losses: jax.Array, **extra_args: Any
-    ) -> tuple[jax.Array, LogarithmicState]:
-        del extra_args
+        cotangents: jax.Array, state: WeightsState, losses: jax.Array, **_: Any
+    ) -> tuple[jax.Array, WeightsState]:
         weights = weigh(losses.astype(state.weights.dtype))
-        return multiplied(cotangents, weights), LogarithmicState(weights)
+        return multiplied(cotangents, weights), WeightsState(weights)
 
     return optax.GradientTransformationExtraArgs(init, update)
 

@@ -13,12 +13,7 @@ from mtlflax.weighting.states import has_weights
 
 @has_weights
 class RandomState(NamedTuple):
-    """State of `random`.
-
-    Attributes:
-        step: int32 [], complete updates so far.
-        weights: [K], of the last complete update; 1 at the start.
-    """
+    """State of `random`."""
 
     step: jax.Array
     weights: jax.Array
@@ -28,31 +23,18 @@ class RandomState(NamedTuple):
 def random(seed: int = 0) -> optax.GradientTransformationExtraArgs:
     """Draw new random weights, which sum to 1, in every step (RLW).
 
-    Formula:
-        w(t) = softmax(x),   x_k ~ N(0, 1)
+    w(t) = softmax(x),   x_k ~ N(0, 1), drawn from the seed and the number of updates: a resumed run draws the same.
 
-        drawn from the seed and the number of updates, so that a resumed run draws the same.
-
-    References:
-        Lin et al. 2022, "Reasonable Effectiveness of Random Weighting: A Litmus Test for Multi-Task Learning"; LibMTL
-        and nash-mtl alike.
-
-    Args:
-        seed: of the draws.
-
-    >>> t = random()
-    >>> weights, state = t.update(jnp.ones(3), t.init(jnp.zeros(3)), jnp.ones(3))
-    >>> round(float(weights.sum()), 4), int(state.step)
-    (1.0, 1)
+    Source: Lin et al. 2022, "Reasonable Effectiveness of Random Weighting: A Litmus Test for Multi-Task Learning";
+        LibMTL and nash-mtl alike.
     """
 
     def init(losses: jax.Array) -> RandomState:
         return RandomState(jnp.zeros((), jnp.int32), jnp.ones(losses.shape, precision(losses)))
 
     def update(
-        cotangents: jax.Array, state: RandomState, losses: jax.Array | None = None, **extra_args: Any
+        cotangents: jax.Array, state: RandomState, losses: Any = None, **_: Any
     ) -> tuple[jax.Array, RandomState]:
-        del losses, extra_args
         key = jax.random.fold_in(jax.random.key(seed), state.step)
         weights = jax.nn.softmax(jax.random.normal(key, state.weights.shape, state.weights.dtype))
         return multiplied(cotangents, weights), RandomState(state.step + 1, weights)

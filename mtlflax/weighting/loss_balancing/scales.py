@@ -7,27 +7,19 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from mtlflax.weighting.loss_balancing.vectors import learner, multiplied, precision
+from mtlflax.weighting.loss_balancing.vectors import STEEPEST, learner, multiplied, precision
 from mtlflax.weighting.states import has_weights
 
 # The bound on |s|. The best s for a loss L is ± log L, and e^50 is 5e21; a loss of 0 would drive s on forever.
 _LARGEST = 50.0
-# The bound on slopes, whose squares must fit into float32 for Adam.
-_STEEPEST = 1e18
 
 
 @has_weights
 class LearnedState(NamedTuple):
-    """State of `uncertainty` and `imtl_l`.
+    """State of `uncertainty` and `imtl_l`."""
 
-    Attributes:
-        scales: [K], s, as the next update applies it.
-        optimizer: of s.
-        weights: [K], of the last complete update; 1 at the start.
-    """
-
-    scales: jax.Array
-    optimizer: Any
+    scales: jax.Array  # [K], s, as the next update applies it
+    optimizer: Any  # of s
     weights: jax.Array
 
 
@@ -35,20 +27,14 @@ def learned(
     method: str,
     weigh: Callable[[jax.Array], jax.Array],
     slope: Callable[[jax.Array, jax.Array], jax.Array],
-    *,
     initial: float,
     learning_rate: float,
     optimizer: optax.GradientTransformation | None,
 ) -> optax.GradientTransformationExtraArgs:
-    """Multiply by weights that are a function of learned scales.
+    """Multiply by weights that are a function of learned scales, which start at `initial`.
 
-    Args:
-        method: for error messages.
-        weigh: scales → weights.
-        slope: (weights, losses) → the slope of the total in the scales.
-        initial: the scales at the start.
-        learning_rate: of Adam.
-        optimizer: in place of Adam.
+    `weigh` maps scales to weights, and `slope` (weights, losses) to the slope of the total in the scales. `method` is
+    for error messages.
     """
     if not abs(initial) <= _LARGEST:
         raise ValueError(f"{method}: initial must be within ±{_LARGEST:g}, not {initial}")
@@ -60,11 +46,10 @@ def learned(
         return LearnedState(scales, rule.init(scales), jnp.ones_like(scales))
 
     def update(
-        cotangents: jax.Array, state: LearnedState, losses: jax.Array, **extra_args: Any
+        cotangents: jax.Array, state: LearnedState, losses: jax.Array, **_: Any
     ) -> tuple[jax.Array, LearnedState]:
-        del extra_args
         weights = weigh(state.scales)
-        gradient = jnp.clip(slope(weights, losses.astype(weights.dtype)), -_STEEPEST, _STEEPEST)
+        gradient = jnp.clip(slope(weights, losses.astype(weights.dtype)), -STEEPEST, STEEPEST)
         change, rule_state = rule.update(gradient, state.optimizer, state.scales)
         scales = jnp.clip(optax.apply_updates(state.scales, change), -_LARGEST, _LARGEST)
         return multiplied(cotangents, weights), LearnedState(scales, rule_state, weights)

@@ -22,39 +22,22 @@ def uncertainty(
 ) -> optax.GradientTransformationExtraArgs:
     """Weigh losses by a learned noise variance σ² of each task, s = log σ².
 
-    Formula:
-        total = Σ_k ½ e^(−s_k) L_k + ½ s_k,   w_k = ½ e^(−s_k)
+    total = Σ_k ½ e^(−s_k) L_k + ½ s_k,   w_k = ½ e^(−s_k), and s descends on the same total. With `kinds`, a
+    classification gets w_k = e^(−s_k). At s = 0 the weights are ½, not 1. The best s for a constant loss is log L
+    (log 2L for a classification), with weights 1 / (2 L). In a chain s is learned from the losses as they are.
 
-        and s descends on the same total. With `kinds`, a classification gets w_k = e^(−s_k). At s = 0 the weights are
-        ½, not 1. The best s for a constant loss is log L (log 2L for a classification), which gives weights 1 / (2 L).
-        In a chain s is learned from the losses as they are, whatever the cotangents.
-
-    References:
-        Kendall, Gal & Cipolla 2018, "Multi-Task Learning Using Uncertainty to Weigh Losses for Scene Geometry and
+    Source: Kendall, Gal & Cipolla 2018, "Multi-Task Learning Using Uncertainty to Weigh Losses for Scene Geometry and
         Semantics"; classification: equation 10.
-
-    Differences from other implementations:
-        LibMTL, MTAN and nash-mtl have the form for squared errors for all tasks, as the default here, and learn s with
-        the network's own optimizer.
-
-    Degenerate inputs:
-        A loss that stays at 0 or below drives s on forever: |s| is kept within 50, and slopes within 1e18, both far
-        from where training is.
+    Differences: LibMTL, MTAN and nash-mtl have the form for squared errors for all tasks, as the default here, and
+        learn s with the network's own optimizer.
+    Degenerate inputs: a loss that stays at 0 or below drives s on forever: |s| is kept within 50, and slopes within
+        1e18, both far from where training is.
 
     Args:
         kinds: "classification" or "regression" for each task; None: all regression.
-        initial: s at the start; 0 as in nash-mtl; −0.5 in MTAN and LibMTL, −0.7 in auto-lambda.
-        learning_rate: of Adam, which learns s.
-        optimizer: in place of Adam.
-
-    Raises:
-        ValueError: an unknown kind, an initial value beyond ±50, a learning rate that is not positive; from `init`,
-            another number of kinds than of tasks.
-
-    >>> t = uncertainty(optimizer=optax.sgd(0.1))
-    >>> weights, state = t.update(jnp.ones(3), t.init(jnp.zeros(3)), jnp.array([1.0, 2.0, 4.0]))
-    >>> weights.tolist(), [round(float(s), 4) for s in state.scales]  # the total is 3.5
-    ([0.5, 0.5, 0.5], [0.0, 0.05, 0.15])
+        initial: s at the start, within ±50; 0 as in nash-mtl; −0.5 in MTAN and LibMTL, −0.7 in auto-lambda.
+        learning_rate: of s.
+        optimizer: of s.
     """
     for kind in kinds or ():
         options.choice("uncertainty", tuple(_KINDS), kinds=kind)
@@ -64,11 +47,7 @@ def uncertainty(
         halves = 0.5 if factors is None else per_task("uncertainty", "kinds", factors, scales)
         return halves * jnp.exp(-scales)
 
-    return learned(
-        "uncertainty",
-        weigh,
-        lambda weights, losses: 0.5 - weights * losses,
-        initial=initial,
-        learning_rate=learning_rate,
-        optimizer=optimizer,
-    )
+    def slope(weights: jax.Array, losses: jax.Array) -> jax.Array:
+        return 0.5 - weights * losses
+
+    return learned("uncertainty", weigh, slope, initial, learning_rate, optimizer)

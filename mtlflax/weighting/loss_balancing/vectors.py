@@ -1,15 +1,24 @@
 """The vectors [K] that a loss weighting takes and gives, and the optimizer of what it learns."""
 
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
 from mtlflax.weighting import options
+from mtlflax.weighting.states import has_weights
 
-T = TypeVar("T")
+# The bound on slopes, whose squares must fit into float32 for Adam.
+STEEPEST = 1e18
+
+
+@has_weights
+class WeightsState(NamedTuple):
+    """State of a method that keeps its weights alone."""
+
+    weights: jax.Array
 
 
 def precision(losses: jax.Array) -> Any:
@@ -18,36 +27,17 @@ def precision(losses: jax.Array) -> Any:
 
 
 def multiplied(cotangents: jax.Array, weights: jax.Array) -> jax.Array:
-    """Return the cotangents times the weights, in the cotangents' own dtype.
-
-    Raises:
-        ValueError: they are not of equally many tasks.
-    """
+    """Return the cotangents times the weights, in the cotangents' own dtype; ValueError if their shapes differ."""
     if cotangents.shape != weights.shape:
         raise ValueError(f"expected cotangents and losses of one shape [K], got {cotangents.shape} and {weights.shape}")
     return (cotangents * weights).astype(cotangents.dtype)
 
 
 def per_task(method: str, option: str, values: Sequence[float], losses: jax.Array) -> jax.Array:
-    """Return an option that has a value per task as an array [K].
-
-    Raises:
-        ValueError: there are more or fewer values than losses.
-    """
+    """Return an option that has a value per task as an array [K]; ValueError for another number of values."""
     if losses.shape != (len(values),):
         raise ValueError(f"{method}: {len(values)} {option} given for {losses.size} tasks")
     return jnp.array(values, precision(losses))
-
-
-def required(method: str, name: str, value: T | None) -> T:
-    """Return an argument of `update` that the method cannot do without.
-
-    Raises:
-        ValueError: it is not given.
-    """
-    if value is None:
-        raise ValueError(f"{method}: update needs {name}=... (its spec.needs says so)")
-    return value
 
 
 def learner(

@@ -15,14 +15,8 @@ def conflict_averse(norms: jax.Array, cosines: jax.Array, alpha: float) -> jax.A
     between 0 and ½: a multiple of Σ w is added that makes F positive, and all is measured in twice a bound on F*. Each
     w_k is scaled by the larger of that and its gradient's length.
 
-    Args:
-        norms: [K], ‖g_k‖.
-        cosines: [K, K], those between the g_k; 0 for a zero gradient.
-        alpha: α ≥ 0.
-
-    Returns:
-        v, [K]; 0 where ‖g_w‖ is 0 to within rounding: gradients whose hull contains 0, all zero, or g_0 = 0. Zero
-        gradients are left out of the minimum over k, which they would hold at 0 whatever d.
+    v [K] is 0 where ‖g_w‖ is 0 to within rounding: gradients whose hull contains 0, all zero, or g_0 = 0. Zero
+    gradients are left out of the minimum over k, which they would hold at 0 whatever d.
 
     >>> v = conflict_averse(jnp.array([1.0, 2.0]), jnp.eye(2), 0.5)
     >>> [round(0.5 + float(value), 3) for value in v]
@@ -53,12 +47,8 @@ def conflict_averse(norms: jax.Array, cosines: jax.Array, alpha: float) -> jax.A
         square = dot(w, image) / t
         gradient = slopes + radius * image + ratio * (dot(ratio, w) - 1)
         mixed = -radius / t * image[:, None]
-        hessian = jnp.block(
-            [
-                [radius / t * gramian + outer(ratio, ratio), mixed],
-                [mixed.T, (radius / t * square)[None, None]],
-            ]
-        )
+        upper = radius / t * gramian + outer(ratio, ratio)
+        hessian = jnp.block([[upper, mixed], [mixed.T, (radius / t * square)[None, None]]])
         return jnp.append(gradient, radius / 2 * (1 - square)), hessian
 
     def norm(w: jax.Array) -> jax.Array:

@@ -12,14 +12,8 @@ def fair(norms: jax.Array, cosines: jax.Array, alpha: float) -> jax.Array:
     It is the minimizer of ½ xᵀGx − Σ_k x_k^p / p with p = 1 − 1/α, or of ½ xᵀGx − Σ_k log x_k where α = 1. Newton's
     method in relative steps dx/x finds it, from the multiple of the answer for orthogonal gradients that fits best.
 
-    Args:
-        norms: [K], ‖g_k‖.
-        cosines: [K, K], those between the g_k.
-        alpha: α > 0.
-
-    Returns:
-        x, [K]; 0 for a zero gradient. Where gradients have a positive combination that is 0 there is no solution: x is
-        then large, about ε^(−½) times the answer for orthogonal gradients, along that combination.
+    x [K] is 0 for a zero gradient. Where gradients have a positive combination that is 0 there is no solution: x is
+    then large, about ε^(−½) times the answer for orthogonal gradients, along that combination.
 
     >>> [round(float(value), 3) for value in fair(jnp.array([1.0, 2.0]), jnp.eye(2), 1.0)]
     [1.0, 0.5]

@@ -107,9 +107,7 @@ def minimize(
     def residual(x: jax.Array, gradient: jax.Array) -> jax.Array:
         return jnp.max(jnp.abs(jnp.minimum(x, gradient)))
 
-    def polish(
-        _: int, carry: tuple[jax.Array, jax.Array, jax.Array, jax.Array]
-    ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
+    def polish(_: int, carry: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
         x, support, best, least = carry
         x = jnp.where(support, x, 0)
         gradient, hessian = derivatives(x)

@@ -1,4 +1,4 @@
-"""Quadratic programs: non-negative, bounded from below, and the shortest point of a simplex."""
+"""Quadratic programs: non-negative, bounded from below, and over the simplex w_k ≥ 0, Σ_k w_k = 1."""
 
 import jax
 import jax.numpy as jnp
@@ -7,14 +7,9 @@ from mtlflax.weighting.solvers.newton import dot, minimize, outer
 
 
 def nonnegative_qp(matrix: jax.Array, vector: jax.Array) -> jax.Array:
-    """Argmin ½ xᵀQx − cᵀx over x ≥ 0.
+    """Argmin ½ xᵀQx − cᵀx over x ≥ 0, with Q [K, K] positive semi-definite, and c such that it is bounded below.
 
-    Args:
-        matrix: Q, [K, K], positive semi-definite.
-        vector: c, [K], such that the problem is bounded below.
-
-    Returns:
-        x, [K]; 0 where the diagonal of Q is.
+    x [K] is 0 where the diagonal of Q is.
 
     >>> x = nonnegative_qp(jnp.array([[2.0, 0.0], [0.0, 1.0]]), jnp.array([6.0, -1.0]))
     >>> [round(float(value), 3) for value in x]
@@ -32,11 +27,7 @@ def nonnegative_qp(matrix: jax.Array, vector: jax.Array) -> jax.Array:
 
 
 def bounded_qp(matrix: jax.Array, bound: jax.Array) -> jax.Array:
-    """Argmin ½ vᵀQv over v ≥ u.
-
-    Args:
-        matrix: Q, [K, K], positive semi-definite.
-        bound: u, [K].
+    """Argmin ½ vᵀQv over v ≥ u, with Q [K, K] positive semi-definite.
 
     >>> v = bounded_qp(jnp.array([[1.0, -0.5], [-0.5, 1.0]]), jnp.array([1.0, 0.0]))
     >>> [round(float(value), 3) for value in v]
@@ -51,12 +42,7 @@ def min_norm(norms: jax.Array, cosines: jax.Array) -> jax.Array:
     As a problem in y_k = a_k‖g_k‖ it is min ½ yᵀCy with rᵀy = 1, r_k ∝ 1/‖g_k‖ and C the cosines. The equation becomes
     a term ½ (rᵀy − 1)², which changes y by a factor only.
 
-    Args:
-        norms: [K], ‖g_k‖.
-        cosines: [K, K], those between the g_k; 0 for a zero gradient.
-
-    Returns:
-        a, [K]. Zero gradients share all the weight; where several a give the minimum, it is one in their middle.
+    Zero gradients share all the weight; where several a give the minimum, it is one in their middle.
 
     >>> [round(float(value), 3) for value in min_norm(jnp.array([1.0, 2.0]), jnp.eye(2))]
     [0.8, 0.2]
@@ -66,3 +52,19 @@ def min_norm(norms: jax.Array, cosines: jax.Array) -> jax.Array:
     ratio = jnp.where(positive, jnp.min(jnp.where(positive, norms, jnp.inf)) / safe, 1)
     weights = ratio * nonnegative_qp(cosines + outer(ratio, ratio), ratio)
     return weights / jnp.sum(weights)
+
+
+def project(point: jax.Array) -> jax.Array:
+    """The nearest point of the simplex to a point [K], exactly.
+
+    It is max(v − θ, 0), where θ is (Σ_{j in S} v_j − 1) / │S│ for S the coordinates that stay positive: of all sets
+    {j: v_j ≥ v_k}, the one with the largest such θ (Duchi et al. 2008, lemma 2).
+
+    >>> project(jnp.array([0.5, 2.0, -1.0])).tolist(), project(jnp.zeros(4)).tolist()
+    ([0.0, 1.0, 0.0], [0.25, 0.25, 0.25, 0.25])
+    """
+    # A common shift changes nothing, and what lies 1 below the largest is 0 in any case: sums stay small.
+    point = jnp.maximum(point - jnp.max(point), -1)
+    above = (point[None, :] >= point[:, None]).astype(point.dtype)
+    shift = jnp.max((jnp.sum(above * point[None, :], axis=1) - 1) / jnp.sum(above, axis=1))
+    return jnp.maximum(point - shift, 0)
