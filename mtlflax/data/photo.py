@@ -1,4 +1,4 @@
-"""Reading of a user's pictures, in any format that OpenCV knows: right, or an error that says why not."""
+"""Read a user's pictures, in any format that OpenCV knows: right, or with an error that says why not."""
 
 import re
 from pathlib import Path
@@ -39,18 +39,13 @@ def read(path: Path) -> Photo:
     Raises:
         UserError: the file cannot be read, is truncated, is not a picture, or is one whose values have no known range.
     """
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
+    data = png.read_bytes(path)
     _check(data, path)
     pixels = _decode(data, _flags(data))
     if pixels is None or not pixels.size:
         raise UserError(f"{path}: is not a picture that can be read")
-    if pixels.ndim == 3:
-        pixels = pixels[..., :3]
     try:
-        pixels, note = value_range.to_8_bits(pixels, value_range.stated_maximum(data, pixels))
+        pixels, note = value_range.to_8_bits(pixels[..., :3] if pixels.ndim == 3 else pixels, data)
     except ValueError as error:
         raise UserError(f"{path}: {error}: save it as an 8-bit picture") from error
     if _is_transparent(data):

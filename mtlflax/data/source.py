@@ -29,10 +29,11 @@ class Field:
 
     kind: ClassVar[str]
     spatial: ClassVar[bool] = True  # whether it has a value at each pixel: [H, W, ...]
+    pixel: ClassVar[tuple[int, ...]] = ()  # the shape of what it has there
 
     def shape(self, size: tuple[int, int]) -> tuple[int, ...]:
         """Return the shape of one frame's array, for frames of size (H, W)."""
-        raise NotImplementedError
+        return (*size, *self.pixel) if self.spatial else ()
 
     @property
     def fill(self) -> float:
@@ -52,10 +53,7 @@ class Image(Field):
     aspect: float | None = None
     dtype: str = dataclasses.field(default="uint8", kw_only=True)
     kind: ClassVar[str] = "image"
-
-    def shape(self, size: tuple[int, int]) -> tuple[int, ...]:
-        """[H, W, 3]."""
-        return (*size, 3)
+    pixel: ClassVar[tuple[int, ...]] = (3,)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,10 +101,6 @@ class Labels(Field):
         if not limits.min <= self.ignore <= most or len(names) > most + 1:
             raise ValueError(f"labels: {len(names)} classes and ignore {self.ignore} do not fit {self.dtype}")
 
-    def shape(self, size: tuple[int, int]) -> tuple[int, ...]:
-        """[H, W]."""
-        return size
-
     @property
     def fill(self) -> float:
         """`ignore`."""
@@ -114,12 +108,12 @@ class Labels(Field):
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The classes' names."""
+        """Of the classes."""
         return tuple(c.name for c in self.classes)
 
     @property
     def colors(self) -> np.ndarray:
-        """The classes' colors: uint8 [C, 3], RGB."""
+        """Of the classes: uint8 [C, 3], RGB."""
         return np.array([c.color for c in self.classes], np.uint8).reshape(-1, 3)
 
 
@@ -137,19 +131,11 @@ class Depth(Field):
     least: float = 0.0
     most: float = float("inf")
     kind: ClassVar[str] = "depth"
-
-    def shape(self, size: tuple[int, int]) -> tuple[int, ...]:
-        """[H, W, 1]."""
-        return (*size, 1)
+    pixel: ClassVar[tuple[int, ...]] = (1,)
 
     def measured(self, values: Array) -> Array:
         """Return where there is a measurement: bool, shaped as the values, a NumPy or JAX array."""
-        known = (values > 0) & (values < float("inf"))
-        if self.least > 0:
-            known &= values >= self.least
-        if self.most < float("inf"):
-            known &= values <= self.most
-        return known
+        return (values > 0) & (values < float("inf")) & (values >= self.least) & (values <= self.most)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -192,10 +178,6 @@ class Number(Field):
     kind: ClassVar[str] = "number"
     spatial: ClassVar[bool] = False
 
-    def shape(self, size: tuple[int, int]) -> tuple[int, ...]:
-        """()."""
-        return ()
-
 
 @runtime_checkable
 class Source(Protocol):
@@ -209,12 +191,10 @@ class Source(Protocol):
     @property
     def fields(self) -> Mapping[str, Field]:
         """Field name → how it behaves; "image" is one of them."""
-        ...
 
     @property
     def names(self) -> Sequence[str]:
-        """The frames' names, in order."""
-        ...
+        """Of the frames, in order."""
 
     def __len__(self) -> int: ...
 
