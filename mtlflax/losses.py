@@ -1,13 +1,12 @@
 """Losses for segmentation and depth, each over the valid pixels of the global batch.
 
-Every loss is a pure function that returns one float32 scalar. Given `axis_name`, it sums over that
-axis of devices before it divides, so each device returns the loss of the whole batch however the
-valid pixels fall on the devices. A gradient taken per device inside `jax.pmap` or
-`jax.shard_map(check_vma=False)` and then averaged with `lax.pmean` is the gradient of that loss
-(there, `psum` is its own transpose).
+Every loss is a pure function that returns one float32 scalar. Given `axis_name`, it sums over that axis of devices
+before it divides, so each device returns the loss of the whole batch however the valid pixels fall on the devices. A
+gradient taken per device inside `jax.pmap` or `jax.shard_map(check_vma=False)` and then averaged with `lax.pmean` is
+the gradient of that loss (there, `psum` is its own transpose).
 
-A batch without a valid pixel has loss 0 and gradient 0. What predictions and targets hold at
-invalid pixels, NaN and infinity included, changes neither.
+A batch without a valid pixel has loss 0 and gradient 0. What predictions and targets hold at invalid pixels, NaN and
+infinity included, changes neither.
 """
 
 import math
@@ -52,17 +51,16 @@ def dice(
 ) -> Array:
     """One minus the soft Dice coefficient, averaged over the classes in the global batch.
 
-    With p the softmax probabilities and t the one-hot labels, summed over all valid pixels of the
-    global batch, Dice_c = 2 Σ p_c t_c / (Σ p_c² + Σ t_c²): the squared form of Milletari et al.
-    2016 (V-Net, section 3), taken class by class. Classes that no valid pixel has are skipped, so
-    that no denominator comes near 0.
+    With p the softmax probabilities and t the one-hot labels, summed over all valid pixels of the global batch, Dice_c
+    = 2 Σ p_c t_c / (Σ p_c² + Σ t_c²): the squared form of Milletari et al. 2016 (V-Net, section 3), taken class by
+    class. Classes that no valid pixel has are skipped, so that no denominator comes near 0.
 
     Args:
         logits: float [B, H, W, C].
         labels: integers [B, H, W], 0 to C - 1 or `ignore`. Any other makes the loss NaN.
         ignore: the label of pixels to leave out.
-        smooth: pixels added to numerator and denominator alike. Many implementations add 1 because
-            of empty classes; here it would only soften the loss of rare ones.
+        smooth: pixels added to numerator and denominator alike. Many implementations add 1 because of empty classes;
+            here it would only soften the loss of rare ones.
         axis_name: the mapped axis over which the batch is spread, if any.
 
     Returns:
@@ -111,8 +109,8 @@ def l2(prediction: Array, target: Array, *, axis_name: str | None = None) -> Arr
 def berhu(prediction: Array, target: Array, *, axis_name: str | None = None) -> Array:
     """Reverse Huber loss (Laina et al. 2016, equation 1); arguments and exceptions as `l1`.
 
-    The mean over measured pixels of |e| up to c and (e² + c²) / 2c beyond, where c is a fifth of
-    the largest |e| in the global batch. No gradient passes through c.
+    The mean over measured pixels of |e| up to c and (e² + c²) / 2c beyond, where c is a fifth of the largest |e| in the
+    global batch. No gradient passes through c.
     """
     errors, valid = _depth_errors(prediction, target)
     sizes = jnp.abs(errors)
@@ -128,19 +126,16 @@ def berhu(prediction: Array, target: Array, *, axis_name: str | None = None) -> 
 def silog(prediction: Array, target: Array, *, floor: float = 1e-3, axis_name: str | None = None) -> Array:
     """Scale-invariant logarithmic loss of Eigen et al. 2014, equation 4, with λ = 0.5.
 
-    With d = log prediction − log target at an image's n measured pixels, the image's loss is
-    Σd² / n − λ (Σd)² / n². The batch's is the mean over the images that have a measurement, all
-    devices taken together.
+    With d = log prediction − log target at an image's n measured pixels, the image's loss is Σd² / n − λ (Σd)² / n².
+    The batch's is the mean over the images that have a measurement, all devices taken together.
 
-    Below `floor`, the logarithm is continued by its mirror image in the point (floor, log floor),
-    log x = 2 log floor − log(2 floor − x): smooth there, defined for predictions of 0 and less, and
-    flat nowhere.
+    Below `floor`, the logarithm is continued by its mirror image in the point (floor, log floor), log x = 2 log floor −
+    log(2 floor − x): smooth there, defined for predictions of 0 and less, and flat nowhere.
 
     Args:
         prediction: float [B, H, W, 1], in the target's unit.
         target: float [B, H, W, 1], 0 = no measurement.
-        floor: in the target's unit. The default is below all of Cityscapes' finite measurements,
-            whatever their unit.
+        floor: in the target's unit. The default is below all of Cityscapes' finite measurements, whatever their unit.
         axis_name: the mapped axis over which the batch is spread, if any.
 
     Returns:
@@ -193,8 +188,8 @@ def _mask_segmentation(logits: Array, labels: Array, ignore: int) -> tuple[Array
     """Make invalid pixels harmless, and labels that are no class noticeable.
 
     Returns:
-        Where pixels are valid, bool [B, H, W]; which class is a valid pixel's own, bool
-        [B, H, W, C]; float32 logits, 0 at invalid pixels and NaN at those with an unknown label.
+        Where pixels are valid, bool [B, H, W]; which class is a valid pixel's own, bool [B, H, W, C]; float32 logits, 0
+        at invalid pixels and NaN at those with an unknown label.
     """
     if logits.shape[:-1] != labels.shape:
         raise ValueError(f"logits {logits.shape} do not fit labels {labels.shape}")

@@ -1,10 +1,9 @@
 """Exact figures over a whole set: what to count on the devices, and what the counts say.
 
-`confusion_matrix` and `depth_sums` run on a device, batch by batch, and may be summed over devices
-with `lax.psum`. `Totals` adds them up on the host in int64 and float64. The other functions read
-the figures from the totals, in NumPy. So all figures are pooled over the pixels of the set: no
-figure is a mean over batches or images. Padded frames (labels all `ignore`, depth all 0) leave no
-trace.
+`confusion_matrix` and `depth_sums` run on a device, batch by batch, and may be summed over devices with `lax.psum`.
+`Totals` adds them up on the host in int64 and float64. The other functions read the figures from the totals, in NumPy.
+So all figures are pooled over the pixels of the set: no figure is a mean over batches or images. Padded frames (labels
+all `ignore`, depth all 0) leave no trace.
 """
 
 from collections.abc import Mapping
@@ -24,8 +23,8 @@ FLOOR = 1 / 65535
 class Totals:
     """Sums of a pytree of arrays over batches, on the host.
 
-    Integers add up as int64, anything else as float64. float32 sums leave float64 some 29 bits to
-    spare, so that in practice the order of the batches changes nothing.
+    Integers add up as int64, anything else as float64. float32 sums leave float64 some 29 bits to spare, so that in
+    practice the order of the batches changes nothing.
 
     >>> totals = Totals()
     >>> for batch in (1, 2):
@@ -71,8 +70,8 @@ def confusion_matrix(labels: Array, predictions: Array, num_classes: int, ignore
         ignore: the label of pixels to leave out.
 
     Returns:
-        int32 [C, C], rows = truth. Pixels whose label or prediction is no class are left out. One
-        batch must hold fewer than 2**31 pixels; `Totals` adds the matrices up as int64.
+        int32 [C, C], rows = truth. Pixels whose label or prediction is no class are left out. One batch must hold fewer
+        than 2**31 pixels; `Totals` adds the matrices up as int64.
 
     Raises:
         ValueError: the two differ in shape.
@@ -96,8 +95,7 @@ def iou(confusion: np.ndarray) -> np.ndarray:
         confusion: integers [C, C], rows = truth.
 
     Returns:
-        float64 [C], in 0..1; NaN for classes neither present nor predicted, as in the official
-        Cityscapes evaluator.
+        float64 [C], in 0..1; NaN for classes neither present nor predicted, as in the official Cityscapes evaluator.
     """
     confusion = np.asarray(confusion, np.int64)
     intersection = np.diagonal(confusion)
@@ -119,11 +117,11 @@ def mean_score(scores: np.ndarray) -> float:
 def category_iou(confusion: np.ndarray, categories: np.ndarray) -> np.ndarray:
     """Return the intersection over union of each category of classes.
 
-    Equal to the official Cityscapes evaluator's category scores for predictions of the 19 train
-    classes: it too leaves out pixels whose true label is ignored, those of an ignored label inside
-    a category (parking, rail track, ...) included. Only a prediction of an ignored label, which a
-    [19, 19] matrix can't hold, would make a difference. A network trained on the 7 categories does
-    learn and count such pixels; its scores are `iou` of its own matrix, and are not comparable.
+    Equal to the official Cityscapes evaluator's category scores for predictions of the 19 train classes: it too leaves
+    out pixels whose true label is ignored, those of an ignored label inside a category (parking, rail track, ...)
+    included. Only a prediction of an ignored label, which a [19, 19] matrix can't hold, would make a difference. A
+    network trained on the 7 categories does learn and count such pixels; its scores are `iou` of its own matrix, and
+    are not comparable.
 
     Args:
         confusion: integers [C, C], rows = truth.
@@ -214,8 +212,8 @@ def depth_metrics(totals: Mapping[str, np.ndarray]) -> dict[str, float]:
         totals: `Totals.sums`, rows added up or not.
 
     Returns:
-        Figures by name. Those without a single pixel are left out, as JSON has no NaN; a NaN that the network
-        predicted stays one.
+        Figures by name. Those without a single pixel are left out, as JSON has no NaN; a NaN that the network predicted
+        stays one.
     """
     totals = {name: np.sum(rows) for name, rows in totals.items()}
     count, comparable = totals["count"], totals["comparable"]

@@ -33,7 +33,7 @@ def from_json(content: Mapping[str, Any]) -> dict[str, Field]:
     """Return the fields that `to_json` wrote; ValueError for an unknown kind, or attributes that it does not have."""
     fields: dict[str, Field] = {}
     for name, entry in content.items():
-        attributes = {key: tuple(value) if isinstance(value, list) else value for key, value in entry.items()}
+        attributes: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in entry.items()}
         kind = attributes.pop("kind", None)
         if kind not in KINDS:
             raise ValueError(f"field {name!r} is of an unknown kind {kind!r}: choose from {', '.join(KINDS)}")

@@ -16,27 +16,16 @@ IGNORE = 255
 
 
 class Label(NamedTuple):
-    """One row of the official table.
+    """One row of the official table."""
 
-    Attributes:
-        name: as the official scripts spell it.
-        id: the value in `_labelIds.png`; -1 is never drawn.
-        train_id: 0 to 18 where scored; else 255, or -1 for the label that is never drawn.
-        category: "void" or one of `CATEGORY_NAMES`.
-        category_id: the official one, 0 = void, 1 = flat, ... 7 = vehicle.
-        has_instances: whether `_instanceIds.png` counts its objects one by one.
-        ignore_in_eval: whether the official evaluator leaves its pixels out.
-        color: RGB of `_color.png`.
-    """
-
-    name: str
-    id: int
-    train_id: int
-    category: str
-    category_id: int
-    has_instances: bool
-    ignore_in_eval: bool
-    color: tuple[int, int, int]
+    name: str  # as the official scripts spell it
+    id: int  # the value in `_labelIds.png`; -1 is never drawn
+    train_id: int  # 0 to 18 where scored; else 255, or -1 for the label that is never drawn
+    category: str  # "void" or one of `CATEGORY_NAMES`
+    category_id: int  # the official one: 0 = void, 1 = flat, ... 7 = vehicle
+    has_instances: bool  # whether `_instanceIds.png` counts its objects one by one
+    ignore_in_eval: bool  # whether the official evaluator leaves its pixels out
+    color: tuple[int, int, int]  # RGB of `_color.png`
 
 
 # The rows in the order of the ids: name, whether scored, color. The rest follows from the order.

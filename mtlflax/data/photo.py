@@ -18,23 +18,17 @@ _NO_ALPHA = (_JPEG_START, b"BM", b"P1", b"P2", b"P3", b"P4", b"P5", b"P6")
 
 
 class Photo(NamedTuple):
-    """A picture as a network takes it.
+    """A picture as a network takes it."""
 
-    Attributes:
-        pixels: uint8 [H, W, 3], RGB.
-        note: what the user should know about how it was read; "" if nothing.
-    """
-
-    pixels: np.ndarray
-    note: str
+    pixels: np.ndarray  # uint8 [H, W, 3], RGB
+    note: str  # what the user should know about how it was read; "" if nothing
 
 
 def read(path: Path) -> Photo:
     """Read a picture, upright according to its EXIF data.
 
-    Values of more than 8 bits are scaled by the range that the file states, or else by one that is guessed, with a
-    note (see `value_range`). Transparency is ignored: colors are those stored, as PIL's `convert("RGB")` has them.
-    Of several frames, the first is read.
+    Values of more than 8 bits are scaled by the range that the file states, or else by one that is guessed, with a note
+    (see `value_range`). Transparency is ignored: colors are those stored. Of several frames, the first is read.
 
     Raises:
         UserError: the file cannot be read, is truncated, is not a picture, or is one whose values have no known range.

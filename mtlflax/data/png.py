@@ -21,19 +21,12 @@ _COLOR_TYPES = {0: "gray", 2: "RGB", 3: "palette", 4: "gray with alpha", 6: "RGB
 
 
 class Header(NamedTuple):
-    """What a PNG file says about its pixels.
+    """What a PNG file says about its pixels."""
 
-    Attributes:
-        bits: per channel, or per palette index.
-        color_type: a number of the PNG specification.
-        significant_bits: the most of any color (chunk sBIT); None if not stated.
-        has_alpha: whether there are alpha values, in a channel or in a table (chunk tRNS).
-    """
-
-    bits: int
-    color_type: int
-    significant_bits: int | None
-    has_alpha: bool
+    bits: int  # per channel, or per palette index
+    color_type: int  # a number of the PNG specification
+    significant_bits: int | None  # the most of any color (chunk sBIT); None if not stated
+    has_alpha: bool  # whether there are alpha values, in a channel or in a table (chunk tRNS)
 
 
 def read_bytes(path: Path) -> bytes:
@@ -49,8 +42,7 @@ def read(path: Path, kind: str) -> np.ndarray:
 
     Args:
         path: of the file.
-        kind: "8-bit RGB", "8-bit gray" or "16-bit gray". A file of another kind is an error, since a conversion would
-            change what the values mean.
+        kind: "8-bit RGB", "8-bit gray" or "16-bit gray"; nothing is converted, since that would change the values.
 
     Returns:
         uint8 [H, W, 3], RGB; uint8 [H, W]; or uint16 [H, W].

@@ -19,11 +19,7 @@ Array = Any  # a NumPy or a JAX array: nothing under `data` imports jax
 
 @dataclasses.dataclass(frozen=True)
 class Field:
-    """How one entry of a sample behaves; use one of the kinds below.
-
-    Attributes:
-        dtype: of the array in a sample, as NumPy names it.
-    """
+    """How one entry of a sample behaves; use one of the kinds below. `dtype` is the array's, as NumPy names it."""
 
     dtype: str = dataclasses.field(default="float32", kw_only=True)
 
@@ -43,12 +39,10 @@ class Field:
 
 @dataclasses.dataclass(frozen=True)
 class Image(Field):
-    """A color picture: uint8 [H, W, 3], RGB. Resized with interpolation; color changes apply to it.
+    """A color picture: uint8 [H, W, 3], RGB. Resized with interpolation; color changes apply to it."""
 
-    Attributes:
-        aspect: width / height of the pictures as they were taken, where samples are scaled differently in x and y;
-            None = as in the samples. Prediction scales other pictures alike.
-    """
+    # Width / height of the pictures as they were taken, where samples are scaled differently in x and y; None = as in
+    # the samples. Prediction scales other pictures alike.
 
     aspect: float | None = None
     dtype: str = dataclasses.field(default="uint8", kw_only=True)
@@ -58,33 +52,21 @@ class Image(Field):
 
 @dataclasses.dataclass(frozen=True)
 class Class:
-    """One class of a label map.
+    """One class of a label map."""
 
-    Attributes:
-        name: as in the metrics' names (`iou/<name>`).
-        color: RGB, 0 to 255, in pictures and predicted maps.
-        group: the category it belongs to, for scores per category; "" for none.
-        id: its value in the data set's own files, where that differs; None if it is the position in the table.
-    """
-
-    name: str
-    color: tuple[int, int, int]
-    group: str = ""
-    id: int | None = None
+    name: str  # as in the metrics' names (`iou/<name>`)
+    color: tuple[int, int, int]  # RGB, 0 to 255, in pictures and predicted maps
+    group: str = ""  # the category it belongs to, for scores per category; "" for none
+    id: int | None = None  # its value in the data set's own files; None if it is the position in the table
 
 
 @dataclasses.dataclass(frozen=True)
 class Labels(Field):
-    """A class or an object number at each pixel: integers [H, W]. Resized to the nearest pixel, never mixed.
+    """A class or an object number at each pixel: integers [H, W]. Resized to the nearest pixel, never mixed."""
 
-    Attributes:
-        classes: the class table: pixel value c, counted from 0, is `classes[c]`; empty for values that are no classes
-            (instance numbers).
-        ignore: the value of pixels that have no label.
-    """
-
+    # Pixel value c, counted from 0, is `classes[c]`. Empty for values that are no classes (instance numbers).
     classes: tuple[Class, ...] = ()
-    ignore: int = 255
+    ignore: int = 255  # the value of pixels that have no label
     dtype: str = dataclasses.field(default="uint8", kw_only=True)
     kind: ClassVar[str] = "labels"
 
@@ -119,17 +101,11 @@ class Labels(Field):
 
 @dataclasses.dataclass(frozen=True)
 class Depth(Field):
-    """A depth at each pixel, [H, W, 1], in some unit; 0 = no measurement. Resized to the nearest pixel.
-
-    Attributes:
-        unit: what the values mean: see `units.Unit`.
-        least: smaller values count as no measurement, in the field's unit.
-        most: larger values count as no measurement.
-    """
+    """A depth at each pixel, [H, W, 1], in some unit; 0 = no measurement. Resized to the nearest pixel."""
 
     unit: Unit
-    least: float = 0.0
-    most: float = float("inf")
+    least: float = 0.0  # smaller values, in this unit, count as no measurement
+    most: float = float("inf")  # larger values do
     kind: ClassVar[str] = "depth"
     pixel: ClassVar[tuple[int, ...]] = (1,)
 
@@ -143,16 +119,11 @@ class Map(Field):
     """Any other numbers at each pixel: [H, W, channels], such as stored normals or an edge strength.
 
     Resized to the nearest pixel; a zoom leaves the values as they are.
-
-    Attributes:
-        channels: numbers per pixel.
-        unknown: the value of pixels at which nothing is known.
-        mirror: the factor of each channel when left and right are exchanged: (-1, 1, 1) for normals with x to the
-            right; empty: 1 for all.
     """
 
     channels: int = 1
-    unknown: float = 0.0
+    unknown: float = 0.0  # the value of pixels at which nothing is known
+    # The factor of each channel when left and right are exchanged: (-1, 1, 1) for normals with x to the right; () = 1.
     mirror: tuple[float, ...] = ()
     kind: ClassVar[str] = "map"
 

@@ -1,9 +1,9 @@
 """The tasks: each one a head, a loss, metrics, colors and output files.
 
 A task sees batches as the loader makes them (the `image`, the fields that it asks for, and `mask` in evaluation) and
-knows nothing of the network, the weighting or the other tasks. One of your own is a function
-`(config, fields) -> Task`, named "package.module:function" in `config.tasks`; `fields` are those that the data set
-declares. `dense` makes a task from a loss and metrics given pixel by pixel; `configs/three_tasks.py` is an example.
+knows nothing of the network, the weighting or the other tasks. One of your own is a function `(config, fields) ->
+Task`, named "package.module:function" in `config.tasks`; `fields` are those that the data set declares. `dense` makes a
+task from a loss and metrics given pixel by pixel; `configs/three_tasks.py` is an example.
 """
 
 import dataclasses
