@@ -20,45 +20,26 @@ from mtlflax.training.step import TrainState, make_evaluation_step
 
 
 class Sample(NamedTuple):
-    """A few frames and what the network made of them, for pictures.
-
-    Attributes:
-        batch: the frames, NumPy arrays with a leading axis n.
-        predictions: task → array with a leading axis n, in the form of the truth.
-    """
+    """A few frames and what the network made of them, for pictures: NumPy arrays with a leading axis n."""
 
     batch: dict[str, np.ndarray]
-    predictions: dict[str, np.ndarray]
+    predictions: dict[str, np.ndarray]  # task → in the form of the truth
 
 
 def make_evaluator(
-    model: Network,
-    tasks: Sequence[Task],
-    source: Source,
-    fields: Mapping[str, Field],
-    mesh: Mesh,
-    config: ConfigDict,
+    model: Network, tasks: Sequence[Task], source: Source, fields: Mapping[str, Field], mesh: Mesh, config: ConfigDict
 ) -> Callable[[TrainState], tuple[dict[str, float], Sample]]:
     """Return a function that evaluates a state on all of a source; it compiles at its first call.
 
-    Args:
-        model: the network.
-        tasks: whose metrics are computed.
-        source: the frames.
-        fields: those that a batch holds.
-        mesh: of the devices.
-        config: the run's: `batch_size`, `parallel`, `pictures`, `data.num_threads`, `data.prefetch`.
+    A batch holds `fields`; the config is the run's, of which it reads the batch size, `parallel`, `pictures` and `data`.
 
     Returns:
         `evaluate(state)` → (`val/task/metric` → value, the same on every process; this process's first frames,
         `config.pictures` of them, at most a batch).
     """
-    step = parallel.map_step(
-        make_evaluation_step(model, tasks),
-        mesh,
-        via=config.parallel,
-        out_specs=(parallel.REPLICATED, parallel.SHARDED),
-    )
+
+    out_specs = (parallel.REPLICATED, parallel.SHARDED)
+    step = parallel.map_step(make_evaluation_step(model, tasks), mesh, via=config.parallel, out_specs=out_specs)
 
     # Padding is masked, so the batch may be larger than the config's in order to divide among the devices.
     batch_size = math.ceil(config.batch_size / mesh.size) * mesh.size
@@ -91,11 +72,10 @@ def make_evaluator(
                 waiting = sums
         assert sample is not None  # the loader refuses an empty source
         totals.add(jax.device_get(waiting))
-        results = {
-            f"val/{task.name}/{name}": value
-            for task in tasks
-            for name, value in task.metrics(totals.sums[task.name]).items()
-        }
+        results: dict[str, float] = {}
+        for task in tasks:
+            figures = task.metrics(totals.sums[task.name])
+            results |= {f"val/{task.name}/{name}": value for name, value in figures.items()}
         return results, sample
 
     return evaluate

@@ -46,17 +46,11 @@ _MAX_ASPECT = 8
 
 
 class Run(NamedTuple):
-    """A trained run, as far as prediction and export need it.
-
-    Attributes:
-        network: its tasks and its model.
-        step: of the checkpoint.
-        variables: `params` and `batch_stats`, on one device.
-    """
+    """A trained run, as far as prediction and export need it."""
 
     network: Predictor
-    step: int
-    variables: dict[str, Any]
+    step: int  # of the checkpoint
+    variables: dict[str, Any]  # `params` and `batch_stats`, on one device
 
 
 def load(folder: str | Path) -> Run:

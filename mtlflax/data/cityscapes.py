@@ -16,6 +16,7 @@ from absl import logging
 from mtlflax.data import labels, png, units
 from mtlflax.data.source import Depth, Field, Image, Labels, Number, Sample
 from mtlflax.errors import UserError
+from mtlflax.files import read_bytes
 
 _IMAGE, _LABEL_IDS, _TRAIN_IDS = "_leftImg8bit.png", "_gtFine_labelIds.png", "_gtFine_labelTrainIds.png"
 _ENDINGS = {"leftImg8bit": _IMAGE, "gtFine": _LABEL_IDS, "disparity": "_disparity.png", "camera": "_camera.json"}
@@ -108,7 +109,7 @@ class Cityscapes:
 
     @property
     def names(self) -> list[str]:
-        """The names of all frames, in their order."""
+        """Of all frames, in their order."""
         return [frame.name for frame in self._frames]
 
     def __len__(self) -> int:
@@ -210,7 +211,7 @@ class Cityscapes:
 
 def _focal_baseline(path: Path) -> float:
     try:
-        camera = json.loads(png.read_bytes(path))
+        camera = json.loads(read_bytes(path))
         focal_baseline = float(camera["intrinsic"]["fx"] * camera["extrinsic"]["baseline"])
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(

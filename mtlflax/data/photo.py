@@ -9,6 +9,7 @@ import numpy as np
 
 from mtlflax.data import png, tiff, value_range
 from mtlflax.errors import UserError
+from mtlflax.files import read_bytes
 
 # A JPEG marker: FF and its code. FF 00 is a byte of data; 01 and D0 to D8 stand alone and end nothing.
 _JPEG_MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd8\xff]")
@@ -33,7 +34,7 @@ def read(path: Path) -> Photo:
     Raises:
         UserError: the file cannot be read, is truncated, is not a picture, or is one whose values have no known range.
     """
-    data = png.read_bytes(path)
+    data = read_bytes(path)
     _check(data, path)
     pixels = _decode(data, _flags(data))
     if pixels is None or not pixels.size:

@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 
 from mtlflax.errors import UserError
+from mtlflax.files import read_bytes
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 # The color types of the PNG specification.
@@ -29,20 +30,10 @@ class Header(NamedTuple):
     has_alpha: bool  # whether there are alpha values, in a channel or in a table (chunk tRNS)
 
 
-def read_bytes(path: Path) -> bytes:
-    """Return the content of a file of any kind; UserError if it cannot be read."""
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
-
-
 def read(path: Path, kind: str) -> np.ndarray:
     """Read a PNG file.
 
-    Args:
-        path: of the file.
-        kind: "8-bit RGB", "8-bit gray" or "16-bit gray"; nothing is converted, since that would change the values.
+    `kind` is "8-bit RGB", "8-bit gray" or "16-bit gray"; nothing is converted, since that would change the values.
 
     Returns:
         uint8 [H, W, 3], RGB; uint8 [H, W]; or uint16 [H, W].
@@ -66,11 +57,7 @@ def read(path: Path, kind: str) -> np.ndarray:
 
 
 def check(data: bytes, path: Path) -> None:
-    """Check a file's content, the signature and every chunk up to the end mark.
-
-    Raises:
-        UserError: it is truncated, damaged, or not a PNG file; `path` is named.
-    """
+    """Check the signature and every chunk up to the end mark; UserError, naming `path`, if the file is not whole."""
     if not data.startswith(SIGNATURE):
         what = "is not a PNG file" if data else "is an empty file"
         raise UserError(f"{path}: {what}: restore the original file")

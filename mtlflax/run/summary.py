@@ -1,5 +1,6 @@
 """What a run says about its evaluations: lines for the terminal, `results.json`, and a panel of pictures."""
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -36,23 +37,15 @@ def summary(tasks: Sequence[Task], results: Mapping[str, float], step: int, work
 
 
 def panel(tasks: Sequence[Task], batch: Mapping[str, np.ndarray], predictions: Mapping[str, np.ndarray]) -> np.ndarray:
-    """Draw one row per frame: the image, and for each task the truth and the prediction.
+    """Draw one row per frame, uint8 RGB: the image, and for each task the truth and the prediction.
 
-    Args:
-        tasks: to draw.
-        batch: frames, NumPy arrays with a leading axis n.
-        predictions: task → its `picture`, with a leading axis n.
-
-    Returns:
-        uint8 [height, width, 3], RGB.
+    `batch` holds NumPy arrays with a leading axis of frames, and `predictions`, task → its `picture`, likewise.
     """
     truths = {task.name: np.asarray(task.truth(batch)) for task in tasks}
     rows = []
     for i, image in enumerate(batch["image"]):
-        row = [image]
-        for task in tasks:
-            row += [task.colors(truths[task.name][i]), task.colors(predictions[task.name][i])]
-        rows.append(row)
+        pairs = [(task.colors(truths[task.name][i]), task.colors(predictions[task.name][i])) for task in tasks]
+        rows.append([image, *itertools.chain(*pairs)])
     return pictures.panel(rows)
 
 

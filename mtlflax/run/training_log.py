@@ -17,14 +17,9 @@ _PER_TASK = {"losses": "loss", "weights": "weight", "task_gradient_norms": "task
 
 
 class TrainingLog:
-    """Collects the metrics of the steps and writes their means.
+    """Collects the metrics of the steps and writes their means to `writer` and, for people, to `progress`.
 
-    Args:
-        names: of the tasks, in the order of the losses.
-        schedule: updates so far → learning rate.
-        checkpoints: named in the error where training goes wrong.
-        writer: gets `train/...`.
-        progress: gets the losses and weights to show.
+    `names` are the tasks' in the order of the losses; `checkpoints` are named in the error where training goes wrong.
     """
 
     def __init__(
@@ -50,10 +45,8 @@ class TrainingLog:
     def read(self, through: int) -> None:
         """Write the means over the steps up to `through` that have not been read yet; waits for them.
 
-        A task's loss is averaged over the steps in which it had a valid pixel.
-
-        Raises:
-            UserError: a loss or the gradient is not finite.
+        A task's loss is averaged over the steps in which it had a valid pixel. UserError if a loss or the gradient is
+        not finite.
         """
         ready = [entry for entry in self._pending if entry[0] <= through]
         if not ready:
@@ -91,11 +84,8 @@ class TrainingLog:
         return scalars
 
     def _check_finite(self, step: int, metrics: dict[str, np.ndarray]) -> None:
-        bad = [
-            f"the loss of {name} is {loss}"
-            for name, loss in zip(self._names, metrics["losses"], strict=True)
-            if not np.isfinite(loss)
-        ]
+        losses = zip(self._names, metrics["losses"], strict=True)
+        bad = [f"the loss of {name} is {loss}" for name, loss in losses if not np.isfinite(loss)]
         if not bad and not np.isfinite(metrics["gradient_norm"]):
             bad = [f"the gradient's norm is {metrics['gradient_norm']}, with finite losses"]
         if not bad:
