@@ -1,9 +1,9 @@
 """Exact figures over a whole set: what to count on the devices, and what the counts say.
 
-`confusion_matrix` and `depth_sums` run on a device, batch by batch, and may be summed over devices with `lax.psum`.
-`Totals` adds them up on the host in int64 and float64. The other functions read the figures from the totals, in NumPy.
-So all figures are pooled over the pixels of the set: no figure is a mean over batches or images. Padded frames (labels
-all `ignore`, depth all 0) leave no trace.
+`confusion_matrix` and `depth_sums` run on a device, batch by batch, and may be summed over devices with `lax.psum`;
+`Totals` adds them up on the host. The other functions read the figures from the totals, in NumPy. So all figures are
+pooled over the pixels of the set: no figure is a mean over batches or images. Padded frames (labels all `ignore`, depth
+all 0) leave no trace.
 """
 
 from collections.abc import Mapping
@@ -54,7 +54,7 @@ def _widen(array: Any) -> np.ndarray:
     return array.astype(np.int64 if np.issubdtype(array.dtype, np.integer) else np.float64)
 
 
-# Segmentation ------------------------------------------------------------------------------------
+# Segmentation: what to count, and figures from confusion matrices, integers [C, C], rows = truth.
 
 
 def confusion_matrix(labels: Array, predictions: Array, num_classes: int, ignore: int = 255) -> Array:
@@ -79,10 +79,9 @@ def confusion_matrix(labels: Array, predictions: Array, num_classes: int, ignore
 
 
 def iou(confusion: np.ndarray) -> np.ndarray:
-    """Return the intersection over union of each class, from integers [C, C], rows = truth.
+    """Return the intersection over union of each class: float64 [C], in 0..1.
 
-    Returns:
-        float64 [C], in 0..1; NaN for classes neither present nor predicted, as in the official Cityscapes evaluator.
+    NaN for classes neither present nor predicted, as in the official Cityscapes evaluator.
     """
     confusion = np.asarray(confusion, np.int64)
     intersection = np.diagonal(confusion)
@@ -110,9 +109,7 @@ def category_iou(confusion: np.ndarray, categories: np.ndarray) -> np.ndarray:
     network trained on the 7 categories does learn and count such pixels; its scores are `iou` of its own matrix, and
     are not comparable.
 
-    Args:
-        confusion: integers [C, C], rows = truth.
-        categories: integers [C], each class's category, from 0.
+    `categories` are integers [C], each class's category, from 0.
     """
     categories = np.asarray(categories)
     merged = np.zeros((categories.max() + 1,) * 2, np.int64)
@@ -127,7 +124,7 @@ def pixel_accuracy(confusion: np.ndarray) -> float:
     return float(np.trace(confusion) / pixels) if pixels else float("nan")
 
 
-# Depth -------------------------------------------------------------------------------------------
+# Depth
 
 
 def depth_sums(prediction: Array, target: Array, valid: Array, comparable: Array) -> dict[str, Array]:
@@ -160,10 +157,10 @@ def depth_sums(prediction: Array, target: Array, valid: Array, comparable: Array
     }
     of_comparable = {
         "comparable": comparable,
-        "absolute_relative": jnp.abs(error) / target,
-        "squared_relative": jnp.square(error) / target,
+        "abs_rel": jnp.abs(error) / target,
+        "sq_rel": jnp.square(error) / target,
         "squared_log": jnp.square(jnp.log(positive / target)),
-        "absolute_log10": jnp.abs(jnp.log10(positive / target)),
+        "log10": jnp.abs(jnp.log10(positive / target)),
         **{f"delta{k}": ratio < 1.25**k for k in (1, 2, 3)},
     }
 
@@ -198,9 +195,7 @@ def depth_metrics(totals: Mapping[str, np.ndarray]) -> dict[str, float]:
         figures["mae"] = float(totals["absolute"] / count)
         figures["rmse_constant"] = float(np.sqrt(max(square - mean**2, 0.0)))
     if comparable:
-        figures["abs_rel"] = float(totals["absolute_relative"] / comparable)
-        figures["sq_rel"] = float(totals["squared_relative"] / comparable)
+        figures |= {name: float(totals[name] / comparable) for name in ("abs_rel", "sq_rel")}
         figures["rmse_log"] = float(np.sqrt(totals["squared_log"] / comparable))
-        figures["log10"] = float(totals["absolute_log10"] / comparable)
-        figures |= {f"delta{k}": float(totals[f"delta{k}"] / comparable) for k in (1, 2, 3)}
+        figures |= {name: float(totals[name] / comparable) for name in ("log10", "delta1", "delta2", "delta3")}
     return figures

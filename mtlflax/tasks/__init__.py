@@ -29,12 +29,7 @@ TASKS: dict[str, Factory] = {
 
 
 def from_config(config: Any, fields: Mapping[str, Field], missing: Mapping[str, str] | None = None) -> tuple[Task, ...]:
-    """Make the tasks of `config.tasks`, in that order.
-
-    Args:
-        config: of a run.
-        fields: those that the data set declares.
-        missing: field → why the data set lacks it, for the error message.
+    """Make the tasks of `config.tasks`, in that order; `missing` says why the data set lacks a field.
 
     Raises:
         UserError: there is no such task, or the data set lacks a field that it reads.
