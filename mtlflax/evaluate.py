@@ -1,20 +1,17 @@
 """Exact evaluation on a whole set: every frame once, sums on the device, division once and on the host."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import numpy as np
 from jax.sharding import Mesh
-from ml_collections import ConfigDict
 
 from mtlflax import metrics
 from mtlflax.data import loader
-from mtlflax.data.source import Field, Source
-from mtlflax.models.network import Network
+from mtlflax.experiment import Experiment
 from mtlflax.run import signals
-from mtlflax.tasks import Task
 from mtlflax.training import parallel
 from mtlflax.training.step import TrainState, make_evaluation_step
 
@@ -27,31 +24,28 @@ class Sample(NamedTuple):
 
 
 def make_evaluator(
-    model: Network, tasks: Sequence[Task], source: Source, fields: Mapping[str, Field], mesh: Mesh, config: ConfigDict
+    experiment: Experiment, mesh: Mesh, batch_size: int
 ) -> Callable[[TrainState], tuple[dict[str, float], Sample]]:
-    """Return a function that evaluates a state on all of a source; it compiles at its first call.
-
-    A batch holds `fields`; the config is the run's, of which it reads the batch size, `parallel`, `pictures` and `data`.
+    """Return a function that evaluates a state on all validation frames; it compiles at its first call.
 
     Returns:
         `evaluate(state)` → (`val/task/metric` → value, the same on every process; this process's first frames,
         `config.pictures` of them, at most a batch).
     """
-
+    config, tasks = experiment.config, experiment.tasks
     out_specs = (parallel.REPLICATED, parallel.SHARDED)
-    step = parallel.map_step(make_evaluation_step(model, tasks), mesh, via=config.parallel, out_specs=out_specs)
-
-    # Padding is masked, so the batch may be larger than the config's in order to divide among the devices.
-    batch_size = math.ceil(config.batch_size / mesh.size) * mesh.size
+    step = make_evaluation_step(experiment.model, tasks)
+    step = parallel.map_step(step, mesh, via=config.parallel, out_specs=out_specs)
 
     def evaluate(state: TrainState) -> tuple[dict[str, float], Sample]:
         totals = metrics.Totals()
         sample = None
         waiting = None
         with loader.evaluation_batches(
-            source,
-            fields,
-            batch_size=batch_size,
+            experiment.validation,
+            experiment.batch_fields,
+            # Padding is masked, so the batch may be larger than asked for in order to divide among the devices.
+            batch_size=math.ceil(batch_size / mesh.size) * mesh.size,
             process_index=jax.process_index(),
             process_count=jax.process_count(),
             num_threads=config.data.num_threads,

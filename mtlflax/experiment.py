@@ -1,4 +1,4 @@
-"""From a config to objects: the one place where a config is read."""
+"""From a config to objects: the one place where a config is read, for training (`build`) and prediction (`load`)."""
 
 import dataclasses
 import functools
@@ -89,8 +89,7 @@ class Experiment(Predictor):
 def build(config: ConfigDict) -> Experiment:
     """Build what a config (see `configs/common.py`) names, and check all of it before any frame is read or rendered.
 
-    Raises:
-        UserError: a name, an option or a number that does not fit, or a data set that is not there.
+    UserError for a name, an option or a number that does not fit, or a data set that is not there.
     """
     config = resolve(config)
     try:
@@ -124,8 +123,7 @@ def build(config: ConfigDict) -> Experiment:
 def load(workdir: str | Path) -> Predictor:
     """Find a run's tasks and network again from what the run has recorded, without its data set.
 
-    Raises:
-        UserError: there is no run, or something that it names cannot be found any more.
+    UserError if there is no run, or something that it names cannot be found any more.
     """
     record = workdirs.load(Path(workdir))
     try:

@@ -61,11 +61,8 @@ class Checkpoints:
     def save(self, step: int, state: Any, *, config: Mapping[str, Any], score: float | None = None) -> None:
         """Save in the background; the state is copied before this returns.
 
-        Args:
-            step: updates so far. The data pipeline gives the batch of any step, so it is the data position too.
-            state: the `TrainState`.
-            config: the run's configuration, JSON.
-            score: more is better; None or NaN if this checkpoint does not compete for the best.
+        `step` is the updates so far, and the data position too, as the data pipeline gives the batch of any step.
+        `config` is JSON. Of `score`, more is better; None or NaN if this checkpoint does not compete for the best.
         """
         if step in self._scores:
             return  # resumed here: the same checkpoint is there already
@@ -82,15 +79,10 @@ class Checkpoints:
             )
 
     def restore_latest(self, like: Any) -> tuple[int, Any] | None:
-        """Restore the newest checkpoint that is not damaged, for training to resume from; None if there are none.
+        """Restore the newest checkpoint that is not damaged, for training to resume from: its step and the state.
 
-        Damaged ones that are newer are renamed to `<step>.damaged`, with a line that says so.
-
-        Args:
-            like: a state, or its shapes with shardings: what is restored has the same.
-
-        Returns:
-            The step, which is also the position in the data, and the state.
+        What is restored is like `like`, a state or its shapes with shardings. Newer checkpoints, which are damaged, are
+        renamed to `<step>.damaged`, with a line that says so. Returns None if there are no checkpoints.
 
         Raises:
             UserError: every checkpoint is damaged (then none is renamed), or one does not fit `like`.

@@ -14,13 +14,8 @@ class Progress:
     Its clock is started and paused by the caller. Speeds are of the steps that finished while it ran, so `update` must
     be called with steps that have finished, not with steps that were only dispatched.
 
-    Args:
-        total: steps in all.
-        initial: steps done before this process.
-        batch_size: images per step, for the speed.
-        enabled: False prints nothing (on all processes but the first).
-        stream: standard error by default.
-        every: seconds between plain lines.
+    Of `total` steps, `initial` were done before this process; `batch_size` is the images per step, for the speed. Lines
+    go to `stream`, by default standard error, plain ones `every` so many seconds, and none unless `enabled`.
     """
 
     def __init__(

@@ -1,20 +1,13 @@
-"""What a run says about its evaluations: lines for the terminal, `results.json`, and a panel of pictures."""
+"""What a run says about its evaluations: lines for the terminal, and a panel of pictures."""
 
 import itertools
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from mtlflax.files import write_json
 from mtlflax.tasks import Task, pictures
-
-
-def write_results(workdir: Path, step: int, results: Mapping[str, float], **facts: Any) -> None:
-    """Write `results.json`: the step, facts about the evaluation, and `val/task/metric` → value, flat."""
-    write_json(workdir / "results.json", {"step": step, **facts, **results})
 
 
 def headline(tasks: Sequence[Task], results: Mapping[str, float]) -> str:
