@@ -1,76 +1,51 @@
 """Exact evaluation on a whole set: every frame once, sums on the device, division once and on the host."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import numpy as np
 from jax.sharding import Mesh
-from ml_collections import ConfigDict
 
 from mtlflax import metrics
 from mtlflax.data import loader
-from mtlflax.data.source import Field, Source
-from mtlflax.models.network import Network
+from mtlflax.experiment import Experiment
 from mtlflax.run import signals
-from mtlflax.tasks import Task
 from mtlflax.training import parallel
 from mtlflax.training.step import TrainState, make_evaluation_step
 
 
 class Sample(NamedTuple):
-    """A few frames and what the network made of them, for pictures.
-
-    Attributes:
-        batch: the frames, NumPy arrays with a leading axis n.
-        predictions: task → array with a leading axis n, in the form of the truth.
-    """
+    """A few frames and what the network made of them, for pictures: NumPy arrays with a leading axis n."""
 
     batch: dict[str, np.ndarray]
-    predictions: dict[str, np.ndarray]
+    predictions: dict[str, np.ndarray]  # task → in the form of the truth
 
 
 def make_evaluator(
-    model: Network,
-    tasks: Sequence[Task],
-    source: Source,
-    fields: Mapping[str, Field],
-    mesh: Mesh,
-    config: ConfigDict,
+    experiment: Experiment, mesh: Mesh, batch_size: int
 ) -> Callable[[TrainState], tuple[dict[str, float], Sample]]:
-    """Return a function that evaluates a state on all of a source; it compiles at its first call.
-
-    Args:
-        model: the network.
-        tasks: whose metrics are computed.
-        source: the frames.
-        fields: those that a batch holds.
-        mesh: of the devices.
-        config: the run's: `batch_size`, `parallel`, `pictures`, `data.num_threads`, `data.prefetch`.
+    """Return a function that evaluates a state on all validation frames; it compiles at its first call.
 
     Returns:
         `evaluate(state)` → (`val/task/metric` → value, the same on every process; this process's first frames,
         `config.pictures` of them, at most a batch).
     """
-    step = parallel.map_step(
-        make_evaluation_step(model, tasks),
-        mesh,
-        via=config.parallel,
-        out_specs=(parallel.REPLICATED, parallel.SHARDED),
-    )
-
-    # Padding is masked, so the batch may be larger than the config's in order to divide among the devices.
-    batch_size = math.ceil(config.batch_size / mesh.size) * mesh.size
+    config, tasks = experiment.config, experiment.tasks
+    out_specs = (parallel.REPLICATED, parallel.SHARDED)
+    step = make_evaluation_step(experiment.model, tasks)
+    step = parallel.map_step(step, mesh, via=config.parallel, out_specs=out_specs)
 
     def evaluate(state: TrainState) -> tuple[dict[str, float], Sample]:
         totals = metrics.Totals()
         sample = None
         waiting = None
         with loader.evaluation_batches(
-            source,
-            fields,
-            batch_size=batch_size,
+            experiment.validation,
+            experiment.batch_fields,
+            # Padding is masked, so the batch may be larger than asked for in order to divide among the devices.
+            batch_size=math.ceil(batch_size / mesh.size) * mesh.size,
             process_index=jax.process_index(),
             process_count=jax.process_count(),
             num_threads=config.data.num_threads,
@@ -91,11 +66,10 @@ def make_evaluator(
                 waiting = sums
         assert sample is not None  # the loader refuses an empty source
         totals.add(jax.device_get(waiting))
-        results = {
-            f"val/{task.name}/{name}": value
-            for task in tasks
-            for name, value in task.metrics(totals.sums[task.name]).items()
-        }
+        results: dict[str, float] = {}
+        for task in tasks:
+            figures = task.metrics(totals.sums[task.name])
+            results |= {f"val/{task.name}/{name}": value for name, value in figures.items()}
         return results, sample
 
     return evaluate

@@ -1,7 +1,4 @@
-"""From a config to objects: the one place where a config is read.
-
-`build` makes everything that training and evaluation use; `load` finds what prediction needs from a run's record alone.
-"""
+"""From a config to objects: the one place where a config is read, for training (`build`) and prediction (`load`)."""
 
 import dataclasses
 import functools
@@ -27,21 +24,16 @@ from mtlflax.training import parallel
 from mtlflax.training.gradients import Method, make_method
 from mtlflax.training.step import TrainState, init_state
 
+_NO_FIT = (AttributeError, KeyError, TypeError, ValueError)  # what objects raise over a config's values
+
 
 @dataclasses.dataclass(frozen=True)
 class Predictor:
-    """What prediction needs.
+    """What prediction needs."""
 
-    Attributes:
-        config: the run's, resolved.
-        fields: what the samples of its data set hold.
-        tasks: in the order of the losses.
-        model: the Flax module.
-    """
-
-    config: ConfigDict
-    fields: Mapping[str, Field]
-    tasks: tuple[tasks.Task, ...]
+    config: ConfigDict  # the run's, resolved
+    fields: Mapping[str, Field]  # what the samples of its data set hold
+    tasks: tuple[tasks.Task, ...]  # in the order of the losses
     model: Network
 
     @property
@@ -57,27 +49,16 @@ class Predictor:
 
 @dataclasses.dataclass(frozen=True)
 class Experiment(Predictor):
-    """A config, built: what training and evaluation share.
+    """A config, built: what training and evaluation share."""
 
-    Attributes:
-        training: the source of the training frames; not read yet, nor rendered.
-        validation: the source of the validation frames, likewise.
-        augment: what is done to each training sample.
-        steps_per_epoch: updates per epoch; frames that do not fill a last batch go to the next epoch.
-        total_steps: updates in all.
-        schedule: updates so far → learning rate.
-        optimizer: of the parameters.
-        method: the weighting.
-    """
-
-    training: Source
+    training: Source  # no frame is read yet, nor rendered
     validation: Source
-    augment: Augment
-    steps_per_epoch: int
+    augment: Augment  # what is done to each training sample
+    steps_per_epoch: int  # frames that do not fill a last batch go to the next epoch
     total_steps: int
-    schedule: optax.Schedule
+    schedule: optax.Schedule  # updates so far → learning rate
     optimizer: optax.GradientTransformation
-    method: Method
+    method: Method  # the weighting
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -97,15 +78,8 @@ class Experiment(Predictor):
 
     def init(self, encoder: Any = None) -> TrainState:
         """Return the state at step 0: from scratch, or with the pretrained variables of an encoder."""
-        return init_state(
-            self.model,
-            self.optimizer,
-            self.method,
-            num_tasks=len(self.tasks),
-            size=self.size,
-            seed=self.config.seed,
-            encoder=encoder,
-        )
+        made = (self.model, self.optimizer, self.method)
+        return init_state(*made, num_tasks=len(self.tasks), size=self.size, seed=self.config.seed, encoder=encoder)
 
     def steps(self, epochs: float) -> int:
         """Return a duration in steps, at least 1."""
@@ -113,13 +87,9 @@ class Experiment(Predictor):
 
 
 def build(config: ConfigDict) -> Experiment:
-    """Build what a config names, and check all of it before any frame is read or rendered.
+    """Build what a config (see `configs/common.py`) names, and check all of it before any frame is read or rendered.
 
-    Args:
-        config: from a config file; see `configs/common.py`.
-
-    Raises:
-        UserError: a name, an option or a number that does not fit, or a data set that is not there.
+    UserError for a name, an option or a number that does not fit, or a data set that is not there.
     """
     config = resolve(config)
     try:
@@ -145,7 +115,7 @@ def build(config: ConfigDict) -> Experiment:
         data.check_alike(training, validation, experiment.batch_fields)
         _check_best(config, experiment)
         _check_shapes(experiment)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except _NO_FIT as error:
         raise UserError(f"config: {_plain(error)}") from error
     return experiment
 
@@ -153,28 +123,24 @@ def build(config: ConfigDict) -> Experiment:
 def load(workdir: str | Path) -> Predictor:
     """Find a run's tasks and network again from what the run has recorded, without its data set.
 
-    Raises:
-        UserError: there is no run, or something that it names cannot be found any more.
+    UserError if there is no run, or something that it names cannot be found any more.
     """
     record = workdirs.load(Path(workdir))
     try:
         predictor = _network(ConfigDict(record["config"]), field_json.from_json(record["fields"]))
         if min(predictor.size) < 1:
             raise ValueError(f"data.size is {predictor.size}: must be positive")
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except _NO_FIT as error:
         path = Path(workdir) / "config.json"
         raise UserError(f"cannot build the network that {path} describes: {_plain(error)}") from error
     return predictor
 
 
 def resolve(config: ConfigDict) -> ConfigDict:
-    """Return a copy in which everything that a config may leave open is decided.
+    """Return a copy in which everything that a config may leave open is decided; UserError if its root is no data set.
 
     `data.name` and `data.root` become those of a data set, by `data.resolve`. `model.pretrained`, if it is "auto",
     becomes the hub's weights of the backbone, or, on `streets`, '': from scratch; if it is a file, its absolute path.
-
-    Raises:
-        UserError: the root names no data set.
     """
     config = config.copy_and_resolve_references()
     try:
@@ -192,8 +158,7 @@ def resolve(config: ConfigDict) -> ConfigDict:
 def open_encoder(config: ConfigDict) -> tuple[dict[str, Any] | None, str]:
     """Return the pretrained variables that a resolved config starts from, or None, and where they come from, in words.
 
-    Raises:
-        UserError: they cannot be read, or belong to another encoder.
+    UserError if they cannot be read, or belong to another encoder.
     """
     source, backbone = config.model.pretrained, config.model.backbone
     if not source:
@@ -261,12 +226,9 @@ def _model(options: dict[str, Any], chosen: tuple[tasks.Task, ...]) -> Network:
 
 
 def _optimizer(config: ConfigDict, schedule: optax.Schedule) -> optax.GradientTransformation:
-    if config.name == "adam":
-        rule = optax.adam(schedule)
-    elif config.name == "sgd":
-        rule = optax.sgd(schedule, momentum=config.momentum)
-    else:
+    if config.name not in ("adam", "sgd"):
         raise ValueError(f"optimizer.name is {config.name!r}: choose adam or sgd")
+    rule = optax.adam(schedule) if config.name == "adam" else optax.sgd(schedule, momentum=config.momentum)
     return optax.chain(optax.add_decayed_weights(config.weight_decay), rule)
 
 

@@ -1,4 +1,4 @@
-"""Write files whole or not at all, lock them, and report disk errors in plain words."""
+"""Read files, write them whole or not at all, lock them, and report disk errors in plain words."""
 
 import errno
 import json
@@ -32,13 +32,18 @@ def plain_errors(what: Path) -> Iterator[None]:
         raise UserError(f"cannot write {what}: {error.strerror or error}{where}\n{cure}") from error
 
 
+def read_bytes(path: Path) -> bytes:
+    """Return the content of a file; UserError if it cannot be read."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
+
+
 def write_bytes(path: Path, data: bytes) -> None:
-    """Write a file atomically: under a temporary name in the same folder, then renamed.
+    """Write a file atomically: under a temporary name in the same folder, which is created if needed, then renamed.
 
-    The folder is created if needed. On an error, no partial file is left, and a file that was there stays as it was.
-
-    Raises:
-        UserError: the file cannot be written.
+    On an error, a UserError, no partial file is left, and a file that was there stays as it was.
     """
     # Not made from the file's name, which may already be as long as the file system allows.
     temporary = path.with_name(f".{os.getpid()}-{threading.get_ident()}.tmp")
@@ -68,16 +73,10 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
 
 @contextmanager
 def lock(path: Path, *, wait: str = "") -> Iterator[None]:
-    """Hold a lock file during the block; the system releases it when the process ends, however it ends.
+    """Hold a lock file, created if needed, during the block; the system releases it however the process ends.
 
-    Where files cannot be locked (Windows, some network file systems), print a note and go on without.
-
-    Args:
-        path: created if it is not there.
-        wait: what to print before waiting for another process that holds the lock; '' = do not wait.
-
-    Raises:
-        BlockingIOError: another process holds the lock, and `wait` is empty.
+    Where files cannot be locked (Windows, some network file systems), print a note and go on without. If another
+    process holds it, print `wait` and wait for it; without `wait`, raise BlockingIOError.
     """
     with open(path, "w") as file:
         try:

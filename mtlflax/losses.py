@@ -1,13 +1,17 @@
 """Losses for segmentation and depth, each over the valid pixels of the global batch.
 
-Every loss is a pure function that returns one float32 scalar. Given `axis_name`, it sums over that
-axis of devices before it divides, so each device returns the loss of the whole batch however the
-valid pixels fall on the devices. A gradient taken per device inside `jax.pmap` or
-`jax.shard_map(check_vma=False)` and then averaged with `lax.pmean` is the gradient of that loss
-(there, `psum` is its own transpose).
+Every loss is a pure function that returns one float32 scalar. Its arguments:
 
-A batch without a valid pixel has loss 0 and gradient 0. What predictions and targets hold at
-invalid pixels, NaN and infinity included, changes neither.
+* `logits`, float [B, H, W, C], and `labels`, integers [B, H, W], 0 to C - 1 or `ignore`, the label of pixels to leave
+  out. Any other label makes the loss NaN.
+* `prediction` and `target`, float [B, H, W, 1] in one unit. Measured are pixels with a finite target above 0.
+* `axis_name`, the mapped axis over which the batch is spread, if any. The loss sums over it before it divides, so each
+  device returns the loss of the whole batch however the valid pixels fall on the devices. A gradient taken per device
+  inside `jax.pmap` or `jax.shard_map(check_vma=False)` and then averaged with `lax.pmean` is the gradient of that loss
+  (there, `psum` is its own transpose).
+
+A batch without a valid pixel has loss 0 and gradient 0. What predictions and targets hold at invalid pixels, NaN and
+infinity included, changes neither. Shapes that do not fit are a ValueError.
 """
 
 import math
@@ -21,20 +25,7 @@ Array = jax.Array
 
 
 def cross_entropy(logits: Array, labels: Array, *, ignore: int = 255, axis_name: str | None = None) -> Array:
-    """Softmax cross-entropy, averaged over the pixels whose label is not `ignore`.
-
-    Args:
-        logits: float [B, H, W, C].
-        labels: integers [B, H, W], 0 to C - 1 or `ignore`. Any other makes the loss NaN.
-        ignore: the label of pixels to leave out.
-        axis_name: the mapped axis over which the batch is spread, if any.
-
-    Returns:
-        float32 scalar, in nats.
-
-    Raises:
-        ValueError: logits and labels do not fit in shape.
-    """
+    """Softmax cross-entropy, averaged over the pixels whose label is not `ignore`, in nats."""
     valid, own_class, logits = _mask_segmentation(logits, labels, ignore)
     # A masked sum instead of a gather: the gather's transpose is a scatter, slow on TPUs.
     own_logit = jnp.sum(jnp.where(own_class, logits, 0), axis=-1)
@@ -43,33 +34,16 @@ def cross_entropy(logits: Array, labels: Array, *, ignore: int = 255, axis_name:
 
 
 def dice(
-    logits: Array,
-    labels: Array,
-    *,
-    ignore: int = 255,
-    smooth: float = 0.0,
-    axis_name: str | None = None,
+    logits: Array, labels: Array, *, ignore: int = 255, smooth: float = 0.0, axis_name: str | None = None
 ) -> Array:
-    """One minus the soft Dice coefficient, averaged over the classes in the global batch.
+    """One minus the soft Dice coefficient, averaged over the classes in the global batch: in 0..1.
 
-    With p the softmax probabilities and t the one-hot labels, summed over all valid pixels of the
-    global batch, Dice_c = 2 Σ p_c t_c / (Σ p_c² + Σ t_c²): the squared form of Milletari et al.
-    2016 (V-Net, section 3), taken class by class. Classes that no valid pixel has are skipped, so
-    that no denominator comes near 0.
+    With p the softmax probabilities and t the one-hot labels, summed over all valid pixels of the global batch, Dice_c
+    = 2 Σ p_c t_c / (Σ p_c² + Σ t_c²): the squared form of Milletari et al. 2016 (V-Net, section 3), taken class by
+    class. Classes that no valid pixel has are skipped, so that no denominator comes near 0.
 
-    Args:
-        logits: float [B, H, W, C].
-        labels: integers [B, H, W], 0 to C - 1 or `ignore`. Any other makes the loss NaN.
-        ignore: the label of pixels to leave out.
-        smooth: pixels added to numerator and denominator alike. Many implementations add 1 because
-            of empty classes; here it would only soften the loss of rare ones.
-        axis_name: the mapped axis over which the batch is spread, if any.
-
-    Returns:
-        float32 scalar in 0..1; 0 where no pixel is valid.
-
-    Raises:
-        ValueError: logits and labels do not fit in shape.
+    `smooth` is pixels added to numerator and denominator alike. Many implementations add 1 because of empty classes;
+    here it would only soften the loss of rare ones.
     """
     valid, own_class, logits = _mask_segmentation(logits, labels, ignore)
     probabilities = jnp.where(valid[..., None], jax.nn.softmax(logits, axis=-1), 0)
@@ -85,34 +59,22 @@ def dice(
 
 
 def l1(prediction: Array, target: Array, *, axis_name: str | None = None) -> Array:
-    """Mean absolute error over measured pixels: those with a finite target above 0.
-
-    Args:
-        prediction: float [B, H, W, 1], in the target's unit.
-        target: float [B, H, W, 1], 0 = no measurement.
-        axis_name: the mapped axis over which the batch is spread, if any.
-
-    Returns:
-        float32 scalar, in the target's unit.
-
-    Raises:
-        ValueError: the two differ in shape.
-    """
+    """Mean absolute error over measured pixels, in the target's unit."""
     errors, valid = _depth_errors(prediction, target)
     return masked_mean(jnp.abs(errors), valid, axis_name)
 
 
 def l2(prediction: Array, target: Array, *, axis_name: str | None = None) -> Array:
-    """Mean squared error over measured pixels; arguments and exceptions as `l1`."""
+    """Mean squared error over measured pixels."""
     errors, valid = _depth_errors(prediction, target)
     return masked_mean(jnp.square(errors), valid, axis_name)
 
 
 def berhu(prediction: Array, target: Array, *, axis_name: str | None = None) -> Array:
-    """Reverse Huber loss (Laina et al. 2016, equation 1); arguments and exceptions as `l1`.
+    """Reverse Huber loss (Laina et al. 2016, equation 1).
 
-    The mean over measured pixels of |e| up to c and (e² + c²) / 2c beyond, where c is a fifth of
-    the largest |e| in the global batch. No gradient passes through c.
+    The mean over measured pixels of |e| up to c and (e² + c²) / 2c beyond, where c is a fifth of the largest |e| in the
+    global batch. No gradient passes through c.
     """
     errors, valid = _depth_errors(prediction, target)
     sizes = jnp.abs(errors)
@@ -128,26 +90,13 @@ def berhu(prediction: Array, target: Array, *, axis_name: str | None = None) -> 
 def silog(prediction: Array, target: Array, *, floor: float = 1e-3, axis_name: str | None = None) -> Array:
     """Scale-invariant logarithmic loss of Eigen et al. 2014, equation 4, with λ = 0.5.
 
-    With d = log prediction − log target at an image's n measured pixels, the image's loss is
-    Σd² / n − λ (Σd)² / n². The batch's is the mean over the images that have a measurement, all
-    devices taken together.
+    With d = log prediction − log target at an image's n measured pixels, the image's loss is Σd² / n − λ (Σd)² / n².
+    The batch's is the mean over the images that have a measurement, all devices taken together.
 
-    Below `floor`, the logarithm is continued by its mirror image in the point (floor, log floor),
-    log x = 2 log floor − log(2 floor − x): smooth there, defined for predictions of 0 and less, and
-    flat nowhere.
+    Below `floor`, the logarithm is continued by its mirror image in the point (floor, log floor), log x = 2 log floor −
+    log(2 floor − x): smooth there, defined for predictions of 0 and less, and flat nowhere.
 
-    Args:
-        prediction: float [B, H, W, 1], in the target's unit.
-        target: float [B, H, W, 1], 0 = no measurement.
-        floor: in the target's unit. The default is below all of Cityscapes' finite measurements,
-            whatever their unit.
-        axis_name: the mapped axis over which the batch is spread, if any.
-
-    Returns:
-        float32 scalar, without a unit.
-
-    Raises:
-        ValueError: the two differ in shape.
+    `floor` is in the target's unit; the default is below all of Cityscapes' finite measurements, whatever their unit.
     """
     valid = _measured(prediction, target)
     # Masked before the logarithm as well as after: 0 times the slope of log(junk) may be NaN.
@@ -161,12 +110,9 @@ def silog(prediction: Array, target: Array, *, floor: float = 1e-3, axis_name: s
 
 
 def masked_mean(values: Array, valid: Array, axis_name: str | None = None) -> Array:
-    """The mean over the valid elements of the global batch, 0 where there are none: float32 scalar.
+    """The mean over the valid elements of the global batch, 0 where there are none.
 
-    Args:
-        values: float, 0 where they are not valid.
-        valid: bool, of the same shape.
-        axis_name: the mapped axis over which the batch is spread, if any.
+    `values` are float, 0 where they are not `valid`, bool of the same shape.
     """
     total = _psum(jnp.sum(values), axis_name)
     count = _psum(jnp.sum(valid).astype(jnp.float32), axis_name)
@@ -178,11 +124,7 @@ DEPTH: Mapping[str, Callable[..., Array]] = {"l1": l1, "l2": l2, "berhu": berhu,
 
 
 def get(name: str, among: Mapping[str, Callable[..., Array]] | None = None) -> Callable[..., Array]:
-    """Return the loss of that name among `SEGMENTATION` or `DEPTH`, or, by default, both.
-
-    Raises:
-        ValueError: there is none; the message names those there are.
-    """
+    """Return the loss of that name among those given, by default all; ValueError if there is none."""
     known = {**SEGMENTATION, **DEPTH} if among is None else among
     if name not in known:
         raise ValueError(f"unknown loss {name!r}: choose from {', '.join(known)}")
@@ -193,8 +135,8 @@ def _mask_segmentation(logits: Array, labels: Array, ignore: int) -> tuple[Array
     """Make invalid pixels harmless, and labels that are no class noticeable.
 
     Returns:
-        Where pixels are valid, bool [B, H, W]; which class is a valid pixel's own, bool
-        [B, H, W, C]; float32 logits, 0 at invalid pixels and NaN at those with an unknown label.
+        Where pixels are valid, bool [B, H, W]; which class is a valid pixel's own, bool [B, H, W, C]; float32 logits, 0
+        at invalid pixels and NaN at those with an unknown label.
     """
     if logits.shape[:-1] != labels.shape:
         raise ValueError(f"logits {logits.shape} do not fit labels {labels.shape}")

@@ -1,10 +1,9 @@
 """Exact figures over a whole set: what to count on the devices, and what the counts say.
 
-`confusion_matrix` and `depth_sums` run on a device, batch by batch, and may be summed over devices
-with `lax.psum`. `Totals` adds them up on the host in int64 and float64. The other functions read
-the figures from the totals, in NumPy. So all figures are pooled over the pixels of the set: no
-figure is a mean over batches or images. Padded frames (labels all `ignore`, depth all 0) leave no
-trace.
+`confusion_matrix` and `depth_sums` run on a device, batch by batch, and may be summed over devices with `lax.psum`;
+`Totals` adds them up on the host. The other functions read the figures from the totals, in NumPy. So all figures are
+pooled over the pixels of the set: no figure is a mean over batches or images. Padded frames (labels all `ignore`, depth
+all 0) leave no trace.
 """
 
 from collections.abc import Mapping
@@ -22,19 +21,16 @@ FLOOR = 1 / 65535
 
 
 class Totals:
-    """Sums of a pytree of arrays over batches, on the host.
+    """Sums of a pytree of arrays over batches, on the host: `sums`, of NumPy arrays; None before the first.
 
-    Integers add up as int64, anything else as float64. float32 sums leave float64 some 29 bits to
-    spare, so that in practice the order of the batches changes nothing.
+    Integers add up as int64, anything else as float64. float32 sums leave float64 some 29 bits to spare, so that in
+    practice the order of the batches changes nothing.
 
     >>> totals = Totals()
     >>> for batch in (1, 2):
     ...     totals.add({"count": jnp.asarray([batch, 10])})
     >>> totals.sums["count"]
     array([ 3, 20])
-
-    Attributes:
-        sums: a pytree as those added, of NumPy arrays; None before the first.
     """
 
     def __init__(self) -> None:
@@ -58,21 +54,14 @@ def _widen(array: Any) -> np.ndarray:
     return array.astype(np.int64 if np.issubdtype(array.dtype, np.integer) else np.float64)
 
 
-# Segmentation ------------------------------------------------------------------------------------
+# Segmentation: what to count, and figures from confusion matrices, integers [C, C], rows = truth.
 
 
 def confusion_matrix(labels: Array, predictions: Array, num_classes: int, ignore: int = 255) -> Array:
-    """Count the pixels of each pair of true and predicted class.
+    """Count the pixels of each pair of true and predicted class: int32 [C, C], rows = truth.
 
-    Args:
-        labels: integers, any shape: 0 to C - 1 or `ignore`.
-        predictions: integers of the same shape, 0 to C - 1.
-        num_classes: C.
-        ignore: the label of pixels to leave out.
-
-    Returns:
-        int32 [C, C], rows = truth. Pixels whose label or prediction is no class are left out. One
-        batch must hold fewer than 2**31 pixels; `Totals` adds the matrices up as int64.
+    Labels and predictions are integers of one shape. Pixels whose label or prediction is no class are left out, as is
+    the label `ignore`. One batch must hold fewer than 2**31 pixels; `Totals` adds the matrices up as int64.
 
     Raises:
         ValueError: the two differ in shape.
@@ -90,14 +79,9 @@ def confusion_matrix(labels: Array, predictions: Array, num_classes: int, ignore
 
 
 def iou(confusion: np.ndarray) -> np.ndarray:
-    """Return the intersection over union of each class.
+    """Return the intersection over union of each class: float64 [C], in 0..1.
 
-    Args:
-        confusion: integers [C, C], rows = truth.
-
-    Returns:
-        float64 [C], in 0..1; NaN for classes neither present nor predicted, as in the official
-        Cityscapes evaluator.
+    NaN for classes neither present nor predicted, as in the official Cityscapes evaluator.
     """
     confusion = np.asarray(confusion, np.int64)
     intersection = np.diagonal(confusion)
@@ -117,20 +101,15 @@ def mean_score(scores: np.ndarray) -> float:
 
 
 def category_iou(confusion: np.ndarray, categories: np.ndarray) -> np.ndarray:
-    """Return the intersection over union of each category of classes.
+    """Return the intersection over union of each category of classes; NaN as in `iou`.
 
-    Equal to the official Cityscapes evaluator's category scores for predictions of the 19 train
-    classes: it too leaves out pixels whose true label is ignored, those of an ignored label inside
-    a category (parking, rail track, ...) included. Only a prediction of an ignored label, which a
-    [19, 19] matrix can't hold, would make a difference. A network trained on the 7 categories does
-    learn and count such pixels; its scores are `iou` of its own matrix, and are not comparable.
+    Equal to the official Cityscapes evaluator's category scores for predictions of the 19 train classes: it too leaves
+    out pixels whose true label is ignored, those of an ignored label inside a category (parking, rail track, ...)
+    included. Only a prediction of an ignored label, which a [19, 19] matrix can't hold, would make a difference. A
+    network trained on the 7 categories does learn and count such pixels; its scores are `iou` of its own matrix, and
+    are not comparable.
 
-    Args:
-        confusion: integers [C, C], rows = truth.
-        categories: integers [C], each class's category, from 0.
-
-    Returns:
-        float64 [categories.max() + 1]; NaN as in `iou`. Average it with `mean_score`.
+    `categories` are integers [C], each class's category, from 0.
     """
     categories = np.asarray(categories)
     merged = np.zeros((categories.max() + 1,) * 2, np.int64)
@@ -145,7 +124,7 @@ def pixel_accuracy(confusion: np.ndarray) -> float:
     return float(np.trace(confusion) / pixels) if pixels else float("nan")
 
 
-# Depth -------------------------------------------------------------------------------------------
+# Depth
 
 
 def depth_sums(prediction: Array, target: Array, valid: Array, comparable: Array) -> dict[str, Array]:
@@ -153,16 +132,13 @@ def depth_sums(prediction: Array, target: Array, valid: Array, comparable: Array
 
     Args:
         prediction: float [B, H, W, 1].
-        target: float [B, H, W, 1], in the same unit.
+        target: the same, in the same unit; ValueError if it has another shape.
         valid: bool [B, H, W, 1]: the pixels that count.
         comparable: bool [B, H, W, 1]: those of them whose ratio to the truth means something: not "infinitely far".
 
     Returns:
         A sum for each image row, [H], float32 (counts: int32), so that float32 only has to hold a row's sum; the host
         adds the rows.
-
-    Raises:
-        ValueError: prediction and target differ in shape.
     """
     if prediction.shape != target.shape:
         raise ValueError(f"prediction {prediction.shape} does not fit target {target.shape}")
@@ -181,23 +157,22 @@ def depth_sums(prediction: Array, target: Array, valid: Array, comparable: Array
     }
     of_comparable = {
         "comparable": comparable,
-        "absolute_relative": jnp.abs(error) / target,
-        "squared_relative": jnp.square(error) / target,
+        "abs_rel": jnp.abs(error) / target,
+        "sq_rel": jnp.square(error) / target,
         "squared_log": jnp.square(jnp.log(positive / target)),
-        "absolute_log10": jnp.abs(jnp.log10(positive / target)),
+        "log10": jnp.abs(jnp.log10(positive / target)),
         **{f"delta{k}": ratio < 1.25**k for k in (1, 2, 3)},
     }
 
     def rows(value: Array, counts: Array) -> Array:
         return jnp.sum(jnp.where(counts, value, jnp.zeros_like(value)), axis=(0, 2, 3))
 
-    return {name: rows(value, valid) for name, value in of_valid.items()} | {
-        name: rows(value, comparable) for name, value in of_comparable.items()
-    }
+    sums = {name: rows(value, valid) for name, value in of_valid.items()}
+    return sums | {name: rows(value, comparable) for name, value in of_comparable.items()}
 
 
 def depth_metrics(totals: Mapping[str, np.ndarray]) -> dict[str, float]:
-    """Read depth figures from the totals of `depth_sums`.
+    """Read depth figures, by name, from the totals of `depth_sums`, their rows added up or not.
 
     | name | with e = prediction − truth |
     |---|---|
@@ -208,14 +183,8 @@ def depth_metrics(totals: Mapping[str, np.ndarray]) -> dict[str, float]:
     | `delta1`, `delta2`, `delta3` | fraction with max(ratio, 1 / ratio) < 1.25, 1.25², 1.25³ |
 
     Where the logarithm or the ratio is taken, predictions below `FLOOR` count as `FLOOR`; everywhere else they count as
-    they are.
-
-    Args:
-        totals: `Totals.sums`, rows added up or not.
-
-    Returns:
-        Figures by name. Those without a single pixel are left out, as JSON has no NaN; a NaN that the network
-        predicted stays one.
+    they are. Figures without a single pixel are left out, as JSON has no NaN; a NaN that the network predicted stays
+    one.
     """
     totals = {name: np.sum(rows) for name, rows in totals.items()}
     count, comparable = totals["count"], totals["comparable"]
@@ -226,9 +195,7 @@ def depth_metrics(totals: Mapping[str, np.ndarray]) -> dict[str, float]:
         figures["mae"] = float(totals["absolute"] / count)
         figures["rmse_constant"] = float(np.sqrt(max(square - mean**2, 0.0)))
     if comparable:
-        figures["abs_rel"] = float(totals["absolute_relative"] / comparable)
-        figures["sq_rel"] = float(totals["squared_relative"] / comparable)
+        figures |= {name: float(totals[name] / comparable) for name in ("abs_rel", "sq_rel")}
         figures["rmse_log"] = float(np.sqrt(totals["squared_log"] / comparable))
-        figures["log10"] = float(totals["absolute_log10"] / comparable)
-        figures |= {f"delta{k}": float(totals[f"delta{k}"] / comparable) for k in (1, 2, 3)}
+        figures |= {name: float(totals[name] / comparable) for name in ("log10", "delta1", "delta2", "delta3")}
     return figures

@@ -46,17 +46,11 @@ _MAX_ASPECT = 8
 
 
 class Run(NamedTuple):
-    """A trained run, as far as prediction and export need it.
-
-    Attributes:
-        network: its tasks and its model.
-        step: of the checkpoint.
-        variables: `params` and `batch_stats`, on one device.
-    """
+    """A trained run, as far as prediction and export need it."""
 
     network: Predictor
-    step: int
-    variables: dict[str, Any]
+    step: int  # of the checkpoint
+    variables: dict[str, Any]  # `params` and `batch_stats`, on one device
 
 
 def load(folder: str | Path) -> Run:
@@ -101,15 +95,10 @@ def predict_picture(
 ) -> dict[str, np.ndarray]:
     """Predict one picture at the size the network was trained at.
 
-    Args:
-        picture: uint8 [H, W, 3], RGB.
-        predict: from `make_predict`.
-        size: (H, W) of the training images. The picture is scaled as the frames were that they were made from, by its
-            height; its width follows, to a multiple of 32.
-        aspect: width / height of those frames; None = W / H.
+    It is scaled as the frames were that the network was trained on: by its height, to that of their `size` (H, W); its
+    width follows, to a multiple of 32. `aspect` is the width / height that those frames had at first; None = W / H.
 
-    Returns:
-        Task → float32 [h, w, channels], of that size: `map_files.enlarge` makes them the picture's.
+    Returns task → float32 [h, w, channels], of that size: `map_files.enlarge` makes them the picture's.
     """
     full_height, full_width = picture.shape[:2]
     height = size[0]

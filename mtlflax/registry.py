@@ -17,6 +17,7 @@ from mtlflax.errors import UserError
 
 # Top-level module -> the folder it was imported from, for what `find` has imported in this process.
 _origins: dict[str, str] = {}
+_WHERE = "; modules are looked for beside the config file, in the current folder, and among what is installed"
 
 
 def is_path(name: str) -> bool:
@@ -59,7 +60,7 @@ def find(name: str, builtin: Mapping[str, Any], *, what: str) -> Any:
         found: Any = importlib.import_module(module_name)
     except ImportError as error:
         top = module_name.partition(".")[0]
-        where = "" if isinstance(error, ModuleNotFoundError) and error.name != top else _where()
+        where = "" if isinstance(error, ModuleNotFoundError) and error.name != top else _WHERE
         raise UserError(f"{what} {name!r}: cannot import {module_name}: {error}{where}") from error
     except Exception as error:
         raise UserError(f"{what} {name!r}: importing {module_name} failed: {type(error).__name__}: {error}") from error
@@ -91,7 +92,3 @@ def _remember(top: str) -> None:
     folder = path.parents[1] if path.name == "__init__.py" else path.parent
     if "site-packages" not in folder.parts and folder != Path(importlib.__file__).resolve().parents[1]:
         _origins[top] = str(folder)
-
-
-def _where() -> str:
-    return "; modules are looked for beside the config file, in the current folder, and among what is installed"

@@ -16,7 +16,7 @@ from mtlflax.data import field_json, loader
 from mtlflax.errors import UserError
 from mtlflax.evaluate import make_evaluator
 from mtlflax.experiment import Experiment
-from mtlflax.files import write_text
+from mtlflax.files import write_json, write_text
 from mtlflax.run import parameter_table, signals, summary
 from mtlflax.run import workdir as workdirs
 from mtlflax.run.checkpoint import Checkpoints
@@ -30,15 +30,9 @@ from mtlflax.training.step import TrainState, make_train_step
 def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict[str, float]:
     """Train; resume from the latest checkpoint in `workdir` if there is one.
 
-    Args:
-        config: from a config file; see `configs/common.py`.
-        workdir: where everything is written; the README says what it holds.
-
-    Returns:
-        The last evaluation: `val/task/metric` → value.
-
-    Raises:
-        UserError: anything the user can put right, with how.
+    The config is one of a config file (see `configs/common.py`); the README says what is written to the workdir.
+    Returns the last evaluation, `val/task/metric` → value. Raises UserError for anything the user can put right, with
+    how.
     """
     with ExitStack() as stack:
         return _train(config, Path(workdir), stack)
@@ -47,8 +41,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict[str, flo
 def evaluate_checkpoint(config: ConfigDict, workdir: str | Path) -> dict[str, float]:
     """Evaluate the best checkpoint in `workdir`, by `config.best`, or the latest if none has competed.
 
-    `batch_size` may differ from the run's: it changes no result. Writes `results.json` and returns and raises as
-    `train_and_evaluate`.
+    `batch_size` may differ from the run's: it changes no result. Writes `results.json`; else as `train_and_evaluate`.
     """
     workdir = Path(workdir)
     record = workdirs.load(workdir)
@@ -62,11 +55,7 @@ def evaluate_checkpoint(config: ConfigDict, workdir: str | Path) -> dict[str, fl
     _open(experiment, config.data.name, mesh)
     step, state = checkpoints.restore_best(_init(experiment, mesh))
     _say(f"evaluating {checkpoints.directory / str(step)}")
-    config.batch_size = batch_size
-    evaluate = make_evaluator(
-        experiment.model, experiment.tasks, experiment.validation, experiment.batch_fields, mesh, config
-    )
-    results, _ = evaluate(state)
+    results, _ = make_evaluator(experiment, mesh, batch_size)(state)
     _say(summary.summary(experiment.tasks, results, step, workdir))
     _write_results(workdir, experiment, step, results)
     return results
@@ -82,7 +71,8 @@ def _train(config: ConfigDict, workdir: Path, stack: ExitStack) -> dict[str, flo
     resuming = workdirs.has_checkpoint(workdir)
     experiment = experiments.build(config)
     mesh = parallel.make_mesh()
-    _check_batch_size(experiment.config, mesh.size)
+    if (batch_size := experiment.config.batch_size) % mesh.size:
+        raise UserError(f"config.batch_size is {batch_size}: must be a multiple of the number of devices, {mesh.size}")
     encoder, origin = (None, "from a checkpoint") if resuming else experiments.open_encoder(experiment.config)
     fields = field_json.to_json(experiment.fields)
     workdirs.record(experiment.config, workdir, fields=fields, encoder=origin, **experiment.facts)
@@ -91,16 +81,9 @@ def _train(config: ConfigDict, workdir: Path, stack: ExitStack) -> dict[str, flo
     config, total = experiment.config, experiment.total_steps
     evaluate_every = experiment.steps(config.evaluate_every)
     checkpoint_every = experiment.steps(config.checkpoint.every)
-    train_step = parallel.map_step(
-        make_train_step(experiment.model, experiment.tasks, experiment.optimizer, experiment.method),
-        mesh,
-        via=config.parallel,
-        out_specs=(parallel.REPLICATED, parallel.REPLICATED),
-        donate_state=True,
-    )
-    evaluate = make_evaluator(
-        experiment.model, experiment.tasks, experiment.validation, experiment.batch_fields, mesh, config
-    )
+    train_step = make_train_step(experiment.model, experiment.tasks, experiment.optimizer, experiment.method)
+    train_step = parallel.map_step(train_step, mesh, via=config.parallel, donate_state=True)
+    evaluate = make_evaluator(experiment, mesh, config.batch_size)
 
     # ---------------------------------------------------------------- state: resumed, or at step 0
     checkpoints = Checkpoints(workdir, keep=config.checkpoint.keep)
@@ -224,13 +207,6 @@ def _init(experiment: Experiment, mesh: Mesh, encoder: Any = None) -> TrainState
     return jax.jit(experiment.init, out_shardings=parallel.replicated(mesh))(encoder)
 
 
-def _check_batch_size(config: ConfigDict, num_devices: int) -> None:
-    if config.batch_size % num_devices:
-        raise UserError(
-            f"config.batch_size is {config.batch_size}: must be a multiple of the number of devices, {num_devices}"
-        )
-
-
 def _score(experiment: Experiment, step: int, results: dict[str, float]) -> float | None:
     """Return what this evaluation counts for the best checkpoint: more is better; None outside the range of epochs."""
     best = experiment.config.best
@@ -242,8 +218,8 @@ def _score(experiment: Experiment, step: int, results: dict[str, float]) -> floa
 
 def _write_results(workdir: Path, experiment: Experiment, step: int, results: dict[str, float]) -> None:
     if jax.process_index() == 0:
-        facts = {"epoch": step / experiment.steps_per_epoch, "data": experiment.config.data.name}
-        summary.write_results(workdir, step, results, **facts, num_val=len(experiment.validation))
+        facts = {"step": step, "epoch": step / experiment.steps_per_epoch, "data": experiment.config.data.name}
+        write_json(workdir / "results.json", {**facts, "num_val": len(experiment.validation), **results})
 
 
 def _say(text: str) -> None:

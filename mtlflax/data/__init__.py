@@ -12,6 +12,8 @@ from mtlflax.data import field_json
 from mtlflax.data.source import Depth, Field, Image, Labels, Map, Source
 from mtlflax.errors import UserError
 
+__all__ = ["ROOT_VARIABLE", "SOURCES", "check_alike", "check_truth", "describe", "open_source", "resolve"]
+
 ROOT_VARIABLE = "CITYSCAPES_DATASET"  # as the official scripts have it
 _LOOKED_AT = 32  # frames, in `check_truth`
 
@@ -27,15 +29,9 @@ def _cityscapes(config: Any, split: str) -> Source:
 def _streets(config: Any, split: str) -> Source:
     from mtlflax.data.streets import Streets
 
-    return Streets(
-        split,
-        size=tuple(config.size),
-        depth=config.depth,
-        classes=config.classes,
-        length=config.streets[split],
-        seed=config.streets.seed,
-        cache="auto",
-    )
+    length, seed = config.streets[split], config.streets.seed
+    options = {"size": tuple(config.size), "depth": config.depth, "classes": config.classes}
+    return Streets(split, **options, length=length, seed=seed, cache="auto")
 
 
 # Name → function from `config.data` and a split, "train" or "val", to a source.
@@ -43,20 +39,14 @@ SOURCES: dict[str, Callable[[Any, str], Source]] = {"cityscapes": _cityscapes, "
 
 
 def resolve(name: str, root: str | os.PathLike[str] | None = None) -> tuple[str, str | None]:
-    """Decide which data set a config means.
+    """Decide which data set a config means: the name and the root that `open_source` takes.
 
-    Args:
-        name: "streets", the embedded data set; "cityscapes"; "auto": Cityscapes where a root is known, else `streets`;
-            or "package.module:function".
-        root: of Cityscapes; empty or None = the environment variable CITYSCAPES_DATASET. For a source of your own, as
-            it likes.
-
-    Returns:
-        The name of a source and its root, for `open_source`.
+    `name` is "streets", the embedded data set; "cityscapes"; "auto": Cityscapes where a root is known, else `streets`;
+    or "package.module:function". `root` is of Cityscapes; empty or None = the environment variable CITYSCAPES_DATASET.
+    A source of your own takes it as it likes.
 
     Raises:
-        UserError: a root is given, here or in the environment, that is not Cityscapes'; or one is given here for
-            `streets`, which has none.
+        UserError: the root, given here or in the environment, is not Cityscapes'; or one is given here for `streets`.
         ValueError: unknown name.
     """
     given = os.fspath(root) if root else ""
@@ -98,48 +88,39 @@ def open_source(name: str, config: Any, split: str) -> Source:
     if not callable(function):
         raise UserError(f"data set {name!r} is a {type(function).__name__}: name a function of (config.data, split)")
     opened = function(config, split)
-    lacking = [
-        attribute for attribute in ("fields", "names", "__len__", "__getitem__") if not hasattr(opened, attribute)
-    ]
-    if lacking:
-        raise UserError(f"data set {name!r}: its {type(opened).__name__} has no {lacking[0]} (see mtlflax.data.source)")
-    if not isinstance(opened.fields, Mapping):
-        raise UserError(f"data set {name!r}: `fields` is a {type(opened.fields).__name__}, not name → field")
-    if wrong := [key for key, field in opened.fields.items() if not isinstance(field, Field)]:
-        raise UserError(f"data set {name!r}: the field {wrong[0]!r} is not one of mtlflax.data.source's kinds")
-    if not isinstance(opened.fields.get("image"), Image):
-        raise UserError(f"data set {name!r}: declares no field 'image' of the kind Image")
-    if not len(opened):
-        raise UserError(f"data set {name!r}: the split {split} has no frames")
-    if len(opened.names) != len(opened) or len(set(opened.names)) < len(opened):
-        raise UserError(
-            f"data set {name!r}: the split {split} has {len(opened)} frames and {len(set(opened.names))} different "
-            "names: each frame needs its own"
-        )
+    if wrong := _what_is_wrong(opened, split):
+        raise UserError(f"data set {name!r}: {wrong}")
     return opened
 
 
-def describe(opened: Source) -> str:
-    """Tell a source's frames from others, wherever they lie: their number, the first, the last, a digest of all names.
+def _what_is_wrong(opened: Any, split: str) -> str:
+    for attribute in ("fields", "names", "__len__", "__getitem__"):
+        if not hasattr(opened, attribute):
+            return f"its {type(opened).__name__} has no {attribute} (see mtlflax.data.source)"
+    if not isinstance(opened.fields, Mapping):
+        return f"`fields` is a {type(opened.fields).__name__}, not name → field"
+    for key, field in opened.fields.items():
+        if not isinstance(field, Field):
+            return f"the field {key!r} is not one of mtlflax.data.source's kinds"
+    if not isinstance(opened.fields.get("image"), Image):
+        return "declares no field 'image' of the kind Image"
+    count, names = len(opened), len(set(opened.names))
+    if not count:
+        return f"the split {split} has no frames"
+    if not count == len(opened.names) == names:
+        return f"the split {split} has {count} frames and {names} different names: each frame needs its own"
+    return ""
 
-    What is in the files is not looked at: it would take minutes.
-    """
+
+def describe(opened: Source) -> str:
+    """Tell a source's frames from others, wherever they lie, by their names: what is in the files is not looked at."""
     names = list(opened.names)
     digest = hashlib.sha256("\n".join(names).encode()).hexdigest()[:12]
     return f"{len(names)} frames, {names[0]} to {names[-1]}, {digest}"
 
 
 def check_alike(training: Source, validation: Source, names: Iterable[str]) -> None:
-    """Check that two splits declare the same fields, as far as they are used.
-
-    Args:
-        training: whose fields the tasks were made from.
-        validation: the other.
-        names: of the fields that are used.
-
-    Raises:
-        UserError: the validation split lacks a field, or declares other classes, another unit or kind.
-    """
+    """Raise UserError unless the validation split declares the named fields exactly as the training split does."""
     for name in names:
         if name not in validation.fields:
             why = getattr(validation, "missing", {}).get(name, f"it declares {', '.join(validation.fields)}")
@@ -154,36 +135,27 @@ def check_alike(training: Source, validation: Source, names: Iterable[str]) -> N
 
 
 def check_truth(opened: Source, reads: Mapping[str, Sequence[str]]) -> list[str]:
-    """Look for tasks that would train on nothing, in up to 32 frames spread over a source.
+    """Look for tasks that would train on nothing, in up to 32 frames spread over a source, which is prepared.
 
-    Args:
-        opened: a source, prepared.
-        reads: task → the fields it reads.
-
-    Returns:
-        A note for each task without a single known value in the frames that were looked at.
-
-    Raises:
-        UserError: there is such a task, and these were all frames.
+    `reads` is task → the fields it reads. Returns a note for each task without a single known value in these frames;
+    raises UserError if they are all that there are.
     """
     count = min(len(opened), _LOOKED_AT)
-    indices = [i * len(opened) // count for i in range(count)]
-    truths = {
-        task: [name for name in names if isinstance(opened.fields[name], Labels | Depth | Map)]
-        for task, names in reads.items()
-    }
-    waiting = {task for task, names in truths.items() if names}
-    for index in indices:
+    waiting = {}
+    for task, names in reads.items():
+        if truths := [name for name in names if isinstance(opened.fields[name], Labels | Depth | Map)]:
+            waiting[task] = truths
+    for i in range(count):
         if not waiting:
             break
-        sample = opened[index]
-        waiting = {
-            task for task in waiting if not all(_known(sample.get(name), opened.fields[name]) for name in truths[task])
-        }
+        sample = opened[i * len(opened) // count]
+        for task, names in list(waiting.items()):
+            if all(_known(sample.get(name), opened.fields[name]) for name in names):
+                del waiting[task]
     notes = []
-    for task in sorted(waiting):
-        message = f"no {' or '.join(truths[task])} in the {len(indices)} training frames looked at"
-        if len(indices) == len(opened):
+    for task, names in sorted(waiting.items()):
+        message = f"no {' or '.join(names)} in the {count} training frames looked at"
+        if count == len(opened):
             raise UserError(f"the task {task} would train on nothing: {message}, which are all there are")
         notes.append(f"{message} (of {len(opened)}): does the task {task} have any truth?")
     return notes
@@ -195,9 +167,5 @@ def _known(values: np.ndarray | None, field: Field) -> bool:
         return False
     if isinstance(field, Depth):
         return bool(np.any(field.measured(values)))
-    if np.isnan(field.fill):
-        return not bool(np.all(np.isnan(values)))
-    return bool(np.any(values != field.fill))
-
-
-__all__ = ["ROOT_VARIABLE", "SOURCES", "check_alike", "check_truth", "describe", "open_source", "resolve"]
+    known = ~np.isnan(values) if np.isnan(field.fill) else values != field.fill
+    return bool(np.any(known))

@@ -16,21 +16,16 @@ from absl import logging
 from mtlflax.data import labels, png, units
 from mtlflax.data.source import Depth, Field, Image, Labels, Number, Sample
 from mtlflax.errors import UserError
+from mtlflax.files import read_bytes
 
-_IMAGE_ENDING = "_leftImg8bit.png"
-_PACKAGES = {
-    "leftImg8bit": "leftImg8bit_trainvaltest.zip",
-    "gtFine": "gtFine_trainvaltest.zip",
-    "disparity": "disparity_trainvaltest.zip",
-    "camera": "camera_trainvaltest.zip",
-}
-_LABEL_IDS, _TRAIN_IDS = "_gtFine_labelIds.png", "_gtFine_labelTrainIds.png"
+_IMAGE, _LABEL_IDS, _TRAIN_IDS = "_leftImg8bit.png", "_gtFine_labelIds.png", "_gtFine_labelTrainIds.png"
+_ENDINGS = {"leftImg8bit": _IMAGE, "gtFine": _LABEL_IDS, "disparity": "_disparity.png", "camera": "_camera.json"}
 
 
 class _Frame(NamedTuple):
     city: str
     name: str
-    labels: str  # the ending of the label file that is there
+    has_train_ids: bool
 
 
 def check_root(root: str | os.PathLike[str]) -> Path:
@@ -60,11 +55,21 @@ class Cityscapes:
 
     A tree without the folder `gtFine` has no field `segmentation`, one without `disparity` no `depth`: `missing` says
     what to unpack. Images are resized by area (linearly when enlarged); labels and disparities take the pixel under the
-    center, so that nothing is mixed and all stay aligned. `depth` keeps its values: a disparity stays in pixels at full
-    width.
+    center, so that nothing is mixed and all stay aligned. A disparity stays in pixels at full width.
 
     The constructor lists folders and opens no file. Reading a frame raises UserError, naming the file, where it is
     missing, broken, of the wrong kind or of another size than its image.
+
+    Args:
+        root: the folder that holds leftImg8bit, gtFine, disparity and camera.
+        split: "train", "val", "test" or another that is there.
+        size: (H, W) of what is returned; None = as stored.
+        depth: a unit, a key of `mtlflax.data.units.UNITS`.
+        classes: 19 (train ids, from `_labelTrainIds.png` where it is there) or 7 (categories).
+
+    Raises:
+        UserError: a folder or a file of a frame is missing, or the size is not one.
+        ValueError: unknown unit or number of classes.
     """
 
     def __init__(
@@ -76,36 +81,18 @@ class Cityscapes:
         depth: str = "normalised_disparity",
         classes: int = 19,
     ):
-        """Check the folders and list the frames.
-
-        Args:
-            root: the folder that holds leftImg8bit, gtFine, disparity and camera.
-            split: "train", "val", "test" or another that is there.
-            size: (H, W) of what is returned; None = as stored.
-            depth: a unit, a key of `mtlflax.data.units.UNITS`.
-            classes: 19 (train ids, from `_labelTrainIds.png` where it is there) or 7 (categories).
-
-        Raises:
-            UserError: a folder or a file of a frame is missing, or the size is not one.
-            ValueError: unknown unit or number of classes.
-        """
-        self._root = check_root(root)
-        self._split = split
-        self._size = _check_size(size)
-        self._classes = classes
+        self._root, self._split, self._classes = check_root(root), split, classes
+        if size and (len(size) != 2 or not all(isinstance(n, int | np.integer) and n > 0 for n in size)):
+            raise UserError(f"data.size is {tuple(size)}: give (height, width), both positive")
+        self._size = size
         self._lut = labels.lut(classes)
         self._unit = units.get(depth)
         self._check_folder("leftImg8bit")
         self._kinds = [kind for kind in ("gtFine", "disparity", "camera") if self._folder(kind).is_dir()]
-        has_depth = "disparity" in self._kinds
-        if has_depth and "camera" not in self._kinds:
+        if "disparity" in self._kinds and "camera" not in self._kinds:
             if not self._unit.stereo:
                 self._check_folder("camera")
-            logging.warning(
-                "%s: there is no such folder, so depth cannot be reported in metres (unpack %s)",
-                self._folder("camera"),
-                _PACKAGES["camera"],
-            )
+            logging.warning("%s, so depth cannot be reported in metres", self._no_folder("camera"))
         truths: dict[str, tuple[str, Field]] = {
             "segmentation": ("gtFine", Labels(labels.table(classes), labels.IGNORE)),
             "depth": ("disparity", Depth(self._unit)),
@@ -122,7 +109,7 @@ class Cityscapes:
 
     @property
     def names(self) -> list[str]:
-        """The names of all frames, in their order."""
+        """Of all frames, in their order."""
         return [frame.name for frame in self._frames]
 
     def __len__(self) -> int:
@@ -130,36 +117,43 @@ class Cityscapes:
 
     def __getitem__(self, index: int) -> Sample:
         frame = self._frames[index]
-        image_path = self._path(frame, "leftImg8bit", _IMAGE_ENDING)
-        image = png.read(image_path, "8-bit RGB")
-        focal_baseline = self._focal_baseline(frame) if "camera" in self._kinds else 0.0
+        image = png.read(self._path(frame, "leftImg8bit"), "8-bit RGB")
+        focal_baseline = _focal_baseline(self._path(frame, "camera")) if "camera" in self._kinds else 0.0
         sample: Sample = {"image": self._resized(image, exact=False)}
         if "gtFine" in self._kinds:
-            path = self._path(frame, "gtFine", frame.labels)
-            label = self._truth(path, "8-bit gray", image, image_path)
-            sample["segmentation"] = self._segmentation(label, path)
+            label = self._truth(frame, "gtFine", "8-bit gray", image)
+            sample["segmentation"] = self._segmentation(label, self._path(frame, "gtFine"))
         if "disparity" in self._kinds:
-            path = self._path(frame, "disparity", "_disparity.png")
-            codes = self._truth(path, "16-bit gray", image, image_path)
+            codes = self._truth(frame, "disparity", "16-bit gray", image)
             sample["depth"] = units.codes_to_unit(codes, focal_baseline, self._unit.name)[..., None]
         return sample | {"focal_baseline": np.float32(focal_baseline), "name": frame.name}
 
-    def _truth(self, path: Path, kind: str, image: np.ndarray, image_path: Path) -> np.ndarray:
-        pixels = png.read(path, kind)
+    def _truth(self, frame: _Frame, kind: str, pixel_kind: str, image: np.ndarray) -> np.ndarray:
+        path = self._path(frame, kind)
+        pixels = png.read(path, pixel_kind)
         if pixels.shape != image.shape[:2]:
             raise UserError(
-                f"{path}: is {_shape(pixels)} pixels, but its image {image_path.name} is"
-                f" {_shape(image)}: restore the original files"
+                f"{path}: is {pixels.shape[0]}×{pixels.shape[1]} pixels, but its image {frame.name + _IMAGE} is"
+                f" {image.shape[0]}×{image.shape[1]}: restore the original files"
             )
         return self._resized(pixels, exact=True)
 
     def _resized(self, pixels: np.ndarray, *, exact: bool) -> np.ndarray:
-        return pixels if self._size is None else _resize(pixels, self._size, exact=exact)
+        if self._size in (None, pixels.shape[:2]):
+            return pixels
+        height, width = self._size
+        if exact:
+            method = cv2.INTER_NEAREST_EXACT  # plain INTER_NEAREST takes the corner, not the center
+        else:
+            shrinks = height <= pixels.shape[0] and width <= pixels.shape[1]
+            method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+        return cv2.resize(pixels, (width, height), interpolation=method)
 
     def _folder(self, kind: str) -> Path:
         return self._root / kind / self._split
 
-    def _path(self, frame: _Frame, kind: str, ending: str) -> Path:
+    def _path(self, frame: _Frame, kind: str) -> Path:
+        ending = _TRAIN_IDS if kind == "gtFine" and frame.has_train_ids else _ENDINGS[kind]
         return self._folder(kind) / frame.city / (frame.name + ending)
 
     def _check_folder(self, kind: str) -> None:
@@ -170,70 +164,62 @@ class Cityscapes:
         folder = self._folder(kind)
         there = ", ".join(s for s in ("train", "val", "test") if (folder.parent / s).is_dir())
         hint = f"; {folder.parent} has {there}" if there else ""
-        return f"{folder}: there is no such folder{hint}: unpack {_PACKAGES[kind]} into {self._root}"
+        return f"{folder}: there is no such folder{hint}: unpack {kind}_trainvaltest.zip into {self._root}"
 
     def _list_frames(self) -> list[_Frame]:
-        # One listing per folder: on a network disk, asking for each file would take minutes.
         frames: list[_Frame] = []
-        missing: list[Path] = []
+        missing: list[tuple[str, Path]] = []
         for city in sorted(_listed(self._folder("leftImg8bit"))):
-            images, targets, disparities, cameras = (set(_listed(self._folder(kind) / city)) for kind in _PACKAGES)
-            for image in sorted(images):
+            # One listing per folder: on a network disk, asking for each file would take minutes.
+            listed = {kind: set(_listed(self._folder(kind) / city)) for kind in _ENDINGS}
+            for image in sorted(listed["leftImg8bit"]):
                 # macOS leaves "._" files beside what it copies.
-                if not image.endswith(_IMAGE_ENDING) or image.startswith("."):
+                if not image.endswith(_IMAGE) or image.startswith("."):
                     continue
-                name = image.removesuffix(_IMAGE_ENDING)
-                train_ids = self._classes == 19 and name + _TRAIN_IDS in targets
-                frame = _Frame(city, name, _TRAIN_IDS if train_ids else _LABEL_IDS)
+                name = image.removesuffix(_IMAGE)
+                frame = _Frame(city, name, self._classes == 19 and name + _TRAIN_IDS in listed["gtFine"])
                 frames.append(frame)
-                if "gtFine" in self._kinds and name + frame.labels not in targets:
-                    missing.append(self._path(frame, "gtFine", frame.labels))
-                if "disparity" in self._kinds and name + "_disparity.png" not in disparities:
-                    missing.append(self._path(frame, "disparity", "_disparity.png"))
-                if "camera" in self._kinds and name + "_camera.json" not in cameras:
-                    missing.append(self._path(frame, "camera", "_camera.json"))
+                paths = [(kind, self._path(frame, kind)) for kind in self._kinds]
+                missing += [(kind, path) for kind, path in paths if path.name not in listed[kind]]
         if missing:
+            kind, path = missing[0]
             more = f" ({len(missing)} files are missing in all)" if len(missing) > 1 else ""
-            package = _PACKAGES[missing[0].relative_to(self._root).parts[0]]
             raise UserError(
-                f"{missing[0]}: is missing{more}: unpack {package} into {self._root}"
+                f"{path}: is missing{more}: unpack {kind}_trainvaltest.zip into {self._root}"
                 " again, or remove the frame's picture"
             )
         if not frames:
             raise UserError(
-                f"{self._folder('leftImg8bit')}: holds no file CITY/*{_IMAGE_ENDING}:"
-                f" unpack {_PACKAGES['leftImg8bit']} into {self._root}"
+                f"{self._folder('leftImg8bit')}: holds no file CITY/*{_IMAGE}:"
+                f" unpack leftImg8bit_trainvaltest.zip into {self._root}"
             )
         return frames
 
     def _segmentation(self, label: np.ndarray, path: Path) -> np.ndarray:
-        if not path.name.endswith(_TRAIN_IDS):
-            strange = label[(label >= labels.NUM_LABEL_IDS) & (label != labels.IGNORE)]  # 255 is −1, a licence plate
-            if strange.size:
-                raise UserError(f"{path}: holds {strange[0]}, which is no label id (0 to {labels.NUM_LABEL_IDS - 1})")
-            return self._lut[label]
-        strange = label[(label >= 19) & (label != labels.IGNORE)]
+        train_ids = path.name.endswith(_TRAIN_IDS)
+        count = 19 if train_ids else labels.NUM_LABEL_IDS
+        strange = label[(label >= count) & (label != labels.IGNORE)]  # the label id 255 is −1, a licence plate
+        if strange.size and not train_ids:
+            raise UserError(f"{path}: holds {strange[0]}, which is no label id (0 to {count - 1})")
         if strange.size:
             raise UserError(
                 f"{path}: holds {strange[0]}, which is no train id (0 to 18, 255 = ignore):"
                 " remove the _labelTrainIds.png files, then _labelIds.png are read"
             )
-        return label
+        return label if train_ids else self._lut[label]
 
-    def _focal_baseline(self, frame: _Frame) -> float:
-        path = self._path(frame, "camera", "_camera.json")
-        try:
-            camera = json.loads(path.read_text(encoding="utf-8"))
-            focal_baseline = float(camera["intrinsic"]["fx"] * camera["extrinsic"]["baseline"])
-        except OSError as error:
-            raise UserError(f"{path}: cannot be read ({error.strerror})") from error
-        except (ValueError, KeyError, TypeError) as error:
-            raise UserError(
-                f"{path}: is no camera file with intrinsic.fx and extrinsic.baseline: restore the original file"
-            ) from error
-        if not 0 < focal_baseline < float("inf"):
-            raise UserError(f"{path}: fx × baseline is {focal_baseline}: restore the original file")
-        return focal_baseline
+
+def _focal_baseline(path: Path) -> float:
+    try:
+        camera = json.loads(read_bytes(path))
+        focal_baseline = float(camera["intrinsic"]["fx"] * camera["extrinsic"]["baseline"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{path}: is no camera file with intrinsic.fx and extrinsic.baseline: restore the original file"
+        ) from error
+    if not 0 < focal_baseline < float("inf"):
+        raise UserError(f"{path}: fx × baseline is {focal_baseline}: restore the original file")
+    return focal_baseline
 
 
 def _listed(folder: Path) -> list[str]:
@@ -243,26 +229,3 @@ def _listed(folder: Path) -> list[str]:
         return []
     except OSError as error:
         raise UserError(f"{folder}: cannot be listed ({error.strerror})") from error
-
-
-def _check_size(size: tuple[int, int] | None) -> tuple[int, int] | None:
-    if size is None:
-        return None
-    if len(size) != 2 or not all(isinstance(n, int | np.integer) and n > 0 for n in size):
-        raise UserError(f"data.size is {tuple(size)}: give (height, width), both positive")
-    return int(size[0]), int(size[1])
-
-
-def _shape(pixels: np.ndarray) -> str:
-    return f"{pixels.shape[0]}×{pixels.shape[1]}"
-
-
-def _resize(pixels: np.ndarray, size: tuple[int, int], *, exact: bool) -> np.ndarray:
-    if pixels.shape[:2] == size:
-        return pixels
-    if exact:
-        method = cv2.INTER_NEAREST_EXACT  # plain INTER_NEAREST takes the corner, not the center
-    else:
-        shrinks = size[0] <= pixels.shape[0] and size[1] <= pixels.shape[1]
-        method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-    return cv2.resize(pixels, (size[1], size[0]), interpolation=method)

@@ -12,7 +12,7 @@ KINDS: dict[str, type[Field]] = {kind.kind: kind for kind in (Image, Labels, Dep
 
 
 def to_json(fields: Mapping[str, Field]) -> dict[str, Any]:
-    """Return fields as JSON, for a run to record: what `from_json` reads.
+    """Return fields as JSON, which `from_json` reads.
 
     >>> fields = {"image": Image(), "edges": Labels((Class("none", (0, 0, 0)), Class("edge", (255, 0, 0))))}
     >>> from_json(to_json(fields)) == fields
@@ -30,11 +30,7 @@ def _json_number(value: Any) -> Any:
 
 
 def from_json(content: Mapping[str, Any]) -> dict[str, Field]:
-    """Return the fields that `to_json` wrote.
-
-    Raises:
-        ValueError: an unknown kind, or attributes that it does not have.
-    """
+    """Return the fields that `to_json` wrote; ValueError for an unknown kind, or attributes that it does not have."""
     fields: dict[str, Field] = {}
     for name, entry in content.items():
         attributes: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in entry.items()}

@@ -1,11 +1,11 @@
 """The label table of Cityscapes, and the look-up tables between its three numberings.
 
-*Label ids* (0 to 33) are what the files hold, *train ids* (0 to 18, 255 = ignore) the 19 classes
-that are scored, and *categories* (0 to 6, 255 = ignore) the 7 groups without void. Names, numbers
-and colors are those of the official `cityscapesscripts.helpers.labels`.
+*Label ids* (0 to 33) are what the files hold, *train ids* (0 to 18, 255 = ignore) the 19 classes that are scored, and
+*categories* (0 to 6, 255 = ignore) the 7 groups without void. Names, numbers and colors are those of the official
+`cityscapesscripts.helpers.labels`.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -13,35 +13,22 @@ import numpy as np
 from mtlflax.data.source import Class
 
 IGNORE = 255
-CATEGORY_NAMES = ("flat", "construction", "object", "nature", "sky", "human", "vehicle")
 
 
 class Label(NamedTuple):
-    """One row of the official table.
+    """One row of the official table."""
 
-    Attributes:
-        name: as the official scripts spell it.
-        id: the value in `_labelIds.png`; -1 is never drawn.
-        train_id: 0 to 18 where scored; else 255, or -1 for the label that is never drawn.
-        category: void or one of `CATEGORY_NAMES`.
-        category_id: the official one, 0 = void, 1 = flat, ... 7 = vehicle.
-        has_instances: whether `_instanceIds.png` counts its objects one by one.
-        ignore_in_eval: whether the official evaluator leaves its pixels out.
-        color: RGB of `_color.png`.
-    """
-
-    name: str
-    id: int
-    train_id: int
-    category: str
-    category_id: int
-    has_instances: bool
-    ignore_in_eval: bool
-    color: tuple[int, int, int]
+    name: str  # as the official scripts spell it
+    id: int  # the value in `_labelIds.png`; -1 is never drawn
+    train_id: int  # 0 to 18 where scored; else 255, or -1 for the label that is never drawn
+    category: str  # "void" or one of `CATEGORY_NAMES`
+    category_id: int  # the official one: 0 = void, 1 = flat, ... 7 = vehicle
+    has_instances: bool  # whether `_instanceIds.png` counts its objects one by one
+    ignore_in_eval: bool  # whether the official evaluator leaves its pixels out
+    color: tuple[int, int, int]  # RGB of `_color.png`
 
 
-# One row a label, in the order of the ids: name, whether scored, color. The rest follows from the
-# order.
+# The rows in the order of the ids: name, whether scored, color. The rest follows from the order.
 _TABLE: dict[str, tuple[tuple[str, bool, tuple[int, int, int]], ...]] = {
     "void": (
         ("unlabeled", False, (0, 0, 0)),
@@ -72,15 +59,9 @@ _TABLE: dict[str, tuple[tuple[str, bool, tuple[int, int, int]], ...]] = {
         ("traffic light", True, (250, 170, 30)),
         ("traffic sign", True, (220, 220, 0)),
     ),
-    "nature": (
-        ("vegetation", True, (107, 142, 35)),
-        ("terrain", True, (152, 251, 152)),
-    ),
+    "nature": (("vegetation", True, (107, 142, 35)), ("terrain", True, (152, 251, 152))),
     "sky": (("sky", True, (70, 130, 180)),),
-    "human": (
-        ("person", True, (220, 20, 60)),
-        ("rider", True, (255, 0, 0)),
-    ),
+    "human": (("person", True, (220, 20, 60)), ("rider", True, (255, 0, 0))),
     "vehicle": (
         ("car", True, (0, 0, 142)),
         ("truck", True, (0, 0, 70)),
@@ -92,6 +73,7 @@ _TABLE: dict[str, tuple[tuple[str, bool, tuple[int, int, int]], ...]] = {
         ("bicycle", True, (119, 11, 32)),
     ),
 }
+CATEGORY_NAMES = tuple(_TABLE)[1:]
 
 
 def _labels() -> Iterable[Label]:
@@ -107,38 +89,26 @@ def _labels() -> Iterable[Label]:
     yield Label("license plate", -1, -1, "vehicle", 7, False, True, (0, 0, 142))
 
 
-def _lookup(pairs: Iterable[tuple[int, int]], default: int) -> np.ndarray:
+def _lookup(pairs: Mapping[int, int], default: int) -> np.ndarray:
     table = np.full(256, default, np.uint8)
-    for key, value in pairs:
-        table[key] = value
+    table[list(pairs)] = list(pairs.values())
     table.setflags(write=False)
     return table
 
 
-def _constant(rows: Iterable[int | tuple[int, int, int]]) -> np.ndarray:
-    array = np.array(list(rows), np.uint8)
-    array.setflags(write=False)
-    return array
-
-
 LABELS = tuple(_labels())
+NUM_LABEL_IDS = len(LABELS) - 1  # those that are drawn
+_scored = [label for label in LABELS if 0 <= label.train_id < IGNORE]
+_in_category = [label for label in LABELS[:-1] if label.category_id > 0]
 
-_drawn = [label for label in LABELS if label.id >= 0]
-NUM_LABEL_IDS = len(_drawn)
-_scored = [label for label in _drawn if label.train_id != IGNORE]
-_in_category = [label for label in _drawn if label.category_id > 0]
-
-# uint8 [256], indexed by label id. Unscored labels of a category (parking, caravan, ...) belong to
-# it all the same.
-TRAIN_ID_LUT = _lookup(((label.id, label.train_id) for label in _scored), IGNORE)
-CATEGORY_LUT = _lookup(((label.id, label.category_id - 1) for label in _in_category), IGNORE)
-# uint8 [256], indexed by train id, for results as the official evaluator wants them: it fails on a
-# predicted 255.
-LABEL_ID_LUT = _lookup(((label.train_id, label.id) for label in _scored), 0)
-
+# uint8 [256], indexed by label id. Unscored labels of a category (parking, caravan, ...) belong to it all the same.
+TRAIN_ID_LUT = _lookup({label.id: label.train_id for label in _scored}, IGNORE)
+CATEGORY_LUT = _lookup({label.id: label.category_id - 1 for label in _in_category}, IGNORE)
+# uint8 [256], indexed by train id, for results as the official evaluator wants them: it fails on a predicted 255.
+LABEL_ID_LUT = _lookup({label.train_id: label.id for label in _scored}, 0)
+TRAIN_TO_CATEGORY = CATEGORY_LUT[[label.id for label in _scored]]  # uint8 [19]
 TRAIN_NAMES = tuple(label.name for label in _scored)
-TRAIN_COLORS = _constant(label.color for label in _scored)  # uint8 [19, 3]
-TRAIN_TO_CATEGORY = _constant(label.category_id - 1 for label in _scored)  # uint8 [19]
+TRAIN_COLORS = np.array([label.color for label in _scored], np.uint8)  # [19, 3]
 
 
 def _check(classes: int) -> int:

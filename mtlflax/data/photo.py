@@ -1,4 +1,4 @@
-"""Reading of a user's pictures, in any format that OpenCV knows: right, or an error that says why not."""
+"""Read a user's pictures, in any format that OpenCV knows: right, or with an error that says why not."""
 
 import re
 from pathlib import Path
@@ -9,6 +9,7 @@ import numpy as np
 
 from mtlflax.data import png, tiff, value_range
 from mtlflax.errors import UserError
+from mtlflax.files import read_bytes
 
 # A JPEG marker: FF and its code. FF 00 is a byte of data; 01 and D0 to D8 stand alone and end nothing.
 _JPEG_MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd8\xff]")
@@ -18,39 +19,28 @@ _NO_ALPHA = (_JPEG_START, b"BM", b"P1", b"P2", b"P3", b"P4", b"P5", b"P6")
 
 
 class Photo(NamedTuple):
-    """A picture as a network takes it.
+    """A picture as a network takes it."""
 
-    Attributes:
-        pixels: uint8 [H, W, 3], RGB.
-        note: what the user should know about how it was read; "" if nothing.
-    """
-
-    pixels: np.ndarray
-    note: str
+    pixels: np.ndarray  # uint8 [H, W, 3], RGB
+    note: str  # what the user should know about how it was read; "" if nothing
 
 
 def read(path: Path) -> Photo:
     """Read a picture, upright according to its EXIF data.
 
-    Values of more than 8 bits are scaled by the range that the file states, or else by one that is guessed, with a
-    note (see `value_range`). Transparency is ignored: colors are those stored, as PIL's `convert("RGB")` has them.
-    Of several frames, the first is read.
+    Values of more than 8 bits are scaled by the range that the file states, or else by one that is guessed, with a note
+    (see `value_range`). Transparency is ignored: colors are those stored. Of several frames, the first is read.
 
     Raises:
         UserError: the file cannot be read, is truncated, is not a picture, or is one whose values have no known range.
     """
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
+    data = read_bytes(path)
     _check(data, path)
     pixels = _decode(data, _flags(data))
     if pixels is None or not pixels.size:
         raise UserError(f"{path}: is not a picture that can be read")
-    if pixels.ndim == 3:
-        pixels = pixels[..., :3]
     try:
-        pixels, note = value_range.to_8_bits(pixels, value_range.stated_maximum(data, pixels))
+        pixels, note = value_range.to_8_bits(pixels[..., :3] if pixels.ndim == 3 else pixels, data)
     except ValueError as error:
         raise UserError(f"{path}: {error}: save it as an 8-bit picture") from error
     if _is_transparent(data):

@@ -14,36 +14,26 @@ import cv2
 import numpy as np
 
 from mtlflax.errors import UserError
+from mtlflax.files import read_bytes
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
-_KINDS = {(8, 2): "8-bit RGB", (8, 0): "8-bit gray", (16, 0): "16-bit gray"}
-# The color types of the PNG specification, to say what a file is instead.
+# The color types of the PNG specification.
 _COLOR_TYPES = {0: "gray", 2: "RGB", 3: "palette", 4: "gray with alpha", 6: "RGBA"}
 
 
 class Header(NamedTuple):
-    """What a PNG file says about its pixels.
+    """What a PNG file says about its pixels."""
 
-    Attributes:
-        bits: per channel, or per palette index.
-        color_type: a number of the PNG specification.
-        significant_bits: the most of any color (chunk sBIT); None if not stated.
-        has_alpha: whether there are alpha values, in a channel or in a table (chunk tRNS).
-    """
-
-    bits: int
-    color_type: int
-    significant_bits: int | None
-    has_alpha: bool
+    bits: int  # per channel, or per palette index
+    color_type: int  # a number of the PNG specification
+    significant_bits: int | None  # the most of any color (chunk sBIT); None if not stated
+    has_alpha: bool  # whether there are alpha values, in a channel or in a table (chunk tRNS)
 
 
 def read(path: Path, kind: str) -> np.ndarray:
     """Read a PNG file.
 
-    Args:
-        path: of the file.
-        kind: "8-bit RGB", "8-bit gray" or "16-bit gray"; a file of another kind is an error, since
-            a conversion would change what the values mean.
+    `kind` is "8-bit RGB", "8-bit gray" or "16-bit gray"; nothing is converted, since that would change the values.
 
     Returns:
         uint8 [H, W, 3], RGB; uint8 [H, W]; or uint16 [H, W].
@@ -51,14 +41,11 @@ def read(path: Path, kind: str) -> np.ndarray:
     Raises:
         UserError: the file cannot be read, is truncated, damaged, or not of this kind.
     """
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
+    data = read_bytes(path)
     check(data, path)
     bits, color_type, *_ = header(data)
-    if _KINDS.get((bits, color_type)) != kind:
-        found = f"{bits}-bit {_COLOR_TYPES.get(color_type, 'of an unknown color type')}"
+    found = f"{bits}-bit {_COLOR_TYPES.get(color_type, 'of an unknown color type')}"
+    if found != kind:
         raise UserError(f"{path}: is {found}, but {kind} is needed: restore the original file")
     try:
         pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
@@ -70,11 +57,7 @@ def read(path: Path, kind: str) -> np.ndarray:
 
 
 def check(data: bytes, path: Path) -> None:
-    """Check a file's content: the signature, and every chunk up to the end mark.
-
-    Raises:
-        UserError: it is truncated, damaged, or not a PNG file; `path` is named.
-    """
+    """Check the signature and every chunk up to the end mark; UserError, naming `path`, if the file is not whole."""
     if not data.startswith(SIGNATURE):
         what = "is not a PNG file" if data else "is an empty file"
         raise UserError(f"{path}: {what}: restore the original file")
@@ -82,7 +65,7 @@ def check(data: bytes, path: Path) -> None:
     for kind, start, end in _chunks(data):
         if end + 4 > len(data):
             break
-        if zlib.crc32(view[start - 4 : end]) != int.from_bytes(view[end : end + 4], "big"):
+        if zlib.crc32(view[start - 4 : end]) != int.from_bytes(view[end : end + 4]):
             raise UserError(f"{path}: is damaged (wrong checksum): copy or unpack it again")
         if first and (kind, end - start) != (b"IHDR", 13):
             raise UserError(f"{path}: is damaged (no header): copy or unpack it again")
@@ -96,7 +79,7 @@ def header(data: bytes) -> Header:
     """Return what a file that passes `check` says about its pixels."""
     chunks = {kind: data[start:end] for kind, start, end in _chunks(data) if kind in (b"IHDR", b"sBIT", b"tRNS")}
     bits, color_type = chunks[b"IHDR"][8:10]
-    significant = max(chunks[b"sBIT"][: 1 if color_type in (0, 4) else 3], default=None) if b"sBIT" in chunks else None
+    significant = max(chunks.get(b"sBIT", b"")[: 1 if color_type in (0, 4) else 3], default=None)
     return Header(bits, color_type, significant, color_type in (4, 6) or b"tRNS" in chunks)
 
 

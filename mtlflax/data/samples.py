@@ -36,7 +36,7 @@ class Checked:
 
 
 class Padded:
-    """A source as long as a whole number of batches, with masks."""
+    """A source as long as a whole number of batches, with masks; what is missing at the end is unknown throughout."""
 
     def __init__(self, source: Checked, fields: Mapping[str, Field], batch_size: int):
         self._source, self._fields = source, fields
@@ -46,12 +46,12 @@ class Padded:
         return self._length
 
     def __getitem__(self, index: int) -> Sample:
-        if index < len(self._source):
-            sample = self._source[index]
-            if not isinstance(sample["name"], str):
-                raise UserError(f"frame {index} has no name: evaluation needs a string `name` in each sample")
-            return {**sample, "mask": np.float32(1)}
-        return self._padding
+        if index >= len(self._source):
+            return self._padding
+        sample = self._source[index]
+        if not isinstance(sample["name"], str):
+            raise UserError(f"frame {index} has no name: evaluation needs a string `name` in each sample")
+        return {**sample, "mask": np.float32(1)}
 
     @functools.cached_property
     def _padding(self) -> Sample:
@@ -61,7 +61,7 @@ class Padded:
 
 
 def stack(fields: Mapping[str, Field], samples: Sequence[Sample]) -> Batch:
-    """Return samples as one batch: field name → array [b, ...]. UserError if their sizes differ."""
+    """Return samples as one batch, field name → array [b, ...]; UserError if their sizes differ."""
     sizes = {_size(sample, fields) for sample in samples}
     if len(sizes) > 1:
         raise UserError(f"frames have different sizes ({', '.join(map(str, sorted(sizes)))}): set data.size")
@@ -70,11 +70,8 @@ def stack(fields: Mapping[str, Field], samples: Sequence[Sample]) -> Batch:
 
 def stack_evaluation(fields: Mapping[str, Field], samples: Sequence[Sample]) -> Batch:
     """The same for samples of `Padded`: with `mask` float32 [b], and `name`, a list of b strings."""
-    return {
-        **stack(fields, samples),
-        "mask": np.stack([sample["mask"] for sample in samples]),
-        "name": [sample["name"] for sample in samples],
-    }
+    mask = np.stack([sample["mask"] for sample in samples])
+    return {**stack(fields, samples), "mask": mask, "name": [sample["name"] for sample in samples]}
 
 
 def _size(sample: Sample, fields: Mapping[str, Field]) -> tuple[int, int]:
@@ -91,11 +88,10 @@ def _value(sample: Sample, name: str, field: Field, size: tuple[int, int]) -> np
     if name not in sample:
         return _unknown(field, size)
     value = np.asarray(sample[name])
-    expected = field.shape(size)
-    if value.shape != expected or value.dtype != field.dtype:
+    if value.shape != field.shape(size) or value.dtype != field.dtype:
         raise UserError(
             f"frame {sample['name']!r}: {name} is {value.dtype} {list(value.shape)}, but the data set declares "
-            f"{field.dtype} {list(expected)}"
+            f"{field.dtype} {list(field.shape(size))}"
         )
     return value
 

@@ -19,20 +19,17 @@ Array = Any  # a NumPy or a JAX array: nothing under `data` imports jax
 
 @dataclasses.dataclass(frozen=True)
 class Field:
-    """How one entry of a sample behaves; use one of the kinds below.
-
-    Attributes:
-        dtype: of the array in a sample, as NumPy names it.
-    """
+    """How one entry of a sample behaves; use one of the kinds below. `dtype` is the array's, as NumPy names it."""
 
     dtype: str = dataclasses.field(default="float32", kw_only=True)
 
     kind: ClassVar[str]
     spatial: ClassVar[bool] = True  # whether it has a value at each pixel: [H, W, ...]
+    pixel: ClassVar[tuple[int, ...]] = ()  # the shape of what it has there
 
     def shape(self, size: tuple[int, int]) -> tuple[int, ...]:
         """Return the shape of one frame's array, for frames of size (H, W)."""
-        raise NotImplementedError
+        return (*size, *self.pixel) if self.spatial else ()
 
     @property
     def fill(self) -> float:
@@ -42,51 +39,34 @@ class Field:
 
 @dataclasses.dataclass(frozen=True)
 class Image(Field):
-    """A color picture: uint8 [H, W, 3], RGB. Resized with interpolation; color changes apply to it.
+    """A color picture: uint8 [H, W, 3], RGB. Resized with interpolation; color changes apply to it."""
 
-    Attributes:
-        aspect: width / height of the pictures as they were taken, where samples are scaled differently in x and y;
-            None = as in the samples. Prediction scales other pictures alike.
-    """
+    # Width / height of the pictures as they were taken, where samples are scaled differently in x and y; None = as in
+    # the samples. Prediction scales other pictures alike.
 
     aspect: float | None = None
     dtype: str = dataclasses.field(default="uint8", kw_only=True)
     kind: ClassVar[str] = "image"
-
-    def shape(self, size: tuple[int, int]) -> tuple[int, ...]:
-        """[H, W, 3]."""
-        return (*size, 3)
+    pixel: ClassVar[tuple[int, ...]] = (3,)
 
 
 @dataclasses.dataclass(frozen=True)
 class Class:
-    """One class of a label map.
+    """One class of a label map."""
 
-    Attributes:
-        name: as in the metrics' names (`iou/<name>`).
-        color: RGB, 0 to 255, in pictures and predicted maps.
-        group: the category it belongs to, for scores per category; "" for none.
-        id: its value in the data set's own files, where that differs; None if it is the position in the table.
-    """
-
-    name: str
-    color: tuple[int, int, int]
-    group: str = ""
-    id: int | None = None
+    name: str  # as in the metrics' names (`iou/<name>`)
+    color: tuple[int, int, int]  # RGB, 0 to 255, in pictures and predicted maps
+    group: str = ""  # the category it belongs to, for scores per category; "" for none
+    id: int | None = None  # its value in the data set's own files; None if it is the position in the table
 
 
 @dataclasses.dataclass(frozen=True)
 class Labels(Field):
-    """A class or an object number at each pixel: integers [H, W]. Resized to the nearest pixel, never mixed.
+    """A class or an object number at each pixel: integers [H, W]. Resized to the nearest pixel, never mixed."""
 
-    Attributes:
-        classes: the class table: pixel value c, counted from 0, is `classes[c]`; empty for values that are no classes
-            (instance numbers).
-        ignore: the value of pixels that have no label.
-    """
-
+    # Pixel value c, counted from 0, is `classes[c]`. Empty for values that are no classes (instance numbers).
     classes: tuple[Class, ...] = ()
-    ignore: int = 255
+    ignore: int = 255  # the value of pixels that have no label
     dtype: str = dataclasses.field(default="uint8", kw_only=True)
     kind: ClassVar[str] = "labels"
 
@@ -103,10 +83,6 @@ class Labels(Field):
         if not limits.min <= self.ignore <= most or len(names) > most + 1:
             raise ValueError(f"labels: {len(names)} classes and ignore {self.ignore} do not fit {self.dtype}")
 
-    def shape(self, size: tuple[int, int]) -> tuple[int, ...]:
-        """[H, W]."""
-        return size
-
     @property
     def fill(self) -> float:
         """`ignore`."""
@@ -114,42 +90,28 @@ class Labels(Field):
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The classes' names."""
+        """Of the classes."""
         return tuple(c.name for c in self.classes)
 
     @property
     def colors(self) -> np.ndarray:
-        """The classes' colors: uint8 [C, 3], RGB."""
+        """Of the classes: uint8 [C, 3], RGB."""
         return np.array([c.color for c in self.classes], np.uint8).reshape(-1, 3)
 
 
 @dataclasses.dataclass(frozen=True)
 class Depth(Field):
-    """A depth at each pixel, [H, W, 1], in some unit; 0 = no measurement. Resized to the nearest pixel.
-
-    Attributes:
-        unit: what the values mean: see `units.Unit`.
-        least: smaller values count as no measurement, in the field's unit.
-        most: larger values count as no measurement.
-    """
+    """A depth at each pixel, [H, W, 1], in some unit; 0 = no measurement. Resized to the nearest pixel."""
 
     unit: Unit
-    least: float = 0.0
-    most: float = float("inf")
+    least: float = 0.0  # smaller values, in this unit, count as no measurement
+    most: float = float("inf")  # larger values do
     kind: ClassVar[str] = "depth"
-
-    def shape(self, size: tuple[int, int]) -> tuple[int, ...]:
-        """[H, W, 1]."""
-        return (*size, 1)
+    pixel: ClassVar[tuple[int, ...]] = (1,)
 
     def measured(self, values: Array) -> Array:
         """Return where there is a measurement: bool, shaped as the values, a NumPy or JAX array."""
-        known = (values > 0) & (values < float("inf"))
-        if self.least > 0:
-            known &= values >= self.least
-        if self.most < float("inf"):
-            known &= values <= self.most
-        return known
+        return (values > 0) & (values < float("inf")) & (values >= self.least) & (values <= self.most)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -157,16 +119,11 @@ class Map(Field):
     """Any other numbers at each pixel: [H, W, channels], such as stored normals or an edge strength.
 
     Resized to the nearest pixel; a zoom leaves the values as they are.
-
-    Attributes:
-        channels: numbers per pixel.
-        unknown: the value of pixels at which nothing is known.
-        mirror: the factor of each channel when left and right are exchanged: (-1, 1, 1) for normals with x to the
-            right; empty: 1 for all.
     """
 
     channels: int = 1
-    unknown: float = 0.0
+    unknown: float = 0.0  # the value of pixels at which nothing is known
+    # The factor of each channel when left and right are exchanged: (-1, 1, 1) for normals with x to the right; () = 1.
     mirror: tuple[float, ...] = ()
     kind: ClassVar[str] = "map"
 
@@ -192,10 +149,6 @@ class Number(Field):
     kind: ClassVar[str] = "number"
     spatial: ClassVar[bool] = False
 
-    def shape(self, size: tuple[int, int]) -> tuple[int, ...]:
-        """()."""
-        return ()
-
 
 @runtime_checkable
 class Source(Protocol):
@@ -209,12 +162,10 @@ class Source(Protocol):
     @property
     def fields(self) -> Mapping[str, Field]:
         """Field name → how it behaves; "image" is one of them."""
-        ...
 
     @property
     def names(self) -> Sequence[str]:
-        """The frames' names, in order."""
-        ...
+        """Of the frames, in order."""
 
     def __len__(self) -> int: ...
 

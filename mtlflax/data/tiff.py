@@ -11,10 +11,7 @@ _UNSIGNED, _FLOAT = 1, 3
 
 
 def tags(data: bytes) -> dict[int, int]:
-    """Return the integer tags of the first picture of a TIFF file: number → its first value.
-
-    A damaged directory gives the tags before the damage.
-    """
+    """Return the integer tags of a TIFF file's first picture, number → first value; those before any damage."""
     order = "<" if data.startswith(b"II") else ">"
     offset_type, count_type = ("Q", "Q") if data[2:4] in (b"+\0", b"\0+") else ("I", "H")
     width = struct.calcsize(offset_type)
@@ -49,8 +46,8 @@ def has_alpha(tags: dict[int, int]) -> bool:
 def misread(tags: dict[int, int]) -> str:
     """Say what about a file OpenCV does not take into account; "" if nothing.
 
-    Pixels of up to 8 bits are converted to RGB by libtiff, which knows every kind of file. Those of more bits OpenCV
-    reads as they are stored, as if they were gray or interleaved RGB.
+    Pixels of up to 8 bits are converted to RGB by libtiff, which knows every kind of file. OpenCV reads those of more
+    bits as they are stored, as if they were gray or interleaved RGB.
     """
     if tags.get(_SUBFILE_TYPE, 0) & 1:
         return "its first picture is a thumbnail"

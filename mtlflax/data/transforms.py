@@ -23,8 +23,7 @@ _YIQ = np.array([_LUMA, [0.5959, -0.2746, -0.3213], [0.2115, -0.5227, 0.3112]])
 class Augment:
     """Zoom, mirror and recolor a sample at random: `augment(sample, rng) -> sample`.
 
-    The result depends on the sample and on `rng` alone, and always takes the same number of random numbers. The given
-    sample is not changed.
+    The result depends on the sample and on `rng` alone, and always takes the same number of random numbers.
 
     Attributes:
         fields: those of the samples; entries that are not among them stay as they are.
@@ -79,18 +78,11 @@ class Augment:
 
 
 def zoom(values: np.ndarray, field: Field, scale: float, corner: np.ndarray) -> np.ndarray:
-    """Enlarge a window of a field to the full size.
+    """Enlarge a window of a frame's array [H, W, ...] to the full size; shape and dtype stay.
 
-    Args:
-        values: [H, W, ...], of one frame.
-        field: how they behave: images are interpolated linearly, all else takes the pixel under the center, and depths
-            become those of a nearer scene.
-        scale: how much nearer all gets, at least 1, the same in x and y.
-        corner: upper left corner (y, x) of the window, each from 0 to 1 − 1/scale, as a fraction of the height and
-            width.
-
-    Returns:
-        An array of the same shape and dtype.
+    Images are interpolated linearly, all else takes the pixel under the center, and depths become those of a scene
+    `scale` times nearer, at least 1. `corner` is the window's upper left one, (y, x) from 0 to 1 − 1/scale, as a
+    fraction of the height and width.
     """
     height, width = values.shape[:2]
     top, left = corner[0] * height, corner[1] * width
@@ -117,21 +109,12 @@ def mirror(values: np.ndarray, field: Field) -> np.ndarray:
 
 
 def recolor(image: np.ndarray, brightness: float, contrast: float, saturation: float, hue: float) -> np.ndarray:
-    """Change the colors of an image in one pass.
+    """Change the colors of an image, uint8 [H, W, 3] RGB, in one pass.
 
-    All four are affine maps of a pixel's color, applied in the order of the arguments. They are multiplied out first,
-    so that rounding and clipping happen once, at the end.
-
-    Args:
-        image: uint8 [H, W, 3], RGB.
-        brightness: factor, 1 = unchanged.
-        contrast: factor on the distance from the image's mean luma.
-        saturation: factor on the distance from the gray of equal luma.
-        hue: turn of the colors about the gray axis in YIQ, as a fraction of the circle; from red
-            towards yellow where positive.
-
-    Returns:
-        uint8 [H, W, 3].
+    Brightness is a factor, contrast one on the distance from the image's mean luma, saturation one on that from the
+    gray of equal luma. Hue is a turn about the gray axis in YIQ, as a fraction of the circle, from red towards yellow.
+    All four are affine maps of a pixel's color: they are multiplied out first, so that rounding and clipping happen
+    once.
     """
     cosine, sine = np.cos(2 * np.pi * hue), np.sin(2 * np.pi * hue)
     turn = np.array([[1, 0, 0], [0, cosine, sine], [0, -sine, cosine]])

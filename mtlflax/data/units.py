@@ -32,26 +32,17 @@ MIN_METRES, MAX_METRES = 1e-3, 80.0
 
 @dataclasses.dataclass(frozen=True)
 class Unit:
-    """A unit of depth.
+    """A unit of depth."""
 
-    Attributes:
-        name: as in `config.data.depth`.
-        scale: see above.
-        offset: see above; where it is not 0, the value −offset / scale stands for "infinitely far".
-        inverse: whether scale · v + offset is 1 / metres, or a disparity, rather than metres.
-        stereo: whether it is a disparity in pixels at full width; only with `inverse`.
-        typical: a value that is common in the unit: what the output of a network's head, which begins near 0, is
-            multiplied by; 0: that of 25 m, or of 10 m for an inverse unit.
-        near: the value of a surface some 5 m away, drawn in the brightest color; 0: exactly 5 m's.
-    """
-
-    name: str
+    name: str  # as in `config.data.depth`
     scale: float = 1.0
-    offset: float = 0.0
-    inverse: bool = False
-    stereo: bool = False
+    offset: float = 0.0  # where it is not 0, the value −offset / scale stands for "infinitely far"
+    inverse: bool = False  # whether scale · v + offset is 1 / metres, or a disparity, rather than metres
+    stereo: bool = False  # whether it is a disparity in pixels at full width; only with `inverse`
+    # A common value, by which the output of a network's head, near 0 at first, is multiplied; 0: that of 25 m, or of 10
+    # m for an inverse unit.
     typical: float = 0.0
-    near: float = 0.0
+    near: float = 0.0  # the value of a surface some 5 m away, drawn in the brightest color; 0: exactly 5 m's
 
     def __post_init__(self) -> None:
         """Fill in `typical` and `near`; raises ValueError for a scale that is not positive, or stereo alone."""
@@ -70,14 +61,11 @@ class Unit:
         return -self.offset / self.scale if self.inverse else 0.0
 
     def to_metres(self, values: Array, focal_baseline: Array = 1.0) -> Array:
-        """Convert values to metres; a disparity or inverse depth of 0 or less is infinitely far.
+        """Convert values to metres, possibly infinite; a disparity or inverse depth of 0 or less is infinitely far.
 
         Args:
             values: float32, a NumPy or JAX array. "No measurement" is not looked at: mask it before or after.
             focal_baseline: pixels × metres at full width, broadcastable to `values`; only a stereo unit reads it.
-
-        Returns:
-            Metres, of the same shape: possibly infinite.
         """
         xp = values.__array_namespace__()
         linear = values if self.scale == 1 else values * self.scale
@@ -123,18 +111,10 @@ def get(name: str) -> Unit:
 
 
 def codes_to_unit(codes: np.ndarray, focal_baseline: float, unit: str) -> np.ndarray:
-    """Convert Cityscapes' 16-bit disparity codes to a unit.
+    """Convert Cityscapes' 16-bit disparity codes, uint16 of any shape, to a unit: float32, 0 = no measurement.
 
-    Args:
-        codes: uint16, any shape.
-        focal_baseline: pixels × metres at full width; needed for `inverse_metres`, `metres` and `millimetres`.
-        unit: a key of `UNITS`.
-
-    Returns:
-        float32 of the same shape, 0 = no measurement.
-
-    Raises:
-        ValueError: unknown unit.
+    `focal_baseline` is in pixels × metres at full width, needed for `inverse_metres`, `metres` and `millimetres`.
+    ValueError for an unknown unit.
     """
     get(unit)
     if unit == "normalised_disparity":
@@ -149,14 +129,10 @@ def codes_to_unit(codes: np.ndarray, focal_baseline: float, unit: str) -> np.nda
 
 
 def metres_to_codes(metres: np.ndarray, focal_baseline: float) -> np.ndarray:
-    """Encode depth as Cityscapes does: disparities below 1 pixel count as infinitely far, the largest is 126 pixels.
+    """Encode depth, positive or infinite, as Cityscapes does: uint16, 1 or 257 to 32257.
 
-    Args:
-        metres: float, any shape; positive, infinity allowed.
-        focal_baseline: pixels × metres at full width.
-
-    Returns:
-        uint16 codes of the same shape: 1, or 257 to 32257.
+    Disparities below 1 pixel count as infinitely far, the largest is 126 pixels. `focal_baseline` is in pixels × metres
+    at full width.
     """
     disparity = np.minimum(focal_baseline / metres, 126.0)
     return np.where(disparity < 1, 1, np.rint(disparity * 256) + 1).astype(np.uint16)

@@ -17,15 +17,42 @@ _JPEG2000_START = b"\xff\x4f\xff\x51"  # start of codestream, image and tile siz
 _JPEG2000_DEPTH = 42  # offset of the first component's precision from there
 
 
-def stated_maximum(data: bytes, pixels: np.ndarray) -> int | None:
-    """Return the value of white that a picture file states, or None if it does not.
+def to_8_bits(pixels: np.ndarray, data: bytes) -> tuple[np.ndarray, str]:
+    """Scale pixels to 8 bits.
 
-    The 16 bits that a value is stored in are no statement.
+    Floating-point ones must be between 0 and 1. Of integers, white is what the file states, unless that is impossible
+    (0, or exceeded by pixels); else 255 for 8 bits, and the smallest of 8, 10, 12, 14, 16 bits that holds wider ones.
 
     Args:
+        pixels: as OpenCV decodes them, of any shape.
         data: the file's content; a PNG file has passed `png.check`.
-        pixels: the picture as OpenCV decodes it.
+
+    Returns:
+        uint8 pixels, and a note if their range was guessed to be less than 16 bits, else "".
+
+    Raises:
+        ValueError: the pixels have another type or range; the message says which.
     """
+    if np.issubdtype(pixels.dtype, np.floating):
+        if not np.isfinite(pixels).all():
+            raise ValueError("has values that are NaN or infinite")
+        if pixels.min() < 0 or pixels.max() > 1:
+            raise ValueError(f"has values from {pixels.min():.4g} to {pixels.max():.4g}, where 0 to 1 is needed")
+        return np.rint(pixels * 255).astype(np.uint8), ""
+    if pixels.dtype not in (np.uint8, np.uint16):
+        raise ValueError(f"has values of type {pixels.dtype}")
+    largest, note = int(pixels.max()), ""
+    maximum = _stated_maximum(data, pixels)
+    if not maximum or not largest <= maximum <= 65535:
+        bits = 8 if pixels.dtype == np.uint8 else next(bits for bits in _DEPTHS if largest < 2**bits)
+        maximum = 2**bits - 1
+        if bits < 8 * pixels.itemsize:
+            note = f"16-bit file with values up to {largest}, read as {bits}-bit (white = {maximum})"
+    return np.rint(np.arange(maximum + 1) * (255 / maximum)).astype(np.uint8)[pixels], note
+
+
+def _stated_maximum(data: bytes, pixels: np.ndarray) -> int | None:
+    """The value of white that a file states, or None; the 16 bits that a value is stored in are no statement."""
     if match := _PNM_HEADER.match(data):
         maximum = int(match[4])
         scaled_by_opencv = match[1] in b"23" and maximum < 256
@@ -45,39 +72,3 @@ def stated_maximum(data: bytes, pixels: np.ndarray) -> int | None:
         bits = (data[start + _JPEG2000_DEPTH] & 0x7F) + 1
         return 2**bits - 1 if bits < 16 else None
     return None
-
-
-def to_8_bits(pixels: np.ndarray, stated: int | None) -> tuple[np.ndarray, str]:
-    """Scale pixels to 8 bits.
-
-    8-bit pixels whose file states no other maximum stay as they are. Wider ones are scaled by the stated maximum, or
-    else by the smallest of 8, 10, 12, 14 and 16 bits that holds them. Floating-point ones must be between 0 and 1.
-
-    Args:
-        pixels: uint8, uint16 or floating-point, of any shape.
-        stated: the value of white, from `stated_maximum`; ignored if it is 0, beyond 16 bits, or exceeded by pixels.
-
-    Returns:
-        uint8 pixels, and a note if their range was guessed to be less than 16 bits, else "".
-
-    Raises:
-        ValueError: the pixels have another type or range; the message says which.
-    """
-    if np.issubdtype(pixels.dtype, np.floating):
-        if not np.isfinite(pixels).all():
-            raise ValueError("has values that are NaN or infinite")
-        if pixels.min() < 0 or pixels.max() > 1:
-            raise ValueError(f"has values from {pixels.min():.4g} to {pixels.max():.4g}, where 0 to 1 is needed")
-        return np.rint(pixels * 255).astype(np.uint8), ""
-    if pixels.dtype not in (np.uint8, np.uint16):
-        raise ValueError(f"has values of type {pixels.dtype}")
-    if pixels.dtype == np.uint8 and stated is None:
-        return pixels, ""
-    largest = int(pixels.max())
-    maximum, note = stated, ""
-    if not maximum or not largest <= maximum <= 65535:
-        bits = next(bits for bits in _DEPTHS if largest < 2**bits)
-        maximum = 2**bits - 1
-        if bits < 8 * pixels.itemsize:
-            note = f"16-bit file with values up to {largest}, read as {bits}-bit (white = {maximum})"
-    return np.rint(np.arange(maximum + 1) * (255 / maximum)).astype(np.uint8)[pixels], note

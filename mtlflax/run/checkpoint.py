@@ -27,13 +27,8 @@ class DamagedError(UserError):
 class Checkpoints:
     """The checkpoints of a workdir, in `DIR/checkpoints/<step>`.
 
-    Args:
-        workdir: the run's folder.
-        keep: how many of the newest to keep.
-        read_only: for evaluation and prediction; writes and deletes nothing.
-
-    Raises:
-        UserError: the folder cannot be written, or the disk is full (from any method).
+    The newest `keep` of them stay, and the best. With `read_only`, nothing is written or deleted. Every method raises
+    UserError where the folder cannot be written or the disk is full.
     """
 
     def __init__(self, workdir: Path, *, keep: int = 2, read_only: bool = False) -> None:
@@ -60,17 +55,14 @@ class Checkpoints:
 
     @property
     def best_step(self) -> int | None:
-        """The step of the checkpoint with the best score (the newest of equals), or None if none has a score."""
-        return max(self._scored(), key=lambda entry: entry[::-1], default=(None, 0))[0]
+        """The step of the checkpoint with the best score (the newest of equals), or None."""
+        return next(iter(self._ranked()), None)
 
     def save(self, step: int, state: Any, *, config: Mapping[str, Any], score: float | None = None) -> None:
         """Save in the background; the state is copied before this returns.
 
-        Args:
-            step: updates so far. The data pipeline gives the batch of any step, so it is the data position too.
-            state: the `TrainState`.
-            config: the run's configuration, JSON.
-            score: more is better; None or NaN if this checkpoint does not compete for the best.
+        `step` is the updates so far, and the data position too, as the data pipeline gives the batch of any step.
+        `config` is JSON. Of `score`, more is better; None or NaN if this checkpoint does not compete for the best.
         """
         if step in self._scores:
             return  # resumed here: the same checkpoint is there already
@@ -87,15 +79,10 @@ class Checkpoints:
             )
 
     def restore_latest(self, like: Any) -> tuple[int, Any] | None:
-        """Restore the newest checkpoint that is not damaged, for training to resume from.
+        """Restore the newest checkpoint that is not damaged, for training to resume from: its step and the state.
 
-        Damaged ones that are newer are renamed to `<step>.damaged`, with a line that says so.
-
-        Args:
-            like: a state, or its shapes with shardings: what is restored has the same.
-
-        Returns:
-            The step, which is also the position in the data, and the state; None if there are no checkpoints.
+        What is restored is like `like`, a state or its shapes with shardings. Newer checkpoints, which are damaged, are
+        renamed to `<step>.damaged`, with a line that says so. Returns None if there are no checkpoints.
 
         Raises:
             UserError: every checkpoint is damaged (then none is renamed), or one does not fit `like`.
@@ -109,41 +96,50 @@ class Checkpoints:
         return step, state
 
     def restore_best(self, like: Any, *, variables_only: bool = False) -> tuple[int, Any]:
-        """Restore the best checkpoint that is not damaged, or the newest if none has a score.
+        """Restore the best checkpoint that is not damaged, or the newest if none has a score: the step and the state.
 
-        Args:
-            like: as in `restore_latest`.
-            variables_only: restore no more than the parameters and batch statistics: `like` is a dict of `params` and
-                `batch_stats`.
-
-        Returns:
-            The step and the state.
-
-        Raises:
-            UserError: there is none, every one is damaged, or one does not fit `like`.
+        With `variables_only`, no more is restored than the parameters and batch statistics, and `like` is a dict of
+        `params` and `batch_stats`. UserError if there is none, every one is damaged, or one does not fit `like`.
         """
         if not self._scores:
             raise UserError(f"{self.directory.parent} has no checkpoint: train it first")
-        ranked = [step for step, _ in sorted(self._scored(), key=lambda entry: entry[::-1], reverse=True)]
-        steps = dict.fromkeys([*ranked, *sorted(self._scores, reverse=True)])
-        restore = self.restore_variables if variables_only else self.restore
-        step, state, damaged = self._first(steps, lambda step: restore(step, like))
+        steps = dict.fromkeys([*self._ranked(), *sorted(self._scores, reverse=True)])
+        step, state, damaged = self._first(steps, lambda step: self.restore(step, like, variables_only))
         for error in damaged.values():
             _note(f"{error}; using step {step} instead")
         return step, state
 
-    def restore(self, step: int, like: Any) -> Any:
-        """Restore the state of one checkpoint.
+    def restore(self, step: int, like: Any, variables_only: bool = False) -> Any:
+        """Restore the state of one checkpoint, or, as in `restore_best`, no more than its variables.
 
         Raises:
             DamagedError: its files are damaged.
             UserError: it does not fit `like`, or cannot be read.
         """
-        return self._restore(step, like, partial=False)
-
-    def restore_variables(self, step: int, like: Mapping[str, Any]) -> Any:
-        """Restore only `params` and `batch_stats` of one checkpoint; raises as `restore`."""
-        return self._restore(step, like, partial=True)
+        path = self.directory / str(step)
+        like = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
+        state = ocp.args.PyTreeRestore(
+            like, restore_args=ocp.checkpoint_utils.construct_restore_args(like), partial_restore=variables_only
+        )
+        try:
+            with signals.deferred():
+                restored = self._manager.restore(
+                    step, args=ocp.args.Composite(state=state, data=ocp.args.JsonRestore())
+                )
+            position = int(restored["data"]["next_step"])
+        except Exception as error:  # Orbax raises a bare Exception where an array cannot be read
+            if isinstance(error, MemoryError | RuntimeError):
+                raise
+            reason = orbax_errors.refusal(error)
+            if reason is not None:
+                raise UserError(f"cannot read {path}: {reason}") from error
+            difference = orbax_errors.difference(path / "state", like, variables_only)
+            if difference:
+                raise UserError(f"{path} is of another network: {difference}") from error
+            raise DamagedError(f"{path} is damaged ({orbax_errors.first_line(error)})") from error
+        if position != step:
+            raise UserError(f"{path} is the checkpoint of step {position}: it was renamed")
+        return restored["state"]
 
     def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
         """Tell Orbax, as its preservation policy, which checkpoints to keep: the newest few, and the best."""
@@ -160,8 +156,10 @@ class Checkpoints:
         with self._writing():
             self._manager.close()
 
-    def _scored(self) -> list[tuple[int, float]]:
-        return [(step, score) for step, score in self._scores.items() if score is not None]
+    def _ranked(self) -> list[int]:
+        """The steps that have a score: the best first, the newest of equals."""
+        scored = [(score, step) for step, score in self._scores.items() if score is not None]
+        return [step for _, step in sorted(scored, reverse=True)]
 
     def _read_score(self, step: int) -> float | None:
         try:
@@ -180,38 +178,11 @@ class Checkpoints:
         reasons = "\n".join(f"  {error}" for error in damaged.values())
         raise UserError(f"no checkpoint can be restored:\n{reasons}\nGive another --workdir to start again.")
 
-    def _restore(self, step: int, like: Any, *, partial: bool) -> Any:
-        path = self.directory / str(step)
-        like = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
-        state = ocp.args.PyTreeRestore(
-            like, restore_args=ocp.checkpoint_utils.construct_restore_args(like), partial_restore=partial
-        )
-        try:
-            with signals.deferred():
-                restored = self._manager.restore(
-                    step, args=ocp.args.Composite(state=state, data=ocp.args.JsonRestore())
-                )
-            position = int(restored["data"]["next_step"])
-        except Exception as error:  # Orbax raises a bare Exception where an array cannot be read
-            if isinstance(error, MemoryError | RuntimeError):
-                raise
-            reason = orbax_errors.refusal(error)
-            if reason is not None:
-                raise UserError(f"cannot read {path}: {reason}") from error
-            difference = orbax_errors.difference(path / "state", like, partial)
-            if difference:
-                raise UserError(f"{path} is of another network: {difference}") from error
-            raise DamagedError(f"{path} is damaged ({orbax_errors.first_line(error)})") from error
-        if position != step:
-            raise UserError(f"{path} is the checkpoint of step {position}: it was renamed")
-        return restored["state"]
-
     def _set_aside(self, step: int) -> Path:
         """Rename a damaged checkpoint, on one process for all, so that it is neither overwritten nor deleted."""
         path = self.directory / str(step)
         aside = path.with_name(f"{step}.damaged")
-        if jax.process_count() > 1:
-            multihost_utils.sync_global_devices(f"before {aside}")
+        multihost_utils.sync_global_devices(f"before {path} is set aside")
         if jax.process_index() == 0:
             with self._writing():
                 for count in range(2, 1000):
@@ -219,17 +190,16 @@ class Checkpoints:
                         break
                     aside = path.with_name(f"{step}.damaged-{count}")
                 path.rename(aside)
-        if jax.process_count() > 1:
-            multihost_utils.sync_global_devices(f"after {aside}")
+        multihost_utils.sync_global_devices(f"after {path} is set aside")
         del self._scores[step]
         self._manager.reload()
         return aside
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
-        """Turn a disk that is full or cannot be written into a message; not to be interrupted.
+        """Turn a disk that is full or cannot be written into a message.
 
-        Orbax runs event loops: an exception out of their middle closes them, and what still writes complains.
+        Not to be interrupted: Orbax runs event loops, and an exception out of their middle closes them.
         """
         try:
             with signals.deferred():

@@ -20,14 +20,10 @@ def split(name: str) -> tuple[Path, str | None]:
 
 
 def load(name: str, overrides: Sequence[str] = ()) -> ConfigDict:
-    """Return the configuration of "configs/dwa.py:quick", locked: it takes no new keys.
+    """Return the config of "configs/dwa.py:quick" and overrides "--config.KEY=VALUE", locked: it takes no new keys.
 
     The file's folder and the current folder are added to the module search path, so that modules of one's own that lie
     there are found; so is the folder that holds `configs`.
-
-    Args:
-        name: a config file, and, after a colon, the argument of its `get_config`.
-        overrides: "--config.KEY=VALUE", as on the command line.
 
     Raises:
         UserError: there is no such file, there is an error in it (named with its line), or an override does not fit.

@@ -18,15 +18,7 @@ _STRIP = 64  # rows that are enlarged and drawn at a time
 
 
 def enlarge(values: np.ndarray, size: tuple[int, int], rows: slice = slice(None)) -> np.ndarray:
-    """Enlarge a map bilinearly, aligned by its outer edges: all of it, or some rows of the result.
-
-    Args:
-        values: float32 [h, w, channels].
-        size: (H, W) of the whole result.
-        rows: which of its rows to compute.
-
-    Returns:
-        float32 [number of rows, W, channels].
+    """Enlarge a map, float32 [h, w, channels], bilinearly to (H, W), aligned by its outer edges; or some of its rows.
 
     >>> enlarge(np.array([[[0.0]], [[1.0]]], np.float32), (4, 1))[:, 0, 0].tolist()
     [0.0, 0.25, 0.75, 1.0]
@@ -59,10 +51,7 @@ def write_maps(
         tasks: that were predicted.
         stem: the files' common beginning.
         focal_baseline: pixels × metres, as on the command line.
-        raw: whether maps of floats are written too, as `.npy`.
-
-    Raises:
-        UserError: the folder cannot be written.
+        raw: whether maps of floats are written too, as `.npy`; UserError if the folder cannot be written.
     """
     height, width = picture.shape[:2]
     strips = collections.defaultdict(list)

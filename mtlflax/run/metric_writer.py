@@ -15,16 +15,10 @@ from mtlflax.files import finite_or_none, plain_errors, write_bytes, write_text
 
 
 class MetricWriter:
-    """Write scalars and pictures of one run, on process 0 only.
+    """Write scalars and pictures of one run; UserError where a file cannot be written.
 
-    Args:
-        workdir: the run's folder.
-        step: the step that the run resumes from: what was written after it (by a process that was killed before its
-            next checkpoint) is removed, because it will be written again.
-        enabled: False on all processes but the first: every method then does nothing.
-
-    Raises:
-        UserError: a file cannot be written (from any method).
+    What was written after `step`, from which the run resumes, by a process that was killed before its next checkpoint,
+    is removed, because it will be written again. Unless `enabled` (on the first process), nothing is written.
     """
 
     def __init__(self, workdir: Path, *, step: int = 0, enabled: bool = True) -> None:

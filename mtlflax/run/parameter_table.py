@@ -1,7 +1,6 @@
 """Tables of a network's parameters and modules."""
 
-import math
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import jax
@@ -9,28 +8,23 @@ import jax
 
 def parameter_table(params: Any) -> str:
     """Return a line for each parameter (path, shape, count), and the total."""
-    rows = [("parameter", "shape", "count")]
     leaves = jax.tree_util.tree_leaves_with_path(params)
-    for path, leaf in leaves:
-        name = "/".join(str(getattr(key, "key", key)) for key in path)
-        rows.append((name, "×".join(map(str, leaf.shape)), f"{leaf.size:,}"))
-    rows.append(("total", "", f"{sum(leaf.size for _, leaf in leaves):,}"))
-    return _align(rows)
+    names = [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in leaves]
+    rows = [(name, "×".join(map(str, leaf.shape)), leaf.size) for name, (_, leaf) in zip(names, leaves, strict=True)]
+    return _table(("parameter", "shape", "count"), rows)
 
 
 def module_table(params: Any) -> str:
     """Return a line for each module with its number of parameters, and the total."""
-    counts = {name: sum(math.prod(x.shape) for x in jax.tree.leaves(sub)) for name, sub in params.items()}
-    rows = [("module", "parameters")] + [(name, f"{count:,}") for name, count in counts.items()]
-    return _align([*rows, ("total", f"{sum(counts.values()):,}")])
+    rows = [(name, sum(x.size for x in jax.tree.leaves(module))) for name, module in params.items()]
+    return _table(("module", "parameters"), rows)
 
 
-def _align(rows: Sequence[tuple[str, ...]]) -> str:
-    """Align columns: the first to the left, the others to the right."""
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lines = [
-        "  ".join([row[0].ljust(widths[0])] + [c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True)])
-        for row in rows
-    ]
+def _table(head: tuple[str, ...], rows: Iterable[tuple[Any, ...]]) -> str:
+    """Align columns, the first to the left, the others, of which the last is a count, to the right."""
+    total = ("total", *[""] * (len(head) - 2), sum(row[-1] for row in rows))
+    cells = [head, *((*row[:-1], f"{row[-1]:,}") for row in (*rows, total))]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    lines = ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in cells]
     rule = "-" * len(lines[0])
     return "\n".join([lines[0], rule, *lines[1:-1], rule, lines[-1]])

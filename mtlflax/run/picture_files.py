@@ -51,10 +51,9 @@ def describe(passed_over: Sequence[Path]) -> str:
 
 
 def output_names(pictures: Sequence[Path]) -> list[Path]:
-    """Return, for each picture, what its outputs are called: paths relative to the output folder, all different.
+    """Return, for each picture, what its outputs are called, relative to the output folder, all different.
 
-    They are the pictures' names without suffixes; if two are alike, with the folders that tell them apart; and if two
-    still are, with suffixes.
+    That is its name without suffix; if two are alike, with the folders that tell them apart, or even with suffixes.
 
     >>> [str(name) for name in output_names([Path("in/p/a.png"), Path("in/q/b.jpg")])]
     ['a', 'b']

@@ -14,13 +14,8 @@ class Progress:
     Its clock is started and paused by the caller. Speeds are of the steps that finished while it ran, so `update` must
     be called with steps that have finished, not with steps that were only dispatched.
 
-    Args:
-        total: steps in all.
-        initial: steps done before this process.
-        batch_size: images per step, for the speed.
-        enabled: False prints nothing (on all processes but the first).
-        stream: standard error by default.
-        every: seconds between plain lines.
+    Of `total` steps, `initial` were done before this process; `batch_size` is the images per step, for the speed. Lines
+    go to `stream`, by default standard error, plain ones `every` so many seconds, and none unless `enabled`.
     """
 
     def __init__(
@@ -36,8 +31,7 @@ class Progress:
         self._stream = stream or sys.stderr
         self._total, self._batch_size, self._enabled, self._every = total, batch_size, enabled, every
         self._step, self._text, self._printed = initial, "", -math.inf
-        self._steps = 0  # finished while the clock ran
-        self._busy = 0.0  # seconds that it ran, up to its last pause
+        self._steps, self._busy = 0, 0.0  # finished while the clock ran; seconds that it ran, up to its last pause
         self._running_since: float | None = None
         self._first = math.nan  # time of its first start
         self._bar = None
@@ -48,9 +42,8 @@ class Progress:
     @property
     def images_per_second(self) -> float:
         """Training speed so far, evaluations left out; 0 if nothing has been measured."""
-        busy = self._busy
-        if self._running_since is not None:
-            busy += time.monotonic() - self._running_since
+        running = 0.0 if self._running_since is None else time.monotonic() - self._running_since
+        busy = self._busy + running
         return self._steps * self._batch_size / busy if busy else 0.0
 
     def start(self) -> None:
@@ -76,8 +69,7 @@ class Progress:
             self._bar.update(step - self._bar.n)
         elif self._enabled and (time.monotonic() - self._printed >= self._every or step == self._total):
             self._printed = time.monotonic()
-            line = " ".join(part for part in (f"step {step}/{self._total}", self._line()) if part)
-            print(line, file=self._stream, flush=True)
+            print(" ".join(filter(None, [f"step {step}/{self._total}", self._line()])), file=self._stream, flush=True)
 
     def describe(self, text: str) -> None:
         """Show this beside the step from now on: the losses and weights last read."""
@@ -102,7 +94,7 @@ class Progress:
             elapsed = time.monotonic() - self._first
             left = (self._total - self._step) * elapsed / self._steps
             parts += [f"{self.images_per_second:.1f} images/s", f"{format_seconds(left)} left"]
-        return " · ".join(part for part in parts if part)
+        return " · ".join(filter(None, parts))
 
 
 def format_seconds(seconds: float) -> str:

@@ -1,19 +1,13 @@
-"""What a run says about its evaluations: lines for the terminal, `results.json`, and a panel of pictures."""
+"""What a run says about its evaluations: lines for the terminal, and a panel of pictures."""
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from mtlflax.files import write_json
 from mtlflax.tasks import Task, pictures
-
-
-def write_results(workdir: Path, step: int, results: Mapping[str, float], **facts: Any) -> None:
-    """Write `results.json`: the step, facts about the evaluation, and `val/task/metric` → value, flat."""
-    write_json(workdir / "results.json", {"step": step, **facts, **results})
 
 
 def headline(tasks: Sequence[Task], results: Mapping[str, float]) -> str:
@@ -36,23 +30,15 @@ def summary(tasks: Sequence[Task], results: Mapping[str, float], step: int, work
 
 
 def panel(tasks: Sequence[Task], batch: Mapping[str, np.ndarray], predictions: Mapping[str, np.ndarray]) -> np.ndarray:
-    """Draw one row per frame: the image, and for each task the truth and the prediction.
+    """Draw one row per frame, uint8 RGB: the image, and for each task the truth and the prediction.
 
-    Args:
-        tasks: to draw.
-        batch: frames, NumPy arrays with a leading axis n.
-        predictions: task → its `picture`, with a leading axis n.
-
-    Returns:
-        uint8 [height, width, 3], RGB.
+    `batch` holds NumPy arrays with a leading axis of frames, and `predictions`, task → its `picture`, likewise.
     """
     truths = {task.name: np.asarray(task.truth(batch)) for task in tasks}
     rows = []
     for i, image in enumerate(batch["image"]):
-        row = [image]
-        for task in tasks:
-            row += [task.colors(truths[task.name][i]), task.colors(predictions[task.name][i])]
-        rows.append(row)
+        pairs = [(task.colors(truths[task.name][i]), task.colors(predictions[task.name][i])) for task in tasks]
+        rows.append([image, *itertools.chain(*pairs)])
     return pictures.panel(rows)
 
 

@@ -1,5 +1,6 @@
 """The metrics of the steps under way: read from the device a window at a time, checked, and written."""
 
+import dataclasses
 import itertools
 from collections.abc import Sequence
 
@@ -16,28 +17,16 @@ from mtlflax.run.progress import Progress
 _PER_TASK = {"losses": "loss", "weights": "weight", "task_gradient_norms": "task_gradient_norm"}
 
 
+@dataclasses.dataclass
 class TrainingLog:
-    """Collects the metrics of the steps and writes their means.
+    """Collects the metrics of the steps and writes their means to `writer` and, for people, to `progress`."""
 
-    Args:
-        names: of the tasks, in the order of the losses.
-        schedule: updates so far → learning rate.
-        checkpoints: named in the error where training goes wrong.
-        writer: gets `train/...`.
-        progress: gets the losses and weights to show.
-    """
-
-    def __init__(
-        self,
-        names: Sequence[str],
-        schedule: optax.Schedule,
-        checkpoints: Checkpoints,
-        writer: MetricWriter,
-        progress: Progress,
-    ) -> None:
-        self._names, self._schedule = names, schedule
-        self._checkpoints, self._writer, self._progress = checkpoints, writer, progress
-        self._pending: list[tuple[int, dict[str, jax.Array]]] = []
+    names: Sequence[str]  # of the tasks, in the order of the losses
+    schedule: optax.Schedule  # updates so far → learning rate
+    checkpoints: Checkpoints  # named in the error where training goes wrong
+    writer: MetricWriter
+    progress: Progress
+    _pending: list[tuple[int, dict[str, jax.Array]]] = dataclasses.field(default_factory=list)
 
     def add(self, step: int, metrics: dict[str, jax.Array]) -> None:
         """Take the metrics of a step just dispatched, and wait for the step two before it."""
@@ -45,15 +34,13 @@ class TrainingLog:
         if len(self._pending) > 2:  # bounds what is under way, without ever waiting for the latest
             finished, values = self._pending[-3]
             jax.block_until_ready(values)
-            self._progress.update(finished)
+            self.progress.update(finished)
 
     def read(self, through: int) -> None:
         """Write the means over the steps up to `through` that have not been read yet; waits for them.
 
-        A task's loss is averaged over the steps in which it had a valid pixel.
-
-        Raises:
-            UserError: a loss or the gradient is not finite.
+        A task's loss is averaged over the steps in which it had a valid pixel. UserError if a loss or the gradient is
+        not finite.
         """
         ready = [entry for entry in self._pending if entry[0] <= through]
         if not ready:
@@ -69,40 +56,37 @@ class TrainingLog:
         mean["losses"] = np.divide(
             np.where(present, stacked["losses"], 0).sum(axis=0), steps, out=np.full(len(steps), np.nan), where=steps > 0
         )
-        parts = [f"{name} {loss:.4f}" for name, loss in zip(self._names, mean["losses"], strict=True)]
+        parts = [f"{name} {loss:.4f}" for name, loss in zip(self.names, mean["losses"], strict=True)]
         if "weights" in mean:
             parts = [f"{part} ×{weight:.2f}" for part, weight in zip(parts, mean["weights"], strict=True)]
-        self._progress.describe(" · ".join(parts))
-        self._progress.update(through)
-        self._writer.scalars(through, self._scalars(through, mean))
+        self.progress.describe(" · ".join(parts))
+        self.progress.update(through)
+        self.writer.scalars(through, self._scalars(through, mean))
 
     def _scalars(self, step: int, mean: dict[str, np.ndarray]) -> dict[str, float]:
         scalars: dict[str, float] = {}
         for key, name in _PER_TASK.items():
             if key in mean:
-                scalars |= {f"train/{name}/{task}": v for task, v in zip(self._names, mean[key].tolist(), strict=True)}
+                scalars |= {f"train/{name}/{task}": v for task, v in zip(self.names, mean[key].tolist(), strict=True)}
         if "cosines" in mean:
-            for (i, a), (j, b) in itertools.combinations(enumerate(self._names), 2):
+            for (i, a), (j, b) in itertools.combinations(enumerate(self.names), 2):
                 scalars[f"train/cosine/{a}/{b}"] = float(mean["cosines"][i, j])
         scalars["train/gradient_norm"] = float(mean["gradient_norm"])
-        scalars["train/learning_rate"] = float(self._schedule(step - 1))
-        if speed := self._progress.images_per_second:
+        scalars["train/learning_rate"] = float(self.schedule(step - 1))
+        if speed := self.progress.images_per_second:
             scalars["train/images_per_second"] = speed
         return scalars
 
     def _check_finite(self, step: int, metrics: dict[str, np.ndarray]) -> None:
-        bad = [
-            f"the loss of {name} is {loss}"
-            for name, loss in zip(self._names, metrics["losses"], strict=True)
-            if not np.isfinite(loss)
-        ]
+        losses = zip(self.names, metrics["losses"], strict=True)
+        bad = [f"the loss of {name} is {loss}" for name, loss in losses if not np.isfinite(loss)]
         if not bad and not np.isfinite(metrics["gradient_norm"]):
             bad = [f"the gradient's norm is {metrics['gradient_norm']}, with finite losses"]
         if not bad:
             return
-        self._checkpoints.wait()
-        last = self._checkpoints.latest_step
-        where = "there is none yet" if last is None else str(self._checkpoints.directory / str(last))
+        self.checkpoints.wait()
+        last = self.checkpoints.latest_step
+        where = "there is none yet" if last is None else str(self.checkpoints.directory / str(last))
         raise UserError(
             f"step {step}: {' and '.join(bad)}. Training stopped.\n"
             f"The last good checkpoint: {where}\n"

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
 from mtlflax import files, registry
@@ -22,11 +23,7 @@ _VERSIONS = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "num
 
 @contextmanager
 def lock(workdir: Path) -> Iterator[None]:
-    """Keep other runs out of the workdir, which is created if needed.
-
-    Raises:
-        UserError: another run holds it, or it cannot be written.
-    """
+    """Keep other runs out of the workdir, which is created if needed; UserError if one holds it already."""
     path = workdir / "lock"
     with files.plain_errors(path):
         workdir.mkdir(parents=True, exist_ok=True)
@@ -82,26 +79,16 @@ def record(
         files.write_json(workdir / "config.json", content)
 
 
-def compare(config: ConfigDict, workdir: Path, *, free: tuple[str, ...] = (), **facts: Any) -> None:
-    """Check that the run in the workdir has this configuration and these facts.
-
-    Args:
-        config: as in `record`.
-        workdir: as in `record`.
-        free: keys that may differ, besides those that change no number.
-        **facts: as in `record`.
-
-    Raises:
-        UserError: they differ (the message names the keys), or there is no `config.json`.
-    """
+def compare(config: ConfigDict, workdir: Path, **facts: Any) -> None:
+    """Raise UserError, naming what differs, unless the run in the workdir has this configuration and these facts."""
     known = load(workdir)
-    here = _flat(json.loads(config.to_json())) | {f"facts.{k}": v for k, v in facts.items()}
-    there = _flat(known["config"]) | {f"facts.{k}": v for k, v in known["facts"].items()}
+    here = flatten_dict(json.loads(config.to_json()), sep=".") | {f"facts.{k}": v for k, v in facts.items()}
+    there = flatten_dict(known["config"], sep=".") | {f"facts.{k}": v for k, v in known["facts"].items()}
     absent = "(absent)"
     lines = [
         f"  {key}: {there.get(key, absent)!r} there, {here.get(key, absent)!r} here"
         for key in sorted(here.keys() | there.keys())
-        if key not in (*_FREE, *free) and there.get(key, absent) != here.get(key, absent)
+        if key not in _FREE and there.get(key, absent) != here.get(key, absent)
     ]
     if lines:
         raise UserError(
@@ -135,13 +122,3 @@ def load(workdir: Path) -> dict[str, dict[str, Any]]:
         if not isinstance(value, dict):
             raise UserError(f"{path}: {key!r} is {value!r}, not an object: it was edited, or not written by mtlflax")
     return known
-
-
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    result: dict[str, Any] = {}
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            result |= _flat(value, f"{prefix}{key}.")
-        else:
-            result[prefix + key] = value
-    return result

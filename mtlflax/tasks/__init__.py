@@ -1,9 +1,9 @@
 """The tasks: each one a head, a loss, metrics, colors and output files.
 
 A task sees batches as the loader makes them (the `image`, the fields that it asks for, and `mask` in evaluation) and
-knows nothing of the network, the weighting or the other tasks. One of your own is a function
-`(config, fields) -> Task`, named "package.module:function" in `config.tasks`; `fields` are those that the data set
-declares. `dense` makes a task from a loss and metrics given pixel by pixel; `configs/three_tasks.py` is an example.
+knows nothing of the network, the weighting or the other tasks. One of your own is a function `(config, fields) ->
+Task`, named "package.module:function" in `config.tasks`; `fields` are those that the data set declares. `dense` makes a
+task from a loss and metrics given pixel by pixel; `configs/three_tasks.py` is an example.
 """
 
 import dataclasses
@@ -29,12 +29,7 @@ TASKS: dict[str, Factory] = {
 
 
 def from_config(config: Any, fields: Mapping[str, Field], missing: Mapping[str, str] | None = None) -> tuple[Task, ...]:
-    """Make the tasks of `config.tasks`, in that order.
-
-    Args:
-        config: of a run.
-        fields: those that the data set declares.
-        missing: field → why the data set lacks it, for the error message.
+    """Make the tasks of `config.tasks`, in that order; `missing` says why the data set lacks a field.
 
     Raises:
         UserError: there is no such task, or the data set lacks a field that it reads.

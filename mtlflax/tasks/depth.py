@@ -23,11 +23,8 @@ def depth(fields: Mapping[str, Field], name: str = "depth", loss: str = "l1", re
     disparity. Where the unit has a value for "infinitely far", `infinite_share` is the share of such pixels, which
     ratios and logarithms leave out; `mtan_abs_err` and `mtan_rel_err` include them, as MTAN and LibMTL do.
 
-    Args:
-        fields: those that the data set declares.
-        name: of the task.
-        loss: a key of `losses.DEPTH`.
-        reads: the field that holds the truth and the unit; by default the one called as the task.
+    `reads` is the field that holds the truth and the unit, by default the one called as the task; `loss` is a key of
+    `losses.DEPTH`.
 
     Raises:
         UserError: the data set has no such field.
@@ -105,8 +102,7 @@ def colors(values: np.ndarray, unit: Unit) -> np.ndarray:
 
     The scale, the square root of inverse depth, is the same for every picture, so that pictures can be compared.
 
-    Returns:
-        uint8 [H, W, 3], RGB.
+    Returns uint8 [H, W, 3], RGB.
     """
     nearness = values / unit.near if unit.inverse else unit.near / np.maximum(values, 2e-4 * unit.near)
     share = np.sqrt(np.clip(nearness, 0, 1))

@@ -15,11 +15,8 @@ def panel(rows: Sequence[Sequence[np.ndarray]], margin: int = 4) -> np.ndarray:
     """Put pictures of one size, uint8 [H, W, 3], side by side in rows, on white."""
     height, width, _ = rows[0][0].shape
     columns = max(len(row) for row in rows)
-    canvas = np.full(
-        (len(rows) * (height + margin) + margin, columns * (width + margin) + margin, 3),
-        255,
-        np.uint8,
-    )
+    size = (len(rows) * (height + margin) + margin, columns * (width + margin) + margin, 3)
+    canvas = np.full(size, 255, np.uint8)
     for i, row in enumerate(rows):
         for j, picture in enumerate(row):
             top, left = margin + i * (height + margin), margin + j * (width + margin)

@@ -19,11 +19,8 @@ def segmentation(
     Metrics, from one confusion matrix of the whole set: `miou`, `pixel_accuracy`, `iou/<class>`, and `category_iou`
     where the classes have groups. Classes that do not occur are left out.
 
-    Args:
-        fields: those that the data set declares.
-        name: of the task.
-        loss: a key of `losses.SEGMENTATION`.
-        reads: the field that holds the truth and the classes; by default the one called as the task.
+    `reads` is the field that holds the truth and the classes, by default the one called as the task; `loss` is a key of
+    `losses.SEGMENTATION`.
 
     Raises:
         UserError: the data set has no such field.
@@ -50,10 +47,7 @@ def segmentation(
 
     def task_metrics(totals: Arrays) -> dict[str, float]:
         confusion = totals["confusion"]
-        result = {
-            "miou": metrics.miou(confusion),
-            "pixel_accuracy": metrics.pixel_accuracy(confusion),
-        }
+        result = {"miou": metrics.miou(confusion), "pixel_accuracy": metrics.pixel_accuracy(confusion)}
         if 1 < len(groups) < classes and "" not in groups:
             result["category_iou"] = metrics.mean_score(metrics.category_iou(confusion, of_class))
         per_class = dict(zip(field.names, metrics.iou(confusion), strict=True))

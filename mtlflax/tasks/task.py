@@ -54,17 +54,11 @@ class Task:
     auxiliary: float = 1.0
 
     def metric_names(self, fields: Mapping[str, Field]) -> list[str]:
-        """Return all metrics that the task can have: those of sums in which everything occurs once.
-
-        Args:
-            fields: those that the data set declares.
-        """
+        """Return all metrics that the task can have, given a data set's fields: those where everything occurs once."""
         size = (2, 2)
-        batch = {
-            name: jax.ShapeDtypeStruct((1, *fields[name].shape(size)), fields[name].dtype)
-            for name in ("image", *self.fields)
-        }
-        batch["mask"] = jax.ShapeDtypeStruct((1,), np.dtype(np.float32))
+        batch = {"mask": jax.ShapeDtypeStruct((1,), np.dtype(np.float32))}
+        for name in ("image", *self.fields):
+            batch[name] = jax.ShapeDtypeStruct((1, *fields[name].shape(size)), fields[name].dtype)
         prediction = jax.ShapeDtypeStruct((1, *size, self.channels), np.dtype(np.float32))
         sums = jax.eval_shape(self.sums, prediction, batch)
         return list(self.metrics(jax.tree.map(lambda x: np.ones(x.shape, x.dtype), sums)))
@@ -87,15 +81,8 @@ def dense(
 ) -> Task:
     """Return a task whose loss and metrics are means over the pixels that count: of the global batch, and of the set.
 
-    Args:
-        name: of the task.
-        channels: of the head's output.
-        fields: as in `Task`.
-        loss: values, finite everywhere, and where they count, which may not depend on the prediction.
-        metrics: name → the same, of a metric. The first one is the headline.
-        truth: as in `Task`.
-        colors: as in `Task`.
-        activation: as in `Task`.
+    `loss` gives values, finite everywhere, and where they count, which may not depend on the prediction. `metrics` is
+    name → the same, of a metric; the first one is the headline. All else is as in `Task`.
     """
 
     def task_loss(prediction: jax.Array, batch: Batch, axis_name: str | None) -> jax.Array:

@@ -28,34 +28,24 @@ from mtlflax.weighting.lift import LossBalancing, from_factory
 
 @dataclasses.dataclass(frozen=True)
 class Method:
-    """A weighting method, ready for the train step.
-
-    Attributes:
-        spec: its declaration.
-        balancing: a loss balancing; None for a gradient balancing.
-        transform: a gradient balancing, on `{"own": eye(K), "trunk": ...}`: the factor of the gradient of a branch's
-            parameters is read off the diagonal, which is not shared. None for a loss balancing.
-        level: of a gradient balancing: on the gradients of the shared 'parameters', or of the 'representation', the
-            features that the trunk gives. None for a loss balancing.
-        samples: independent samples of the task gradients that it is given, each of a part of the batch; 0: none, the
-            gradients are of the whole batch.
-    """
+    """A weighting method, ready for the train step: a loss balancing or a gradient balancing."""
 
     spec: weighting.spec.Spec
     balancing: LossBalancing | None = None
+    # A gradient balancing, on `{"own": eye(K), "trunk": ...}`: the factor of the gradient of a branch's parameters is
+    # read off the diagonal, which is not shared.
     transform: optax.GradientTransformationExtraArgs | None = None
+    # Of a gradient balancing: on the gradients of the shared 'parameters', or of the 'representation', the features
+    # that the trunk gives.
     level: str | None = None
+    # How many independent samples of the task gradients it is given, each of a part of a batch; 0: none, of all of it.
     samples: int = 0
 
 
 def make_method(method: str | weighting.Factory, model: Network, *, num_tasks: int, **options: Any) -> Method:
-    """Make a weighting method for the train step of a network.
+    """Make a weighting method for the train step of a network, with the arguments of `weighting.get`.
 
-    Args:
-        method: as in `weighting.get`.
-        model: the network, whose `shared` and `last_shared` say what is measured and balanced.
-        num_tasks: K.
-        **options: as in `weighting.get`.
+    The network's `shared` and `last_shared` say what is measured and balanced.
 
     Raises:
         ValueError: an unknown name, option or level, or a method or network without that level.
@@ -93,21 +83,13 @@ def init_method(method: Method, model: Network, variables: Mapping[str, Any], im
 
 
 class Gradient(NamedTuple):
-    """The result of a backward pass, the same on every device.
+    """The result of a backward pass, the same on every device."""
 
-    Attributes:
-        losses: float32 [K].
-        present: bool [K, parts], which tasks have labels in each part of the global batch.
-        params: the gradient, shaped as the parameters.
-        state: the method's.
-        batch_stats: updated.
-    """
-
-    losses: jax.Array
-    present: jax.Array
-    params: Any
-    state: Any
-    batch_stats: Any
+    losses: jax.Array  # float32 [K]
+    present: jax.Array  # bool [K, parts], which tasks have labels in each part of the global batch
+    params: Any  # the gradient, shaped as the parameters
+    state: Any  # the method's
+    batch_stats: Any  # updated
 
 
 # (params, batch_stats, the method's state, normalized images, batch, losses_after) -> Gradient
@@ -115,21 +97,13 @@ Backward = Callable[[Any, Any, Any, jax.Array, Any, jax.Array], Gradient]
 
 
 class _Pulled(NamedTuple):
-    """Task gradients, taken as far as all methods need them, and the rest of the way.
+    """Task gradients, taken as far as all methods need them, and the rest of the way."""
 
-    Attributes:
-        losses: [K].
-        own: for each task the gradient of the branches' parameters, averaged over the devices.
-        features: for each task and each part of the batch, this device's gradient of the features.
-        pull: a gradient of the features → that of the trunk's parameters, averaged over the devices.
-        extra: further arguments of the method's update.
-    """
-
-    losses: jax.Array
-    own: list[Flat]
-    features: list[list[Any]]
-    pull: Callable[[Any], Flat]
-    extra: dict[str, Any]
+    losses: jax.Array  # [K]
+    own: list[Flat]  # for each task the gradient of the branches' parameters, averaged over the devices
+    features: list[list[Any]]  # for each task and each part of the batch, this device's gradient of the features
+    pull: Callable[[Any], Flat]  # a gradient of the features → the trunk's parameters', averaged over the devices
+    extra: dict[str, Any]  # further arguments of the method's update
 
 
 def make_backward(model: Network, tasks: Sequence[Task], method: Method) -> Backward:

@@ -22,11 +22,10 @@ MAPPINGS = ("shard_map", "pmap")
 
 
 def initialize() -> None:
-    """Joins the other processes of a run on several hosts; with one process, does nothing.
+    """Join the other processes of a run on several hosts, before anything touches a device; with one, do nothing.
 
     The processes find each other by `JAX_COORDINATOR_ADDRESS`, `JAX_NUM_PROCESSES` and `JAX_PROCESS_ID` where they are
-    set, or, with `MTLFLAX_DISTRIBUTED=1`, by what the cluster says (Cloud TPU, Slurm, Open MPI, Kubernetes). Must run
-    before anything touches a device.
+    set, or, with `MTLFLAX_DISTRIBUTED=1`, by what the cluster says (Cloud TPU, Slurm, Open MPI, Kubernetes).
 
     Raises:
         UserError: only some of the three variables are set, or they are no numbers; no cluster is found.
@@ -84,20 +83,17 @@ def map_step(
     out_specs: Any = REPLICATED,
     donate_state: bool = False,
 ) -> Callable[[Any, Any], Any]:
-    """Maps a per-device `step(state, batch)` over the axis `'data'`.
+    """Map a per-device `step(state, batch)` over the axis `'data'`.
 
     Args:
         step: sees the whole state and one device's share of the batch, and reduces over `AXIS` itself.
         mesh: from `make_mesh`.
-        via: `shard_map` or `pmap`.
+        via: `shard_map` or `pmap`; ValueError for another mapping.
         out_specs: `REPLICATED` or `SHARDED` for the result, or a tuple of them for a tuple.
         donate_state: lets the step reuse the state's memory (under `shard_map`; `pmap` keeps it).
 
     Returns:
         A function of global arrays: the state replicated, the batch from `shard_batch`.
-
-    Raises:
-        ValueError: unknown mapping.
     """
     if via == "shard_map":
         # check_vma=False gives shard_map pmap's semantics: the transpose of psum is psum, and a gradient of replicated

@@ -26,33 +26,20 @@ _STD = (0.229, 0.224, 0.225)
 
 
 class WeightingState(NamedTuple):
-    """What the weighting keeps from step to step.
+    """What the weighting keeps from step to step."""
 
-    Attributes:
-        method: the method's own state.
-        losses_after: float32 [K], the losses of the last complete step's batch after that step; 0 for methods that do
-            not need them.
-    """
-
-    method: Any
+    method: Any  # the method's own state
+    # float32 [K], the losses of the last complete step's batch after that step; 0 for methods that do not need them.
     losses_after: jax.Array
 
 
 class TrainState(flax.struct.PyTreeNode):
-    """The whole state of a run, apart from its configuration; replicated on every device.
+    """The whole state of a run, apart from its configuration; replicated on every device."""
 
-    Attributes:
-        step: int32 [], updates so far.
-        params: float32, the network's parameters.
-        batch_stats: float32, BatchNorm's running statistics.
-        optimizer: the state of the optax optimizer.
-        weighting: the state of the weighting.
-    """
-
-    step: jax.Array
-    params: Any
-    batch_stats: Any
-    optimizer: Any
+    step: jax.Array  # int32 [], updates so far
+    params: Any  # float32, the network's parameters
+    batch_stats: Any  # float32, BatchNorm's running statistics
+    optimizer: Any  # the state of the optax optimizer
     weighting: WeightingState
 
 
@@ -74,14 +61,8 @@ def init_state(
 ) -> TrainState:
     """Return the state at step 0, a pure function of the seed and the encoder; to be jitted with the wanted shardings.
 
-    Args:
-        model: the network.
-        optimizer: of the parameters.
-        method: the weighting.
-        num_tasks: K.
-        size: (H, W) of the images.
-        seed: of the parameters.
-        encoder: pretrained variables for the paths `model.encoders`; None: from scratch.
+    `size` is (H, W) of the images. `encoder` holds pretrained variables for the paths `model.encoders`; None: from
+    scratch.
     """
     images = jnp.zeros((1, *size, 3))
     variables = model.init(jax.random.key(seed), images, train=False)
@@ -97,18 +78,11 @@ def init_state(
 
 
 def make_train_step(
-    model: Network,
-    tasks: Sequence[Task],
-    optimizer: optax.GradientTransformation,
-    method: Method,
+    model: Network, tasks: Sequence[Task], optimizer: optax.GradientTransformation, method: Method
 ) -> Callable[[TrainState, Mapping[str, jax.Array]], tuple[TrainState, dict[str, jax.Array]]]:
     """Make the train step: one forward pass and, as the weighting needs, one backward pass or task gradients.
 
-    Args:
-        model: made with `axis_name=parallel.AXIS`, so that BatchNorm's statistics are those of the global batch.
-        tasks: in the order of the losses [K].
-        optimizer: of the parameters.
-        method: the weighting.
+    The model is made with `axis_name=parallel.AXIS`, so that BatchNorm's statistics are those of the global batch.
 
     Returns:
         `step(state, batch)` → the new state and, all replicated: `losses` float32 [K], 0 for tasks without labels in

@@ -43,10 +43,7 @@ def merge(trunk: Flat, own: Flat) -> Any:
 def make_losses(model: Network, tasks: Sequence[Task], parts: int = 1) -> Callable[..., tuple[jax.Array, Any]]:
     """Make the losses of the whole network: (params, batch_stats, images, batch) → (losses [K], batch_stats).
 
-    Args:
-        model: the network.
-        tasks: in the order of the losses.
-        parts: above 1, losses are [K, parts], each over every n-th frame.
+    With `parts` above 1, losses are [K, parts], each over every n-th frame.
     """
 
     def losses(params: Any, batch_stats: Any, images: jax.Array, batch: Any) -> tuple[jax.Array, Any]:
@@ -72,13 +69,7 @@ def split(
 ) -> tuple[Callable[..., Any], Callable[..., Any]]:
     """Make the two steps of a network on a batch, in training.
 
-    Args:
-        model: the network.
-        tasks: in the order of the losses.
-        own: the branches' parameters.
-        images: [B, H, W, 3], normalized.
-        batch: as the loader makes it.
-        parts: as in `make_losses`.
+    `own` are the branches' parameters, `images` [B, H, W, 3] are normalized, and `parts` is as in `make_losses`.
 
     Returns:
         The trunk, (its parameters, batch_stats) → (features, batch_stats); and (task, the trunk's parameters,

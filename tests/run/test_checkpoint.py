@@ -128,10 +128,10 @@ def test_whatever_is_damaged_no_wrong_state_is_restored(tmp_path, damage, capfd)
     for path in sorted(p for p in (tmp_path / "checkpoints" / "2").rglob("*") if p.is_file()):
         content = path.read_bytes()
         path.unlink() if damage == "removed" else path.write_bytes(DAMAGES[damage](content))
-        for restore, like in (("restore", make_state(0)), ("restore_variables", variables(make_state(0)))):
+        for variables_only, like in ((False, make_state(0)), (True, variables(make_state(0)))):
             message = ""
             try:
-                restored = getattr(Checkpoints(tmp_path, read_only=True), restore)(2, like)
+                restored = Checkpoints(tmp_path, read_only=True).restore(2, like, variables_only)
             except DamagedError as error:
                 message = str(error)
             if message:
@@ -139,7 +139,7 @@ def test_whatever_is_damaged_no_wrong_state_is_restored(tmp_path, damage, capfd)
                 assert "\n" not in message
                 assert f"{tmp_path}/checkpoints/2 is damaged (" in message
             else:
-                assert_same(restored, make_state(2) if restore == "restore" else variables(make_state(2)))
+                assert_same(restored, variables(make_state(2)) if variables_only else make_state(2))
         path.write_bytes(content)
     assert found >= 6
     gc.collect()  # what Orbax leaves behind complains when it is deleted
@@ -215,19 +215,19 @@ def test_a_checkpoint_that_may_not_be_read_is_not_damaged(tmp_path, monkeypatch)
 
 
 def test_only_the_variables_are_restored(tmp_path):
-    """Whatever the rest of the state is: `restore` has to match it, `restore_variables` does not look at it."""
+    """Whatever the rest of the state is: `restore` has to match it, or not to look at it."""
     save(tmp_path, {1: None})
     checkpoints = Checkpoints(tmp_path, read_only=True)
-    assert_same(checkpoints.restore_variables(1, variables(make_state(0))), variables(make_state(1)))
+    assert_same(checkpoints.restore(1, variables(make_state(0)), variables_only=True), variables(make_state(1)))
     with pytest.raises(UserError, match="is of another network: params/more is absent there"):
-        checkpoints.restore_variables(1, {"params": {"more": jnp.zeros(2)}, "batch_stats": {}})
+        checkpoints.restore(1, {"params": {"more": jnp.zeros(2)}, "batch_stats": {}}, variables_only=True)
 
 
 def test_a_network_without_batch_normalization(tmp_path):
     checkpoints = Checkpoints(tmp_path)
     checkpoints.save(1, make_state(1) | {"batch_stats": {}}, config={})
     checkpoints.wait()
-    restored = checkpoints.restore_variables(1, variables(make_state(0)) | {"batch_stats": {}})
+    restored = checkpoints.restore(1, variables(make_state(0)) | {"batch_stats": {}}, variables_only=True)
     assert_same(restored["params"], make_state(1)["params"])
     assert not restored["batch_stats"]
 
