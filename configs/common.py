@@ -79,6 +79,8 @@ def get_config(weighting: dict, args: tuple[str, ...] = (), *, model: str = "une
         config.model.backbone = backbones[0]
     if "quick" in args:
         _quick(config, keep_backbone=bool(backbones))
+    config.lock()  # a typo in a config file of yours is an error
+    config.data.unlock()  # a data set of yours may have keys of its own
     return config
 
 
@@ -119,14 +121,15 @@ def _quick(config: ConfigDict, *, keep_backbone: bool) -> None:
     if not keep_backbone:
         config.model.backbone = "resnet18"
     config.model.pretrained = ""
-    if "decoder_channels" in config.model:  # the U-Net's decoder
+    small = config.model if config.model.name in models.MODELS else {}  # a network of yours keeps its options
+    if "decoder_channels" in small:  # the U-Net's decoder
         config.model.decoder_channels = (128, 64, 48, 32, 32)
         config.model.head_stride = 4
-    if "aspp_channels" in config.model:  # on a map of 6×12 pixels
+    if "aspp_channels" in small:  # on a map of 6×12 pixels
         config.model.output_stride = 16
         config.model.atrous_rates = (1, 2, 4)
         config.model.aspp_channels = 128
-    if "width" in config.model:
+    if "width" in small:
         config.model.width = 64
     # In 400 steps there is no time for rare classes to be found by cross-entropy, or for augmentation to pay.
     config.losses.segmentation = "dice"

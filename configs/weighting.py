@@ -25,6 +25,9 @@ def get_config(arg: str | None = None) -> ConfigDict:
     args = common.parse(arg, *weighting.names(), *models.MODELS)
     own = {part: registry.find(part, {}, what="config argument") for part in args if registry.is_path(part)}
     methods = [part for part in args if part in weighting.names() or hasattr(own.get(part), "spec")]
+    for found in own.values():
+        if not isinstance(found, type):
+            weighting.find(found)  # raises for a factory that lacks its decorator
     if len(methods) != 1:
         raise UserError(f"configs/weighting.py: give one method, one of {', '.join(weighting.names())}")
     rest = tuple(part for part in args if part not in methods)

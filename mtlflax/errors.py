@@ -1,4 +1,11 @@
-"""The one exception that stands for a user's mistake."""
+"""The one exception that stands for a user's mistake, and how other people's exceptions are told."""
+
+import sysconfig
+import traceback
+from pathlib import Path
+
+_PACKAGE = str(Path(__file__).parent)
+_LIBRARIES = tuple({sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")})
 
 
 class UserError(Exception):
@@ -7,3 +14,13 @@ class UserError(Exception):
     The message says what is wrong, where, and what to do. Command lines print it without a traceback and exit with a
     code that is not 0.
     """
+
+
+def describe(error: BaseException) -> str:
+    """Return an exception in one line: its kind, its message, and the line of the user's own code that it came from."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if not frame.filename.startswith((_PACKAGE, *_LIBRARIES, "<"))]
+    where = f" ({own[-1].filename}, line {own[-1].lineno})" if own else ""
+    plain = isinstance(error, ValueError | TypeError) and not own
+    said = " ".join(str(error).split())
+    return said if plain else f"{type(error).__name__}: {said}{where}"

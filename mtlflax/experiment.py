@@ -15,7 +15,7 @@ from mtlflax import data, models, registry, tasks, weighting
 from mtlflax.data import field_json
 from mtlflax.data.source import Field, Source
 from mtlflax.data.transforms import Augment
-from mtlflax.errors import UserError
+from mtlflax.errors import UserError, describe
 from mtlflax.models import pretrained
 from mtlflax.models.network import Network
 from mtlflax.run import config_ranges
@@ -113,10 +113,12 @@ def build(config: ConfigDict) -> Experiment:
             method=_method(config.weighting.to_dict(), network.model, len(network.tasks), steps_per_epoch),
         )
         data.check_alike(training, validation, experiment.batch_fields)
+        for task in experiment.tasks:
+            tasks.check(task, network.fields, experiment.size)
         _check_best(config, experiment)
         _check_shapes(experiment)
     except _NO_FIT as error:
-        raise UserError(f"config: {_plain(error)}") from error
+        raise UserError(f"config: {describe(error)}") from error
     return experiment
 
 
@@ -132,7 +134,7 @@ def load(workdir: str | Path) -> Predictor:
             raise ValueError(f"data.size is {predictor.size}: must be positive")
     except _NO_FIT as error:
         path = Path(workdir) / "config.json"
-        raise UserError(f"cannot build the network that {path} describes: {_plain(error)}") from error
+        raise UserError(f"cannot build the network that {path} describes: {describe(error)}") from error
     return predictor
 
 
@@ -187,11 +189,6 @@ def _augment(options: dict[str, Any], fields: Mapping[str, Field]) -> Augment:
         raise ValueError(f"data.augment: {error}") from error
 
 
-def _plain(error: Exception) -> str:
-    """What an error says; a key or attribute that is not there is named as such."""
-    return f"{type(error).__name__}: {error}" if isinstance(error, AttributeError | KeyError) else str(error)
-
-
 def _check_best(config: ConfigDict, experiment: Experiment) -> None:
     known = [f"val/{task.name}/{name}" for task in experiment.tasks for name in task.metric_names(experiment.fields)]
     if config.best.metric not in known:
@@ -200,6 +197,12 @@ def _check_best(config: ConfigDict, experiment: Experiment) -> None:
 
 def _check_shapes(experiment: Experiment) -> None:
     """Trace what is called first in a run: modules check their options only then."""
+    config = experiment.config.model
+    if registry.is_path(config.backbone):
+        models.check_encoder(config.backbone)
+    if registry.is_path(config.name):
+        heads = {task.name: task.channels for task in experiment.tasks}
+        models.check_network(experiment.model, config.name, heads, experiment.size, parallel.AXIS)
     jax.eval_shape(experiment.init)
     if experiment.config.batch_size == 1:  # BatchNorm refuses a batch that ends as one pixel
         images = jax.ShapeDtypeStruct((1, *experiment.size, 3), np.float32)

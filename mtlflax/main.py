@@ -4,6 +4,7 @@
 
 Arguments of the config file follow a colon: --config=configs/dwa.py:quick. Any of its values can be changed:
 --config.optimizer.learning_rate=0.001. A run that was stopped is resumed by the same command.
+With --mode=evaluate, a --workdir is enough: its config is the run's.
 """
 
 import signal
@@ -12,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from absl import flags
+from ml_collections import ConfigDict
 
 from mtlflax import command_line
 from mtlflax.errors import UserError
@@ -25,7 +27,8 @@ def default_workdir(config: str) -> Path:
     runs/dwa_densenet121_quick
     """
     path, arguments = config_file.split(config)
-    return Path("runs") / "_".join([path.stem, *(arguments or "").replace(" ", "").split(",")]).strip("_")
+    arguments = (arguments or "").replace(" ", "").replace(":", ".")  # of package.module:name
+    return Path("runs") / "_".join([path.stem, *arguments.split(",")]).strip("_")
 
 
 def main(argv: Sequence[str]) -> None:
@@ -40,13 +43,13 @@ def main(argv: Sequence[str]) -> None:
     )
     parser.add_argument("--mode", choices=["train", "evaluate"], default="train", help="evaluate: the best checkpoint")
     options, overrides = parser.parse_known_args(argv)
-    if options.config is None:
+    if options.config is None and (options.mode == "train" or options.workdir is None):
         parser.error("--config is missing: try --config=configs/dwa.py:quick")
+    workdir = options.workdir or default_workdir(options.config)
     try:
-        config = config_file.load(options.config, overrides)
+        config = _load_config(options.config, workdir, overrides)
     except UserError as error:
         parser.exit(2, f"error: {error}\n")
-    workdir = options.workdir or default_workdir(options.config)
     flags.FLAGS.mark_as_parsed()  # Grain reads absl's flags, which nobody else has parsed, when it starts processes
     # As with Ctrl-C: what is being saved is saved, and no process that reads data is left behind.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
@@ -65,6 +68,15 @@ def main(argv: Sequence[str]) -> None:
             message = f"stopped; run the same command again to resume from the latest checkpoint in {workdir}"
             print(f"\n{message}", file=sys.stderr)
         raise
+
+
+def _load_config(name: str | None, workdir: Path, overrides: Sequence[str]) -> ConfigDict:
+    from mtlflax.run import workdir as workdirs  # here, as above
+
+    if name is None:
+        return config_file.override(workdirs.recorded_config(workdir), overrides)
+    workdirs.recall_modules(workdir)  # first: the file may name modules of the run's own
+    return config_file.load(name, overrides)
 
 
 if __name__ == "__main__":

@@ -139,12 +139,13 @@ def _train(config: ConfigDict, workdir: Path, stack: ExitStack) -> dict[str, flo
                 if evaluating:
                     try:
                         results, sample = evaluate(state)
-                    except UserError:  # a broken file: what has been trained is kept all the same
+                        picture = summary.panel(experiment.tasks, *sample) if config.pictures else None
+                    except Exception:  # a broken file, a task's mistake: what has been trained is kept all the same
                         checkpoints.save(step, state, config=config.to_dict())
                         raise
                     writer.scalars(step, results)
-                    if config.pictures:
-                        writer.picture(step, "val", summary.panel(experiment.tasks, *sample))
+                    if picture is not None:
+                        writer.picture(step, "val", picture)
                     _write_results(workdir, experiment, step, results)
                     progress.write(f"step {step}: " + summary.headline(experiment.tasks, results))
                     score = _score(experiment, step, results)

@@ -3,6 +3,7 @@
 import hashlib
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -43,7 +44,7 @@ def resolve(name: str, root: str | os.PathLike[str] | None = None) -> tuple[str,
 
     `name` is "streets", the embedded data set; "cityscapes"; "auto": Cityscapes where a root is known, else `streets`;
     or "package.module:function". `root` is of Cityscapes; empty or None = the environment variable CITYSCAPES_DATASET.
-    A source of your own takes it as it likes.
+    A source of your own takes it as it likes; if it is a path that exists, it becomes absolute.
 
     Raises:
         UserError: the root, given here or in the environment, is not Cityscapes'; or one is given here for `streets`.
@@ -51,7 +52,8 @@ def resolve(name: str, root: str | os.PathLike[str] | None = None) -> tuple[str,
     """
     given = os.fspath(root) if root else ""
     if registry.is_path(name):
-        return name, given
+        path = Path(given).expanduser()
+        return name, str(path.absolute()) if given and path.exists() else given
     if name == "streets":
         if given:
             raise UserError(f"data.root is {given}, but data.name is streets: drop one of the two")

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from mtlflax.data.source import Field, Image, Sample, Source
+from mtlflax.data.source import Field, Image, Labels, Sample, Source
 from mtlflax.errors import UserError
 
 Batch = dict[str, Any]
@@ -26,7 +26,9 @@ class Checked:
         return len(self._source)
 
     def __getitem__(self, index: int) -> Sample:
-        sample = {"name": index} | self._source[index]  # training does without names
+        sample = self._source[index]
+        if not isinstance(sample.get("name"), str):
+            raise UserError(f"frame {index} has no name: a sample holds its fields and a string `name`")
         for name, field in self._fields.items():
             if isinstance(field, Image) and name not in sample:
                 raise UserError(f"frame {sample['name']!r} has no {name}")
@@ -48,10 +50,7 @@ class Padded:
     def __getitem__(self, index: int) -> Sample:
         if index >= len(self._source):
             return self._padding
-        sample = self._source[index]
-        if not isinstance(sample["name"], str):
-            raise UserError(f"frame {index} has no name: evaluation needs a string `name` in each sample")
-        return {**sample, "mask": np.float32(1)}
+        return {**self._source[index], "mask": np.float32(1)}
 
     @functools.cached_property
     def _padding(self) -> Sample:
@@ -93,6 +92,13 @@ def _value(sample: Sample, name: str, field: Field, size: tuple[int, int]) -> np
             f"frame {sample['name']!r}: {name} is {value.dtype} {list(value.shape)}, but the data set declares "
             f"{field.dtype} {list(field.shape(size))}"
         )
+    if isinstance(field, Labels) and field.classes:
+        surplus = (value != field.ignore) & ((value < 0) | (value >= len(field.classes)))
+        if surplus.any():
+            raise UserError(
+                f"frame {sample['name']!r}: {name} holds {value[surplus][0]}, which is neither a class (0 to "
+                f"{len(field.classes) - 1}) nor {field.ignore}, no label"
+            )
     return value
 
 

@@ -17,13 +17,14 @@ from mtlflax.models.encoders import ENCODERS, Backbone, Encoder, encoder
 from mtlflax.models.mtan import MTAN
 from mtlflax.models.nddr import NDDRCNN
 from mtlflax.models.network import Network, Topology
+from mtlflax.models.own_parts import check_encoder, check_network
 from mtlflax.models.pad_net import PADNet
 from mtlflax.models.pap_net import PAPNet
 from mtlflax.models.refinenet_lw import LightWeightRefineNet
 from mtlflax.models.sluice import SluiceNetwork
 from mtlflax.models.unet import UNet
 
-__all__ = ["ENCODERS", "MODELS", "Encoder", "Network", "encoder", "get", "pretrained"]
+__all__ = ["ENCODERS", "MODELS", "Encoder", "Network", "check_encoder", "check_network", "encoder", "get", "pretrained"]
 
 MODELS: dict[str, type[Topology]] = {
     "unet": UNet,

@@ -38,6 +38,11 @@ def load(name: str, overrides: Sequence[str] = ()) -> ConfigDict:
     config = _get_config(path, arguments)
     if not isinstance(config, ConfigDict):
         raise UserError(f"{path}: get_config returns a {type(config).__name__}, not a ConfigDict")
+    return override(config, overrides)
+
+
+def override(config: ConfigDict, overrides: Sequence[str]) -> ConfigDict:
+    """Return a configuration, locked, with "--config.KEY=VALUE" applied; UserError if one does not fit."""
     values = flags.FlagValues()
     try:
         config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=overrides)

@@ -41,6 +41,17 @@ def has_checkpoint(workdir: Path) -> bool:
     return any(entry.name.isdigit() for entry in (workdir / "checkpoints").glob("*"))
 
 
+def recall_modules(workdir: Path) -> None:
+    """Have a run's own modules, if there is a run in the workdir, found again where they were."""
+    if has_checkpoint(workdir) and (workdir / "config.json").exists():
+        load(workdir)
+
+
+def recorded_config(workdir: Path) -> ConfigDict:
+    """Return the configuration of the run in the workdir, and have its own modules found; UserError as from `load`."""
+    return ConfigDict(json.loads(json.dumps(load(workdir)["config"]), object_hook=_with_tuples))
+
+
 def record(
     config: ConfigDict, workdir: Path, *, fields: Mapping[str, Any], encoder: str = "from scratch", **facts: Any
 ) -> None:
@@ -94,15 +105,20 @@ def compare(config: ConfigDict, workdir: Path, **facts: Any) -> None:
         raise UserError(
             f"{workdir} holds a run with another configuration or other data:\n"
             + "\n".join(lines)
-            + "\nGive these values to resume it, or another --workdir to start a new run."
+            + "\nGive the values on the left, or another --workdir to start a new run."
         )
     root = there.get("data.root", absent)
     if root != here["data.root"] and jax.process_index() == 0:
         print(f"NOTE: this run began on {root}; the data is now {here['data.root']}, with frames of the same names")
 
 
+def _with_tuples(values: dict[str, Any]) -> dict[str, Any]:
+    """What configs hold in the place of lists, which JSON has: overrides keep a value's type."""
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
+
+
 def load(workdir: Path) -> dict[str, dict[str, Any]]:
-    """Read `config`, `facts` and `fields` from `config.json`, and make the run's own modules importable.
+    """Read `config`, `facts` and `fields` from `config.json`, and have the run's own modules found again.
 
     Raises:
         UserError: there is no such file, or it is damaged.
@@ -110,7 +126,7 @@ def load(workdir: Path) -> dict[str, dict[str, Any]]:
     path = workdir / "config.json"
     try:
         content = json.loads(path.read_text())
-        registry.search(content.get("modules", {}).values())
+        registry.recall(content.get("modules", {}))
         known = {key: content[key] for key in ("config", "facts", "fields")}
     except FileNotFoundError as error:
         raise UserError(f"{workdir} is not a run's workdir: it has no config.json") from error

@@ -13,11 +13,12 @@ from typing import Any
 from mtlflax import registry
 from mtlflax.data.source import Field
 from mtlflax.errors import UserError
+from mtlflax.tasks.check import check
 from mtlflax.tasks.depth import depth
 from mtlflax.tasks.segmentation import segmentation
 from mtlflax.tasks.task import Batch, Task, dense
 
-__all__ = ["TASKS", "Batch", "Task", "dense", "depth", "from_config", "segmentation"]
+__all__ = ["TASKS", "Batch", "Task", "check", "dense", "depth", "from_config", "segmentation"]
 
 # A function from a config and the data set's fields to a task.
 Factory = Callable[[Any, Mapping[str, Field]], Task]

@@ -25,6 +25,7 @@ def folder(tmp_path_factory):
     (folder / "configs").symlink_to(REPOSITORY / "configs")
     write_tree(folder / "tree", train=4, val=2)
     (folder / "elsewhere").mkdir()
+    (folder / "elsewhere" / "my_parts.py").write_text("raise RuntimeError('another module of that name')\n")
     return folder
 
 
@@ -53,9 +54,15 @@ def test_each_part_is_trained_resumed_and_predicted_with(folder, command):
     if "agreement" in command:
         assert lines[0]["train/weight/depth"] == pytest.approx(1.0)  # two tasks agree with each other alike
 
-    again = run("main", *command.split(), *tiny, cwd=folder)
+    # In another folder, which has another module of that name.
+    again = run("main", *command.replace("configs", f"{folder}/configs").split(), *tiny, cwd=folder / "elsewhere")
     assert again.returncode == 0, again.stderr
     assert "resuming from" in again.stdout
+    assert f"NOTE: my_parts is imported from {folder.resolve()}, where the run has it from, not from" in again.stderr
+    if "OneDecoder" in command:
+        evaluated = run("main", f"--workdir={workdir}", "--mode=evaluate", cwd=folder / "elsewhere")
+        assert evaluated.returncode == 0, evaluated.stderr
+        assert json.loads((workdir / "results.json").read_text()) == results
 
     images = str(folder / "tree" / "leftImg8bit" / "val" / "aachen")
     done = run("predict", f"--workdir={workdir}", f"--images={images}", "--out=maps", cwd=folder / "elsewhere")

@@ -124,3 +124,11 @@ def test_no_function(monkeypatch):
     monkeypatch.setitem(data.SOURCES, "own", FIELDS)
     with pytest.raises(UserError, match="data set 'own' is a dict: name a function"):
         data.open_source("own", None, "train")
+
+
+def test_a_root_of_ones_own_becomes_absolute_where_it_is_there(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "here").mkdir()
+    assert data.resolve("m:f", "here") == ("m:f", str(tmp_path / "here"))
+    assert data.resolve("m:f", "gs://there") == ("m:f", "gs://there")
+    assert data.resolve("m:f", "") == ("m:f", "")

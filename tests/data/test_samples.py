@@ -67,6 +67,7 @@ def first_batch(drawings, *, evaluation=False):
         ({"image": None}, r"frame 'frame\d' has no image"),
         ({"depth": np.float32(3)}, r"frame 'frame\d': depth is float32 \[\], but .* uint16 \[8, 16, 1\]"),
         ({"depth": "6 m"}, r"frame 'frame\d': depth is <U3"),
+        ({"labels": np.full(SIZE, 7, np.uint8)}, r"frame 'frame\d': labels holds 7, .* neither a class \(0 to 1\) nor"),
         ({"labels": np.zeros((4, 8), np.uint8)}, r"frame 'frame\d': labels is uint8 \[4, 8\], but .* \[8, 16\]"),
     ],
 )
@@ -75,10 +76,10 @@ def test_a_sample_that_is_not_as_declared_is_named_before_it_is_augmented(other,
         first_batch(Drawings(**other), evaluation=evaluation)
 
 
-def test_only_evaluation_needs_names():
-    assert first_batch(Drawings(name=None)).keys() == FIELDS.keys()
-    with pytest.raises(UserError, match="frame 0 has no name"):
-        first_batch(Drawings(name=None), evaluation=True)
+@pytest.mark.parametrize("evaluation", [False, True])
+def test_a_sample_needs_a_name(evaluation):
+    with pytest.raises(UserError, match=r"frame \d has no name"):
+        first_batch(Drawings(name=None), evaluation=evaluation)
 
 
 def test_a_sample_without_a_truth_is_unknown_throughout_and_stays_so_when_augmented():

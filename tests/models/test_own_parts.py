@@ -3,6 +3,7 @@
 import sys
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -97,6 +98,64 @@ def test_an_encoder_of_ones_own() -> None:
     import own_parts
 
     assert isinstance(models.encoder(own_parts.Small, output_stride=16), own_parts.Small)
+
+
+class Wrong(nn.Module):
+    """A network of which one thing at a time is wrong."""
+
+    heads: dict[str, int]
+    what: str
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, images: jax.Array, train: bool = False) -> Any:
+        if self.what == "size":
+            images = images[:, ::2, ::2]
+        if self.what == "dropout":
+            images = nn.Dropout(0.5, deterministic=not train)(images)
+        outputs = {task: nn.Conv(channels, (1, 1), name=task)(images) for task, channels in self.heads.items()}
+        return tuple(outputs.values()) if self.what == "tuple" else outputs
+
+
+@pytest.mark.parametrize(
+    ("what", "message"),
+    [
+        ("size", r"network 'm:Wrong' gives .*'float32 \[1, 16, 24, 3\]'.* not .*'float32 \[1, 32, 48, 3\]'"),
+        ("tuple", r"network 'm:Wrong' failed on an image of 32×48: AttributeError: 'tuple' object"),
+        (
+            "dropout",
+            r"network 'm:Wrong' failed on an image of 32×48: InvalidRngError: .*test_own_parts\.py, line \d+\)",
+        ),
+    ],
+)
+def test_a_network_is_checked_by_its_shapes(what: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        models.check_network(Wrong(HEADS, what, "data"), "m:Wrong", HEADS, (32, 48), "data")
+    models.check_network(Wrong(HEADS, "", "data"), "m:Right", HEADS, (32, 48), "data")
+
+
+class WrongEncoder(nn.Module):
+    """Maps of given strides, and no option `remat`."""
+
+    strides: tuple[int, ...] = (2, 4, 8, 16, 16)
+    output_stride: int = 32
+    axis_name: str | None = None
+    dtype: str = "float32"
+
+    def __call__(self, images: jax.Array, train: bool = False) -> tuple[jax.Array, ...]:
+        return tuple(images[:, ::stride, ::stride] for stride in self.strides)
+
+
+def wrong_encoder(*, remat: bool, **options: Any) -> WrongEncoder:
+    return WrongEncoder(**options)
+
+
+def test_an_encoder_is_checked_by_its_shapes() -> None:
+    models.check_encoder("own_parts:Small")
+    with pytest.raises(UserError, match=r"gives maps of .*8×12, 4×6, 4×6 .* not the five maps .* 2×3$"):
+        models.check_encoder(wrong_encoder)
+    with pytest.raises(UserError, match=r"failed .* unexpected keyword argument 'remat'"):
+        models.check_encoder(WrongEncoder)
 
 
 @pytest.mark.parametrize("name", ["mtan", "cross_stitch", "sluice", "nddr_cnn"])

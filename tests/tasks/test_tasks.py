@@ -1,5 +1,6 @@
 """Tasks beside the built-in ones: surface normals, auxiliary predictions."""
 
+import dataclasses
 import functools
 from collections.abc import Mapping
 
@@ -151,3 +152,30 @@ def test_mistakes_are_named(config):
         config.tasks = names
         with pytest.raises((UserError, ValueError), match=message):
             tasks.from_config(config, FIELDS)
+
+
+@pytest.mark.parametrize("name", ["segmentation", "depth", "normals"])
+def test_the_tasks_here_pass_their_trial(config, name):
+    task = three_tasks.normals(config, FIELDS) if name == "normals" else tasks.TASKS[name](config, FIELDS)
+    tasks.check(task, FIELDS, SIZE)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"loss": lambda p, b, axis: jnp.mean(p, axis=0)}, r"`loss` fails on a blank frame: gives \[.*\], not \[\]"),
+        (
+            {"loss": lambda p, b, axis: b["nothing"]},
+            r"`loss` fails .*: KeyError: 'nothing' \(.*test_tasks\.py, line \d+\)",
+        ),
+        ({"truth": lambda b: b["depth"][..., 0]}, r"`truth` fails .*: gives \[1, \d+, \d+\], not \[1, \d+, \d+, 1\]"),
+        ({"colors": lambda m: m}, r"`colors` fails .*: gives \[dtype\('float32'\)"),
+        ({"metrics": lambda sums: 1 / 0}, r"`metrics` fails .*: ZeroDivisionError: division by zero \(.*, line"),
+        ({"files": lambda p, f: {"x": p[:2]}}, r"`files` fails .*: gives \[2, "),
+        ({"activation": lambda x: x[..., :0]}, r"`activation` fails .*: gives \[1, .*, 0\], not"),
+    ],
+)
+def test_a_mistake_in_a_task_of_ones_own_shows_at_the_start(config, changes, message):
+    task = dataclasses.replace(tasks.TASKS["depth"](config, FIELDS), **changes)
+    with pytest.raises(UserError, match=rf"task 'depth': {message}"):
+        tasks.check(task, FIELDS, SIZE)
