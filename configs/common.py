@@ -33,7 +33,7 @@ def get_config(weighting: dict, args: tuple[str, ...] = (), *, model: str = "une
     config.data.root = ""  # '' = the environment variable CITYSCAPES_DATASET
     config.data.size = (128, 256)
     config.data.classes = 19  # or 7, the categories
-    config.data.depth = "normalised_disparity"  # or disparity, inverse_metres, metres
+    config.data.depth = "normalised_disparity"  # or disparity, inverse_metres, metres, millimetres
     config.data.num_threads = 4  # that read pictures, per process
     config.data.num_workers = 0  # processes that read, if threads are not enough
     config.data.prefetch = 4  # batches held ready

@@ -23,7 +23,7 @@ def summary(tasks: Sequence[Task], results: Mapping[str, float], step: int, work
     for task in tasks:
         error, constant = (results.get(f"val/{task.name}/{name}", math.nan) for name in ("rmse", "rmse_constant"))
         if constant > 0:
-            lines.append(f"  ({task.name} RMSE is {error / constant:.2f} of the best constant predictor's)")
+            lines.append(f"  ({task.name} RMSE is {error / constant:.2f} × the best constant's)")
     lines += _notes(tasks, results)
     lines.append(f"everything is in {workdir}: results.json, metrics.jsonl, pictures/, tensorboard/, checkpoints/")
     return "\n".join(lines)

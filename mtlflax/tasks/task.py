@@ -81,8 +81,9 @@ def dense(
 ) -> Task:
     """Return a task whose loss and metrics are means over the pixels that count: of the global batch, and of the set.
 
-    `loss` gives values, finite everywhere, and where they count, which may not depend on the prediction. `metrics` is
-    name → the same, of a metric; the first one is the headline. All else is as in `Task`.
+    `loss` is a function (prediction, batch) → (values [B, H, W], where they count: bool [B, H, W]); values are finite
+    everywhere, and where they count does not depend on the prediction. `metrics` is name → a function of the same form;
+    the first one is the headline. `truth` has the shape of the prediction, its channels too. All else is as in `Task`.
     """
 
     def task_loss(prediction: jax.Array, batch: Batch, axis_name: str | None) -> jax.Array:

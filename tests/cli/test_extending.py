@@ -35,7 +35,7 @@ def run(module, *arguments, cwd):
     return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300, check=False)
 
 
-@pytest.mark.parametrize("command", COMMANDS, ids=["weighting", "encoder", "network"])
+@pytest.mark.parametrize("command", COMMANDS, ids=["gradients", "losses", "encoder", "network"])
 def test_each_part_is_trained_resumed_and_predicted_with(folder, command):
     workdir = folder / f"run{COMMANDS.index(command)}"
     tiny = [f"--workdir={workdir}", "--config.data.name=cityscapes", f"--config.data.root={folder / 'tree'}"]
@@ -43,7 +43,7 @@ def test_each_part_is_trained_resumed_and_predicted_with(folder, command):
     tiny += ["--config.epochs=1.0", "--config.evaluate_every=1.0"]
     if "SmallEncoder" in command:
         tiny += ["--config.model.decoder_channels=(8,8,8,8,8)"]
-    command = command.replace("agreement,quick", "agreement,my_parts:OneDecoder,quick")  # which compiles fast
+    command = re.sub(r"(agreement|inverse_mean),quick", r"\1,my_parts:OneDecoder,quick", command)  # which compiles fast
     done = run("main", *command.split(), *tiny, cwd=folder)
     assert done.returncode == 0, done.stderr
     results = json.loads((workdir / "results.json").read_text())
