@@ -26,7 +26,6 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import optax
 
 from mtlflax.weighting import gradient_balancing, lift, loss_balancing, spec
 from mtlflax.weighting.lift import linear_combination
@@ -85,7 +84,7 @@ def get(
     last_shared: Predicate | None = None,
     axis_name: str | None = None,
     **options: Any,
-) -> optax.GradientTransformationExtraArgs:
+) -> spec.Transformation:
     """Return a weighting method as a gradient transformation on stacked task gradients.
 
     `grads, state = t.update(task_grads, state, params, losses=losses)`: `task_grads` is shaped as `params` with a
@@ -110,7 +109,7 @@ def get(
             number of at least 1, or an `axis_name` or level "representation" for a method that keeps gradients as its
             state. From `update`: losses or gradients that are not of K tasks, or no losses where they are needed.
 
-    >>> import jax.numpy as jnp
+    >>> import jax.numpy as jnp, optax
     >>> optimizer = optax.chain(get("equal", num_tasks=2), optax.sgd(1.0))
     >>> params = {"w": jnp.zeros(2)}
     >>> state = optimizer.init(params)

@@ -113,7 +113,7 @@ def linear_combination(
     num_tasks: int,
     needs: Iterable[str] = (),
     shared: Predicate | None = None,
-) -> optax.GradientTransformationExtraArgs:
+) -> spec.Transformation:
     """Lift a loss-space transformation to stacked task gradients: Σ_k w_k g_k over every parameter.
 
     The sum is taken in float32 (float64 where a parameter is) and returned in the gradients' own dtype. Of what the

@@ -15,12 +15,15 @@ import dataclasses
 import functools
 import inspect
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeAlias, TypeVar
 
 import jax
 import optax
 
 from mtlflax.weighting import present
+
+# What a method's factory makes.
+Transformation: TypeAlias = optax.GradientTransformationExtraArgs
 
 F = TypeVar("F", bound=Callable[..., optax.GradientTransformation])
 
@@ -58,7 +61,7 @@ class Factory(Protocol):
 
     spec: Spec
 
-    def __call__(self, *args: Any, **options: Any) -> optax.GradientTransformationExtraArgs:
+    def __call__(self, *args: Any, **options: Any) -> Transformation:
         """Make the transformation."""
 
 
@@ -81,7 +84,7 @@ def loss_balancing(
         name = factory.__name__
 
         @functools.wraps(factory)
-        def make(*args: Any, **options: Any) -> optax.GradientTransformationExtraArgs:
+        def make(*args: Any, **options: Any) -> Transformation:
             transform = present.in_loss_space(factory(*args, **options))
 
             def update(
@@ -126,9 +129,9 @@ def of(factory: Any) -> Spec:
     return found
 
 
-def table(*factories: Any) -> dict[str, Factory]:
-    """Return the factories by name."""
-    return {of(factory).name: factory for factory in factories}
+def table(namespace: Mapping[str, Any]) -> dict[str, Factory]:
+    """Return those of a module's names, `globals()`, that are methods."""
+    return {name: value for name, value in namespace.items() if isinstance(getattr(value, "spec", None), Spec)}
 
 
 def parameters(factory: Factory) -> dict[str, inspect.Parameter]:

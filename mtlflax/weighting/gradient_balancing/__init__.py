@@ -27,23 +27,4 @@ from mtlflax.weighting.gradient_balancing.sdmgrad import sdmgrad
 from mtlflax.weighting.gradient_balancing.sum import sum
 from mtlflax.weighting.gradient_balancing.upgrad import upgrad
 
-METHODS = spec.table(
-    aligned_mtl,
-    cagrad,
-    config,
-    db_mtl,
-    dualproj,
-    fairgrad,
-    graddrop,
-    gradvac,
-    imtl_g,
-    mean,
-    mgda,
-    moco,
-    modo,
-    nash_mtl,
-    pcgrad,
-    sdmgrad,
-    sum,
-    upgrad,
-)
+METHODS = spec.table(globals())

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from mtlflax.weighting import options, solvers, spec
 from mtlflax.weighting.stacked import Geometry, Predicate, from_geometry
@@ -18,7 +17,7 @@ def aligned_mtl(
     scale: str = "min",
     shared: Predicate | None = None,
     axis_name: str | None = None,
-) -> optax.GradientTransformationExtraArgs:
+) -> spec.Transformation:
     """Make the gradients orthogonal and of one length, with as little change as possible, and add them.
 
     With G = J Jᵀ = V Λ Vᵀ and σ its smallest eigenvalue, d = Jᵀ a,   a = √σ V Λ^(−½) Vᵀ p.

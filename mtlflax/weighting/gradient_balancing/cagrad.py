@@ -2,7 +2,6 @@
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from mtlflax.weighting import options, solvers, spec
 from mtlflax.weighting.stacked import Geometry, Predicate, from_geometry
@@ -16,7 +15,7 @@ def cagrad(
     scale: str = "raw",
     shared: Predicate | None = None,
     axis_name: str | None = None,
-) -> optax.GradientTransformationExtraArgs:
+) -> spec.Transformation:
     """Seek, near the mean gradient, the direction that helps the worst-off task most.
 
     With g_0 = 1/K Σ_k g_k and c = α‖g_0‖, d maximizes min_k g_k·d over ‖d − g_0‖ ≤ c:

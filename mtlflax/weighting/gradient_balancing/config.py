@@ -2,16 +2,13 @@
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from mtlflax.weighting import solvers, spec
 from mtlflax.weighting.stacked import Geometry, Predicate, from_geometry
 
 
 @spec.gradient_balancing()
-def config(
-    num_tasks: int, *, shared: Predicate | None = None, axis_name: str | None = None
-) -> optax.GradientTransformationExtraArgs:
+def config(num_tasks: int, *, shared: Predicate | None = None, axis_name: str | None = None) -> spec.Transformation:
     """Find the direction at the same angle to all gradients, as long as the sum of their projections on it.
 
     With U the unit gradients as rows, C = U Uᵀ and b = U⁺ 1 = Uᵀ C⁺ 1, it is d = (Σ_k g_k·b̂) b̂,    b̂ = b/‖b‖. It

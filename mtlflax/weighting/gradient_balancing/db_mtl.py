@@ -4,7 +4,6 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from mtlflax.weighting import measures, options, spec, stacked
 from mtlflax.weighting.stacked import Geometry, Predicate, from_gradients
@@ -22,7 +21,7 @@ class DbMtlState(NamedTuple):
 @spec.gradient_balancing(keeps_gradients=True)
 def db_mtl(
     num_tasks: int, *, beta: float = 0.9, beta_sigma: float = 0.0, shared: Predicate | None = None
-) -> optax.GradientTransformationExtraArgs:
+) -> spec.Transformation:
     """Average the gradients of the losses' logarithms over the steps, and scale them to one length.
 
     With g_k the gradient of log(L_k + 1e-8), which is that of the loss over L_k + 1e-8,

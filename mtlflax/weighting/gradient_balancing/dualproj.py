@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from mtlflax.weighting import options, solvers, spec
 from mtlflax.weighting.gradient_balancing.upgrad import regularized
@@ -20,7 +19,7 @@ def dualproj(
     norm_eps: float = 0.0,
     shared: Predicate | None = None,
     axis_name: str | None = None,
-) -> optax.GradientTransformationExtraArgs:
+) -> spec.Transformation:
     """Project the mean gradient onto the dual cone.
 
     d = Jᵀv,   v = argmin ½ vᵀGv over v ≥ p,   p = 1/K,   G = J Jᵀ/tr(J Jᵀ) + r·I.

@@ -1,7 +1,6 @@
 """FairGrad: α-fair shares of the improvement."""
 
 import jax
-import optax
 
 from mtlflax.weighting import options, solvers, spec
 from mtlflax.weighting.stacked import Geometry, Predicate, from_geometry
@@ -10,7 +9,7 @@ from mtlflax.weighting.stacked import Geometry, Predicate, from_geometry
 @spec.gradient_balancing()
 def fairgrad(
     num_tasks: int, *, alpha: float = 1.0, shared: Predicate | None = None, axis_name: str | None = None
-) -> optax.GradientTransformationExtraArgs:
+) -> spec.Transformation:
     """Share the improvement among the tasks α-fairly.
 
     With G = J Jᵀ, d = Jᵀ x for the x > 0 that solves G x = x^(−1/α).

@@ -2,7 +2,6 @@
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from mtlflax.weighting import options, spec
 from mtlflax.weighting.stacked import CountState, Geometry, Predicate, from_gradients
@@ -11,7 +10,7 @@ from mtlflax.weighting.stacked import CountState, Geometry, Predicate, from_grad
 @spec.gradient_balancing()
 def graddrop(
     num_tasks: int, *, leak: float = 0.0, seed: int = 0, shared: Predicate | None = None, axis_name: str | None = None
-) -> optax.GradientTransformationExtraArgs:
+) -> spec.Transformation:
     """In each coordinate pass gradients of one sign only, drawn by how pure the sign is; there are no weights.
 
     With U uniform in [0, 1), drawn for every coordinate and update,

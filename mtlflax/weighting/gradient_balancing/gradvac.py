@@ -4,7 +4,6 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from mtlflax.weighting import options, spec
 from mtlflax.weighting.gradient_balancing import surgery
@@ -28,7 +27,7 @@ def gradvac(
     seed: int = 0,
     shared: Predicate | None = None,
     axis_name: str | None = None,
-) -> optax.GradientTransformationExtraArgs:
+) -> spec.Transformation:
     """Turn each gradient until its cosine with every other is what it usually is, and add the results.
 
     For each task i, over the other tasks j in random order, with ρ the cosine of the corrected gradient i and the

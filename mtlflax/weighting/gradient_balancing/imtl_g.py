@@ -2,16 +2,13 @@
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from mtlflax.weighting import solvers, spec
 from mtlflax.weighting.stacked import Geometry, Predicate, from_geometry
 
 
 @spec.gradient_balancing()
-def imtl_g(
-    num_tasks: int, *, shared: Predicate | None = None, axis_name: str | None = None
-) -> optax.GradientTransformationExtraArgs:
+def imtl_g(num_tasks: int, *, shared: Predicate | None = None, axis_name: str | None = None) -> spec.Transformation:
     """Find the direction that has the same projection on the gradient of every task (IMTL-G).
 
     d = Σ_k α_k g_k with Σ_k α_k = 1 and d·g_1/‖g_1‖ = … = d·g_K/‖g_K‖; with C the cosines of the gradients,

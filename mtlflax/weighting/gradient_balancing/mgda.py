@@ -2,7 +2,6 @@
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from mtlflax.weighting import options, solvers, spec
 from mtlflax.weighting.stacked import Geometry, Predicate, from_geometry
@@ -17,7 +16,7 @@ def mgda(
     times_tasks: bool = False,
     shared: Predicate | None = None,
     axis_name: str | None = None,
-) -> optax.GradientTransformationExtraArgs:
+) -> spec.Transformation:
     """Take the shortest convex combination of the gradients, which lowers all losses at once as long as it is not 0.
 
     a = argmin ‖Σ_k a_k g_k‖ over a ≥ 0, Σ_k a_k = 1;   d = Σ_k a_k g_k. With a normalization, a is that of the

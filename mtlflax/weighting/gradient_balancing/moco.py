@@ -4,7 +4,6 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from mtlflax.weighting import measures, options, solvers, spec, stacked
 from mtlflax.weighting.stacked import Geometry, Predicate, from_gradients
@@ -30,7 +29,7 @@ def moco(
     normalize: bool = True,
     onto: str = "softmax",
     shared: Predicate | None = None,
-) -> optax.GradientTransformationExtraArgs:
+) -> spec.Transformation:
     """Track the gradients over many batches, and let weights follow the products of what is tracked.
 
     In update t = 1, 2, … with ĝ_k = L_k g_k/‖g_k‖,

@@ -2,7 +2,6 @@
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from mtlflax.weighting import options, solvers, spec
 from mtlflax.weighting.gradient_balancing.double_sampling import stepping
@@ -18,7 +17,7 @@ def modo(
     independent: bool = True,
     shared: Predicate | None = None,
     axis_name: str | None = None,
-) -> optax.GradientTransformationExtraArgs:
+) -> spec.Transformation:
     """Take one projected step of the weights per update, along a product of two independent samples of the gradients.
 
     λ ← Π(λ − γ (J J'ᵀ λ + ρ λ)),   d = Σ_k λ_k g_k, from λ = 1/K, Π being the projection onto the simplex. J J'ᵀ is

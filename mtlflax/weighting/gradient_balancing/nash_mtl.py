@@ -5,7 +5,6 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from mtlflax.weighting import options, solvers, spec
 from mtlflax.weighting.stacked import Geometry, Predicate, from_geometry
@@ -26,7 +25,7 @@ def nash_mtl(
     update_every: int = 1,
     shared: Predicate | None = None,
     axis_name: str | None = None,
-) -> optax.GradientTransformationExtraArgs:
+) -> spec.Transformation:
     """Combine the gradients by the Nash bargaining solution between the tasks.
 
     With G = J Jᵀ, d = Jᵀ a for the a > 0 that solves G a = 1/a, shortened to `max_norm` if it is longer. At K = 2,

@@ -2,7 +2,6 @@
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from mtlflax.weighting import spec
 from mtlflax.weighting.gradient_balancing import surgery
@@ -13,7 +12,7 @@ from mtlflax.weighting.stacked import CountState, Geometry, Predicate, from_geom
 @spec.gradient_balancing()
 def pcgrad(
     num_tasks: int, *, seed: int = 0, shared: Predicate | None = None, axis_name: str | None = None
-) -> optax.GradientTransformationExtraArgs:
+) -> spec.Transformation:
     """Remove from each gradient what points against another task's gradient, and add the results.
 
     For each task i, over the other tasks j in random order: if the corrected gradient has g_i·g_j < 0,

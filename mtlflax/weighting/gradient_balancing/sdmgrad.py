@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from mtlflax.weighting import options, solvers, spec
 from mtlflax.weighting.gradient_balancing.double_sampling import stepping
@@ -23,7 +22,7 @@ def sdmgrad(
     independent: bool = True,
     shared: Predicate | None = None,
     axis_name: str | None = None,
-) -> optax.GradientTransformationExtraArgs:
+) -> spec.Transformation:
     """Seek the shortest combination of the gradients near a preferred one, from two independent samples of them.
 
     With A = J J'ᵀ / (mean_k √A_kk)², w takes steps of SGD with momentum on ½ ‖g_w + λ g_p‖², each projected,

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from mtlflax.weighting import options, solvers, spec
 from mtlflax.weighting.stacked import Geometry, Predicate, from_geometry
@@ -19,7 +18,7 @@ def upgrad(
     norm_eps: float = 0.0,
     shared: Predicate | None = None,
     axis_name: str | None = None,
-) -> optax.GradientTransformationExtraArgs:
+) -> spec.Transformation:
     """Project each task's gradient onto the dual cone, and average the projections.
 
     The dual cone {d: J d ≥ 0} holds the directions along which no loss rises. With p = 1/K,

@@ -30,23 +30,7 @@ from mtlflax.weighting.loss_balancing.scale_invariant import scale_invariant
 from mtlflax.weighting.loss_balancing.stch import stch
 from mtlflax.weighting.loss_balancing.uncertainty import uncertainty
 
-METHODS = spec.table(
-    adamt,
-    constant,
-    dwa,
-    equal,
-    ewdw,
-    excess_mtl,
-    famo,
-    geometric,
-    gradnorm,
-    gwgl,
-    imtl_l,
-    random,
-    scale_invariant,
-    stch,
-    uncertainty,
-)
+METHODS = spec.table(globals())
 
 
 def needs(name: str) -> frozenset[str]:

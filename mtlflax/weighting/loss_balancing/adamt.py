@@ -11,7 +11,7 @@ from mtlflax.weighting.loss_balancing.vectors import WeightsState, multiplied, p
 
 
 @spec.loss_balancing(needs=("gradient_norms",), norms_of="own")
-def adamt() -> optax.GradientTransformationExtraArgs:
+def adamt() -> spec.Transformation:
     """Weigh tasks in proportion to their gradient norms.
 
     w_k = ‖∇θ_k L_k‖ / Σ_j ‖∇θ_j L_j‖, with θ_k the parameters of task k's own decoder.

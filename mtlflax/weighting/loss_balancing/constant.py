@@ -12,7 +12,7 @@ from mtlflax.weighting.loss_balancing.vectors import WeightsState, multiplied, p
 
 
 @spec.loss_balancing()
-def constant(weights: Sequence[float] | None = None) -> optax.GradientTransformationExtraArgs:
+def constant(weights: Sequence[float] | None = None) -> spec.Transformation:
     """Give every task a fixed weight, 1 by default; a one-hot vector trains a single task of several."""
     given = None if weights is None else tuple(float(weight) for weight in weights)
 

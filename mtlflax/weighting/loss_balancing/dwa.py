@@ -32,9 +32,7 @@ class DwaWindowState(NamedTuple):
 
 
 @spec.loss_balancing()
-def dwa(
-    temperature: float = 2.0, steps_per_epoch: int | None = None, window: int | None = None
-) -> optax.GradientTransformationExtraArgs:
+def dwa(temperature: float = 2.0, steps_per_epoch: int | None = None, window: int | None = None) -> spec.Transformation:
     """Give more weight to tasks whose loss falls slower.
 
     With L̄_k(t) the mean unweighted training loss of task k in epoch t,
@@ -85,7 +83,7 @@ def dwa(
     return optax.GradientTransformationExtraArgs(init, update)
 
 
-def _windowed(temperature: float, window: int) -> optax.GradientTransformationExtraArgs:
+def _windowed(temperature: float, window: int) -> spec.Transformation:
     """The method with a moving window instead of epochs."""
 
     def init(losses: jax.Array) -> DwaWindowState:

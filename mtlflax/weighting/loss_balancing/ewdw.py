@@ -1,7 +1,5 @@
 """EWDW: equal weights, then dynamic weights."""
 
-import optax
-
 from mtlflax.weighting import spec
 from mtlflax.weighting.loss_balancing.dwa import dwa
 
@@ -9,7 +7,7 @@ from mtlflax.weighting.loss_balancing.dwa import dwa
 @spec.loss_balancing()
 def ewdw(
     temperature: float = 2.0, steps_per_epoch: int | None = None, window: int | None = None
-) -> optax.GradientTransformationExtraArgs:
+) -> spec.Transformation:
     """Average weights dynamically after two epochs of equal weights: `dwa`, options and all, under the paper's name.
 
     Source: Mahyoub et al. 2023, "Semantic Segmentation and Depth Estimation of Urban Road Scene Images using Multi-Task

@@ -26,7 +26,7 @@ class ExcessMtlState(NamedTuple):
 @spec.loss_balancing(needs=("task_gradients",), keeps_gradients=True)
 def excess_mtl(
     step_size: float = 0.01, total: float | None = None, warmup_steps: int = 1, parameters: Any = None
-) -> optax.GradientTransformationExtraArgs:
+) -> spec.Transformation:
     """Give tasks exponentially more weight the larger their excess risk is.
 
     With g_k the gradient of task k over the shared parameters, elementwise,

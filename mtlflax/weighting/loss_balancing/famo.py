@@ -31,7 +31,7 @@ def famo(
     min_losses: Sequence[float] | None = None,
     learning_rate: float = 0.025,
     optimizer: optax.GradientTransformation | None = None,
-) -> optax.GradientTransformationExtraArgs:
+) -> spec.Transformation:
     """Give more weight to the task whose loss falls slowest.
 
     With z = softmax(ξ) and D_k = L_k − L_k,min + 1e-8,

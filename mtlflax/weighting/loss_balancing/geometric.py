@@ -2,14 +2,13 @@
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from mtlflax.weighting import spec
 from mtlflax.weighting.loss_balancing import logarithms
 
 
 @spec.loss_balancing()
-def geometric() -> optax.GradientTransformationExtraArgs:
+def geometric() -> spec.Transformation:
     """Minimize the geometric mean of the losses (GLS).
 
     total = (∏_k L_k)^(1/K),   w_k = total / (K L_k), by logarithms, so that products neither overflow nor vanish.

@@ -34,7 +34,7 @@ def gradnorm(
     initial_losses: Sequence[float] | None = None,
     learning_rate: float = 0.025,
     optimizer: optax.GradientTransformation | None = None,
-) -> optax.GradientTransformationExtraArgs:
+) -> spec.Transformation:
     """Learn weights that give larger gradients to tasks that train slower than the others.
 
     With n_k = |incoming cotangent|·‖g_k‖, the gradient norm of task k before this weighting, weights descend on

@@ -16,7 +16,7 @@ def gwgl(
     initial_losses: Sequence[float] | None = None,
     learning_rate: float = 0.025,
     optimizer: optax.GradientTransformation | None = None,
-) -> optax.GradientTransformationExtraArgs:
+) -> spec.Transformation:
     """Chain `geometric` and `gradnorm`, whose options these are: GradNorm balances the gradients of the geometric mean.
 
     The weight of a task is the product of both. GradNorm sees ‖g_k‖ times the geometric weight GM / (K L_k).

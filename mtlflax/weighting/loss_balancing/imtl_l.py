@@ -11,7 +11,7 @@ from mtlflax.weighting.loss_balancing.scales import learned
 @spec.loss_balancing()
 def imtl_l(
     initial: float = 0.0, learning_rate: float = 1e-4, optimizer: optax.GradientTransformation | None = None
-) -> optax.GradientTransformationExtraArgs:
+) -> spec.Transformation:
     """Learn scales that bring every loss to 1 (IMTL-L).
 
     total = Σ_k e^(s_k) L_k − s_k,   w_k = e^(s_k), and s descends on the same total. The best s for a constant loss is

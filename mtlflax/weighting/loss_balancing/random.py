@@ -20,7 +20,7 @@ class RandomState(NamedTuple):
 
 
 @spec.loss_balancing()
-def random(seed: int = 0) -> optax.GradientTransformationExtraArgs:
+def random(seed: int = 0) -> spec.Transformation:
     """Draw new random weights, which sum to 1, in every step (RLW).
 
     w(t) = softmax(x),   x_k ~ N(0, 1), drawn from the seed and the number of updates: a resumed run draws the same.

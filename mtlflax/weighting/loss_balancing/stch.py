@@ -24,7 +24,7 @@ class StchState(NamedTuple):
 @spec.loss_balancing()
 def stch(
     mu: float = 1.0, warmup_epochs: float = 4.0, nadir_epochs: float | None = None, steps_per_epoch: int | None = None
-) -> optax.GradientTransformationExtraArgs:
+) -> spec.Transformation:
     """Minimize a smooth maximum of the losses, each relative to its level in a warm-up.
 
     total = K μ log Σ_k exp(log(L_k / z_k) / μ),   w_k = K softmax_k(log(L / z) / μ) / L_k

@@ -19,7 +19,7 @@ def uncertainty(
     initial: float = 0.0,
     learning_rate: float = 1e-4,
     optimizer: optax.GradientTransformation | None = None,
-) -> optax.GradientTransformationExtraArgs:
+) -> spec.Transformation:
     """Weigh losses by a learned noise variance σ² of each task, s = log σ².
 
     total = Σ_k ½ e^(−s_k) L_k + ½ s_k,   w_k = ½ e^(−s_k), and s descends on the same total. With `kinds`, a
