@@ -7,15 +7,17 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from mtlflax.data import png, tiff, value_range
+from mtlflax.data import png
 from mtlflax.errors import UserError
 from mtlflax.files import read_bytes
 
 # A JPEG marker: FF and its code. FF 00 is a byte of data; 01 and D0 to D8 stand alone and end nothing.
 _JPEG_MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd8\xff]")
 _JPEG_START, _JPEG_END = b"\xff\xd8", 0xD9
-_TEXT_PNM = (b"P1", b"P2", b"P3")
-_NO_ALPHA = (_JPEG_START, b"BM", b"P1", b"P2", b"P3", b"P4", b"P5", b"P6")
+_TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_NETPBM = tuple(b"P%d" % kind for kind in range(1, 8))
+_PLAIN_NETPBM = re.compile(rb"P[56](?:\s+|#[^\n]*\n)+\d+\s+\d+\s+255\s")  # gray or RGB, of 8 bits
+_DEPTHS = (8, 10, 12, 14, 16)  # of sensors, and of 8-bit pictures stored in 16 bits
 
 
 class Photo(NamedTuple):
@@ -28,26 +30,35 @@ class Photo(NamedTuple):
 def read(path: Path) -> Photo:
     """Read a picture, upright according to its EXIF data.
 
-    Values of more than 8 bits are scaled by the range that the file states, or else by one that is guessed, with a note
-    (see `value_range`). Transparency is ignored: colors are those stored. Of several frames, the first is read.
+    16-bit files often hold 10, 12 or 14 bits of a sensor: white is taken to be the largest value of the smallest of 8,
+    10, 12, 14, 16 bits that holds all values, and a note says so. Transparency is ignored: colors are those stored. Of
+    several frames, the first is read.
 
     Raises:
-        UserError: the file cannot be read, is truncated, is not a picture, or is one whose values have no known range.
+        UserError: the file cannot be read, is truncated, is not a picture, or has values of other types or of a range
+            that is not known: TIFF and Netpbm files of other than 8 bits.
     """
     data = read_bytes(path)
     _check(data, path)
-    pixels = _decode(data, _flags(data))
+    # AVIF's library scales 10 and 12 bits to 8 itself.
+    depth = 0 if data[4:8] == b"ftyp" else cv2.IMREAD_ANYDEPTH
+    pixels = _decode(data, cv2.IMREAD_COLOR | depth)
     if pixels is None or not pixels.size:
         raise UserError(f"{path}: is not a picture that can be read")
-    try:
-        pixels, note = value_range.to_8_bits(pixels[..., :3] if pixels.ndim == 3 else pixels, data)
-    except ValueError as error:
-        raise UserError(f"{path}: {error}: save it as an 8-bit picture") from error
-    if _is_transparent(data):
-        if data.startswith(tiff.SIGNATURES):  # libtiff has multiplied the colors by the transparency
-            raise UserError(f"{path}: is a TIFF file with transparent pixels: save it without transparency")
-        note = "; ".join(filter(None, [note, "its transparency is ignored"]))
-    return Photo(cv2.cvtColor(pixels, cv2.COLOR_GRAY2RGB if pixels.ndim == 2 else cv2.COLOR_BGR2RGB), note)
+    if pixels.dtype not in (np.uint8, np.uint16):
+        raise UserError(f"{path}: has values of type {pixels.dtype}: save it as an 8-bit picture")
+    notes = []
+    if pixels.dtype == np.uint16:
+        largest = int(pixels.max())
+        bits = next(bits for bits in _DEPTHS if largest < 2**bits)
+        white = 2**bits - 1
+        pixels = np.rint(np.arange(white + 1) * (255 / white)).astype(np.uint8)[pixels]
+        if bits < 16:
+            notes.append(f"16-bit file with values up to {largest}, read as {bits}-bit (white = {white})")
+    if not data.startswith(_JPEG_START) and _is_transparent(_decode(data, cv2.IMREAD_UNCHANGED)):
+        notes.append("its transparency is ignored")
+    rgb = cv2.cvtColor(pixels, cv2.COLOR_GRAY2RGB if pixels.ndim == 2 else cv2.COLOR_BGR2RGB)
+    return Photo(rgb, "; ".join(notes))
 
 
 def _check(data: bytes, path: Path) -> None:
@@ -59,39 +70,24 @@ def _check(data: bytes, path: Path) -> None:
     elif data.startswith(_JPEG_START) and not _has_end(data):
         # OpenCV would fill in what is missing: with gray, or with what was in memory, depending on its version.
         raise UserError(f"{path}: is truncated: copy it again")
-    elif data.startswith(tiff.SIGNATURES) and (reason := tiff.misread(tiff.tags(data))):
-        raise UserError(f"{path}: is a TIFF file that cannot be read ({reason}): save it as 8-bit RGB")
-    elif data.startswith(b"P7"):  # OpenCV swaps the bytes of 16-bit values
-        raise UserError(f"{path}: is a PAM file, which cannot be read: save it as PNG")
-
-
-def _flags(data: bytes) -> int:
-    if data.startswith(tiff.SIGNATURES) and tiff.is_float(tiff.tags(data)):
-        return cv2.IMREAD_UNCHANGED  # a conversion to color fails; TIFF files are turned upright all the same
-    if data[4:8] == b"ftyp":
-        return cv2.IMREAD_COLOR  # AVIF: its library scales 10 and 12 bits to 8
-    return cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH
+    elif data.startswith(_TIFF):  # of more bits, OpenCV misreads many kinds; libtiff multiplies colors by transparency
+        stored = _decode(data, cv2.IMREAD_UNCHANGED)
+        if stored is not None and (stored.dtype != np.uint8 or _is_transparent(stored)):
+            raise UserError(f"{path}: is a TIFF file of more than 8 bits or with transparency: save it as 8-bit RGB")
+    elif data.startswith(_NETPBM) and not _PLAIN_NETPBM.match(data):  # OpenCV ignores the maximum that these state
+        raise UserError(f"{path}: is a PBM, PGM, PPM or PAM file whose values do not range to 255: save it as PNG")
 
 
 def _decode(data: bytes, flags: int) -> np.ndarray | None:
     """Decode as BGR or gray; None if OpenCV cannot."""
-    if data.startswith(_TEXT_PNM):
-        data += b"\n"  # OpenCV takes a last number without a line end for a truncated file
     try:
         return cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     except cv2.error:  # such as a size beyond OpenCV's bounds
         return None
 
 
-def _is_transparent(data: bytes) -> bool:
-    """Whether any pixel of a file that can be decoded is not opaque."""
-    if data.startswith(_NO_ALPHA):
-        return False
-    if data.startswith(png.SIGNATURE) and not png.header(data).has_alpha:
-        return False
-    if data.startswith(tiff.SIGNATURES) and not tiff.has_alpha(tiff.tags(data)):
-        return False
-    pixels = _decode(data, cv2.IMREAD_UNCHANGED)
+def _is_transparent(pixels: np.ndarray | None) -> bool:
+    """Whether any pixel is not opaque, of those that OpenCV decodes with an alpha channel, if there is one."""
     if pixels is None or pixels.ndim == 2 or pixels.shape[2] < 4:
         return False
     alpha = pixels[..., 3]

@@ -8,7 +8,6 @@ import struct
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -19,15 +18,6 @@ from mtlflax.files import read_bytes
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 # The color types of the PNG specification.
 _COLOR_TYPES = {0: "gray", 2: "RGB", 3: "palette", 4: "gray with alpha", 6: "RGBA"}
-
-
-class Header(NamedTuple):
-    """What a PNG file says about its pixels."""
-
-    bits: int  # per channel, or per palette index
-    color_type: int  # a number of the PNG specification
-    significant_bits: int | None  # the most of any color (chunk sBIT); None if not stated
-    has_alpha: bool  # whether there are alpha values, in a channel or in a table (chunk tRNS)
 
 
 def read(path: Path, kind: str) -> np.ndarray:
@@ -43,7 +33,7 @@ def read(path: Path, kind: str) -> np.ndarray:
     """
     data = read_bytes(path)
     check(data, path)
-    bits, color_type, *_ = header(data)
+    bits, color_type = data[24:26]  # IHDR comes first
     found = f"{bits}-bit {_COLOR_TYPES.get(color_type, 'of an unknown color type')}"
     if found != kind:
         raise UserError(f"{path}: is {found}, but {kind} is needed: restore the original file")
@@ -73,14 +63,6 @@ def check(data: bytes, path: Path) -> None:
             return
         first = False
     raise UserError(f"{path}: is truncated: copy or unpack it again")
-
-
-def header(data: bytes) -> Header:
-    """Return what a file that passes `check` says about its pixels."""
-    chunks = {kind: data[start:end] for kind, start, end in _chunks(data) if kind in (b"IHDR", b"sBIT", b"tRNS")}
-    bits, color_type = chunks[b"IHDR"][8:10]
-    significant = max(chunks.get(b"sBIT", b"")[: 1 if color_type in (0, 4) else 3], default=None)
-    return Header(bits, color_type, significant, color_type in (4, 6) or b"tRNS" in chunks)
 
 
 def _chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:

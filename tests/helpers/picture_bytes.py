@@ -1,7 +1,6 @@
 """The content of picture files of kinds that OpenCV and PIL do not write."""
 
 import struct
-import zlib
 
 import cv2
 import numpy as np
@@ -31,14 +30,9 @@ def tiff(pixels: np.ndarray, photometric: int, *, order: str = "<", planar: int 
     return head + data + struct.pack(f"{order}H", len(values)) + entries + bytes(4) + beyond
 
 
-def png(pixels: np.ndarray, significant: bytes = b"") -> bytes:
-    """A PNG file of gray, BGR or BGRA, with an sBIT chunk if `significant` is given."""
-    data = cv2.imencode(".png", pixels)[1].tobytes()
-    if not significant:
-        return data
-    chunk = b"sBIT" + significant
-    end = 8 + 12 + 13  # of the signature and the header
-    return data[:end] + struct.pack(">I", len(significant)) + chunk + struct.pack(">I", zlib.crc32(chunk)) + data[end:]
+def png(pixels: np.ndarray) -> bytes:
+    """A PNG file of gray, BGR or BGRA."""
+    return cv2.imencode(".png", pixels)[1].tobytes()
 
 
 def pnm(kind: int, pixels: np.ndarray, maximum: int) -> bytes:
