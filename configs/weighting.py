@@ -25,9 +25,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     args = common.parse(arg, *weighting.names(), *models.MODELS)
     own = {part: registry.find(part, {}, what="config argument") for part in args if registry.is_path(part)}
     methods = [part for part in args if part in weighting.names() or hasattr(own.get(part), "spec")]
-    for found in own.values():
-        if not isinstance(found, type):
-            weighting.find(found)  # raises for a factory that lacks its decorator
+    methods += [part for part, found in own.items() if part not in methods and not isinstance(found, type)]
     if len(methods) != 1:
         raise UserError(f"configs/weighting.py: give one method, one of {', '.join(weighting.names())}")
     rest = tuple(part for part in args if part not in methods)
@@ -39,8 +37,11 @@ def options(name: str) -> dict[str, Any]:
 
     `weighting.options` has the same; an option that defaults to None becomes a placeholder of its type.
     """
-    factory = weighting.find(registry.find(name, weighting.METHODS, what="weighting"))
-    chosen = {"name": name, **weighting.options(factory)}
+    try:
+        factory = weighting.find(registry.find(name, weighting.METHODS, what="weighting"))
+        chosen = {"name": name, **weighting.options(factory)}
+    except ValueError as error:  # no decorator, an option without a default
+        raise UserError(str(error)) from error
     for key, parameter in weighting.spec.parameters(factory).items():
         kinds = [kind for kind in get_args(parameter.annotation) if kind is not NoneType]
         if parameter.default is None and kinds:

@@ -16,11 +16,20 @@ class UserError(Exception):
     """
 
 
+def one_line(error: BaseException) -> str:
+    """Return what an exception says, in one line and without the quotes that a KeyError adds."""
+    while error.args and isinstance(error.args[0], Exception):  # ml_collections wraps one kind in another
+        error = error.args[0]
+    text = str(error)
+    if isinstance(error, KeyError) and isinstance(error.args[0], str) and " " in error.args[0]:  # a sentence, not a key
+        text = error.args[0]
+    return ". ".join(line.strip().removesuffix(".") for line in text.splitlines() if line.strip())
+
+
 def describe(error: BaseException) -> str:
     """Return an exception in one line: its kind, its message, and the line of the user's own code that it came from."""
     frames = traceback.extract_tb(error.__traceback__)
     own = [frame for frame in frames if not frame.filename.startswith((_PACKAGE, *_LIBRARIES, "<"))]
     where = f" ({own[-1].filename}, line {own[-1].lineno})" if own else ""
     plain = isinstance(error, ValueError | TypeError) and not own
-    said = " ".join(str(error).split())
-    return said if plain else f"{type(error).__name__}: {said}{where}"
+    return one_line(error) if plain else f"{type(error).__name__}: {one_line(error)}{where}"

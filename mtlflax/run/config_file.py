@@ -10,7 +10,7 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from mtlflax import command_line, registry
-from mtlflax.errors import UserError
+from mtlflax.errors import UserError, one_line
 
 
 def split(name: str) -> tuple[Path, str | None]:
@@ -48,9 +48,9 @@ def override(config: ConfigDict, overrides: Sequence[str]) -> ConfigDict:
         config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=overrides)
         rest = values(["", *overrides])[1:]
     except (AttributeError, KeyError) as error:
-        raise UserError(f"the config has no key {_in_one_line(error)}") from error
+        raise UserError(f"the config has no key {one_line(error)}") from error
     except (flags.Error, TypeError, ValueError) as error:
-        raise UserError(_in_one_line(error)) from error
+        raise UserError(one_line(error)) from error
     if rest:
         raise UserError(f"unexpected argument {rest[0]!r}")
     return values["config"].value
@@ -73,13 +73,4 @@ def _get_config(path: Path, arguments: str | None) -> object:
     except Exception as error:
         lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
         where = f"{path}, line {lines[-1]}" if lines else path
-        raise UserError(f"{where}: {type(error).__name__}: {_in_one_line(error)}") from error
-
-
-def _in_one_line(error: Exception) -> str:
-    while error.args and isinstance(error.args[0], Exception):  # ml_collections wraps one kind in another
-        error = error.args[0]
-    text = str(error)
-    if isinstance(error, KeyError) and "\n" in str(error.args[0]):  # its hints, which KeyError would quote
-        text = str(error.args[0])
-    return ". ".join(line.strip() for line in text.splitlines() if line.strip())
+        raise UserError(f"{where}: {type(error).__name__}: {one_line(error)}") from error
