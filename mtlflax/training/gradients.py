@@ -2,7 +2,7 @@
 
 The trunk and the branches (see `trunk`) are linearized once. Branches are pulled back once, whatever the method; the
 trunk once for a loss balancing and at level 'representation', and K times, unrolled, for methods that look at the
-gradients of its parameters. With independent samples, each half of the batch is pulled back instead of the whole.
+gradients of its parameters. A method that wants independent samples gets the gradients of each half of the batch.
 
 What a method is shown, how it combines gradients, and what happens without labels for a task is `weighting`'s, the same
 as in `weighting.get`.
@@ -96,24 +96,24 @@ class Gradient(NamedTuple):
 Backward = Callable[[Any, Any, Any, jax.Array, Any, jax.Array], Gradient]
 
 
-class _Pulled(NamedTuple):
-    """Task gradients, taken as far as all methods need them, and the rest of the way."""
+class _TaskGradients(NamedTuple):
+    """Task gradients up to the features, which all methods need, and the trunk's pullback for the rest of the way."""
 
     losses: jax.Array  # [K]
-    own: list[Flat]  # for each task the gradient of the branches' parameters, averaged over the devices
+    branches: list[Flat]  # for each task the gradient of the branches' parameters, averaged over the devices
     features: list[list[Any]]  # for each task and each part of the batch, this device's gradient of the features
-    pull: Callable[[Any], Flat]  # a gradient of the features → the trunk's parameters', averaged over the devices
+    to_trunk: Callable[[Any], Flat]  # a gradient of the features → the trunk's parameters', averaged over the devices
     extra: dict[str, Any]  # further arguments of the method's update
 
 
 def make_backward(model: Network, tasks: Sequence[Task], method: Method) -> Backward:
     """Make the backward pass of a method, per device; it reduces over `parallel.AXIS` before the method runs."""
     if method.balancing is not None and not method.balancing.looks_at_gradients:
-        return _weighted(model, tasks, method.balancing)
-    return _task_gradients(model, tasks, method)
+        return _backward_of_weighted_sum(model, tasks, method.balancing)
+    return _backward_of_each_task(model, tasks, method)
 
 
-def _weighted(model: Network, tasks: Sequence[Task], balancing: LossBalancing) -> Backward:
+def _backward_of_weighted_sum(model: Network, tasks: Sequence[Task], balancing: LossBalancing) -> Backward:
     """The gradient of the total with respect to the losses is the weight vector: it is pulled back once."""
     task_losses = trunk.make_losses(model, tasks)
 
@@ -132,7 +132,7 @@ def _weighted(model: Network, tasks: Sequence[Task], balancing: LossBalancing) -
     return backward
 
 
-def _task_gradients(model: Network, tasks: Sequence[Task], method: Method) -> Backward:
+def _backward_of_each_task(model: Network, tasks: Sequence[Task], method: Method) -> Backward:
     """The branches are pulled back one by one, then the trunk as the method asks."""
     parts = max(1, method.samples)
 
@@ -148,60 +148,65 @@ def _task_gradients(model: Network, tasks: Sequence[Task], method: Method) -> Ba
         shared, own = trunk.partition(model, params)
         run_trunk, run_branch = trunk.split(model, tasks, own, images, batch, parts)
         features, pull_trunk, stats = jax.vjp(lambda shared: run_trunk(shared, batch_stats), shared, has_aux=True)
-        losses, own_gradients, feature_gradients = [], [], []
+        losses, branch_gradients, feature_gradients = [], [], []
         for task, with_labels in zip(tasks, present, strict=True):
             of_parts, pull_branch, stats = jax.vjp(run_branch(task, shared, stats), own, features, has_aux=True)
-            pulled = [pull_branch(one_hot) for one_hot in jnp.eye(parts, dtype=of_parts.dtype)]
+            gradients = [pull_branch(one_hot) for one_hot in jnp.eye(parts, dtype=of_parts.dtype)]
             losses.append(_mean(list(of_parts), with_labels))
-            own_gradients.append(_mean([of_own for of_own, _ in pulled], with_labels))
-            feature_gradients.append([of_features for _, of_features in pulled])
+            branch_gradients.append(_mean([of_branch for of_branch, _ in gradients], with_labels))
+            feature_gradients.append([of_features for _, of_features in gradients])
 
-        def pull(cotangent: Any) -> Flat:
+        def to_trunk(cotangent: Any) -> Flat:
             return jax.lax.pmean(pull_trunk(cotangent)[0], AXIS)
 
         extra = {"present": present, "losses_after": losses_after}
-        pulled_back = _Pulled(jnp.stack(losses), jax.lax.pmean(own_gradients, AXIS), feature_gradients, pull, extra)
+        branches = jax.lax.pmean(branch_gradients, AXIS)  # the losses are reduced already, see `losses.masked_mean`
+        task_gradients = _TaskGradients(jnp.stack(losses), branches, feature_gradients, to_trunk, extra)
         if method.balancing is not None:
-            of_trunk, factors, state = _weigh(method.balancing, pulled_back, state)
+            of_trunk, factors, state = _balance_losses(method.balancing, task_gradients, state)
         else:
-            of_trunk, factors, state = _balance(method, pulled_back, state)
-        gradient = trunk.merge(of_trunk, _combine(factors, pulled_back.own))
-        return Gradient(pulled_back.losses, present, gradient, state, stats)
+            of_trunk, factors, state = _balance_gradients(method, task_gradients, state)
+        gradient = trunk.merge(of_trunk, _combine(factors, branches))
+        return Gradient(task_gradients.losses, present, gradient, state, stats)
 
     return backward
 
 
-def _balance(method: Method, pulled: _Pulled, state: Any) -> tuple[Any, jax.Array, Any]:
+def _balance_gradients(method: Method, task_gradients: _TaskGradients, state: Any) -> tuple[Any, jax.Array, Any]:
     """The trunk's gradient, the factor of each task's own gradient [K], and the state, of a gradient balancing."""
     size = jax.lax.axis_size(AXIS)
     of_parts = []
-    for gradients in zip(*pulled.features, strict=True):
+    for gradients in zip(*task_gradients.features, strict=True):
         if method.level == "parameters":
-            of_parts.append(_stack([pulled.pull(gradient) for gradient in gradients]))
+            of_parts.append(_stack([task_gradients.to_trunk(gradient) for gradient in gradients]))
         else:
             # The transpose of the losses' psum has multiplied each device's part by the number of devices.
             of_parts.append(jax.tree.map(lambda x: x / size, _stack(gradients)))
-    diagonal = jnp.eye(len(pulled.losses), dtype=pulled.losses.dtype)
+    diagonal = jnp.eye(len(task_gradients.losses), dtype=task_gradients.losses.dtype)
     samples = [{"own": diagonal, "trunk": gradients} for gradients in of_parts]
-    mean = {"own": diagonal, "trunk": _mean(of_parts, pulled.extra["present"])}
-    extra = pulled.extra | ({"independent": samples} if method.samples else {})
+    mean = {"own": diagonal, "trunk": _mean(of_parts, task_gradients.extra["present"])}
+    extra = task_gradients.extra | ({"independent": samples} if method.samples else {})
     assert method.transform is not None
-    balanced, state = method.transform.update(mean, state, losses=pulled.losses, **extra)
+    balanced, state = method.transform.update(mean, state, losses=task_gradients.losses, **extra)
     direction = balanced["trunk"]
     if method.level == "representation":
-        direction = pulled.pull(jax.tree.map(lambda x: x * size, direction))
+        direction = task_gradients.to_trunk(jax.tree.map(lambda x: x * size, direction))
     return direction, balanced["own"], state
 
 
-def _weigh(balancing: LossBalancing, pulled: _Pulled, state: Any) -> tuple[Any, jax.Array, Any]:
+def _balance_losses(balancing: LossBalancing, task_gradients: _TaskGradients, state: Any) -> tuple[Any, jax.Array, Any]:
     """The same of a loss balancing that looks at gradients. The compiler drops what it does not look at."""
-    features = [gradient for (gradient,) in pulled.features]
-    task_gradients = [pulled.pull(gradient) for gradient in features]
-    everything = _stack([{**of_trunk, **of_own} for of_trunk, of_own in zip(task_gradients, pulled.own, strict=True)])
-    weights, state = balancing.weigh(state, pulled.losses, everything, jnp.ones_like(pulled.losses), **pulled.extra)
+    features = [gradient for (gradient,) in task_gradients.features]
+    trunk_gradients = [task_gradients.to_trunk(gradient) for gradient in features]
+    everything = _stack(
+        [{**of_trunk, **of_own} for of_trunk, of_own in zip(trunk_gradients, task_gradients.branches, strict=True)]
+    )
+    weights, state = balancing.weigh(
+        state, task_gradients.losses, everything, jnp.ones_like(task_gradients.losses), **task_gradients.extra
+    )
     if "task_gradients" in balancing.needs or balancing.norms_of == "shared":
-        return _combine(weights, task_gradients), weights, state
-    return pulled.pull(_combine(weights, features)), weights, state
+        return _combine(weights, trunk_gradients), weights, state
+    return task_gradients.to_trunk(_combine(weights, features)), weights, state
 
 
 def _stack(trees: Sequence[Any]) -> Any:
