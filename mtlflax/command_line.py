@@ -1,6 +1,7 @@
 """What all commands share: how they parse flags, expand paths, print, and report errors."""
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
 from io import TextIOWrapper
@@ -24,10 +25,7 @@ class Parser(argparse.ArgumentParser):
 
 def path(text: str) -> Path:
     """Return a path given on the command line, with ~ expanded: no shell does that after `=` or inside quotes."""
-    try:
-        return Path(text).expanduser()
-    except RuntimeError:  # ~ of a user that does not exist
-        return Path(text)
+    return Path(os.path.expanduser(text))  # noqa: PTH111 (Path.expanduser raises for a user that does not exist)
 
 
 def run(main: Callable[[Sequence[str]], int | None]) -> NoReturn:

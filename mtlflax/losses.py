@@ -33,17 +33,12 @@ def cross_entropy(logits: Array, labels: Array, *, ignore: int = 255, axis_name:
     return masked_mean(jnp.where(valid, errors, 0), valid, axis_name)
 
 
-def dice(
-    logits: Array, labels: Array, *, ignore: int = 255, smooth: float = 0.0, axis_name: str | None = None
-) -> Array:
+def dice(logits: Array, labels: Array, *, ignore: int = 255, axis_name: str | None = None) -> Array:
     """One minus the soft Dice coefficient, averaged over the classes in the global batch: in 0..1.
 
     With p the softmax probabilities and t the one-hot labels, summed over all valid pixels of the global batch, Dice_c
     = 2 Σ p_c t_c / (Σ p_c² + Σ t_c²): the squared form of Milletari et al. 2016 (V-Net, section 3), taken class by
-    class. Classes that no valid pixel has are skipped, so that no denominator comes near 0.
-
-    `smooth` is pixels added to numerator and denominator alike. Many implementations add 1 because of empty classes;
-    here it would only soften the loss of rare ones.
+    class. Classes that no valid pixel has are skipped, so that no denominator comes near 0, and nothing is added to it.
     """
     valid, own_class, logits = _mask_segmentation(logits, labels, ignore)
     probabilities = jnp.where(valid[..., None], jax.nn.softmax(logits, axis=-1), 0)
@@ -53,7 +48,7 @@ def dice(
     true = _psum(jnp.sum(own_class, axis=pixels).astype(jnp.float32), axis_name)
 
     present = true > 0
-    coefficients = (2 * overlap + smooth) / (jnp.where(present, predicted + true, 1) + smooth)
+    coefficients = 2 * overlap / jnp.where(present, predicted + true, 1)
     losses = jnp.where(present, 1 - coefficients, 0)
     return jnp.sum(losses) / jnp.maximum(jnp.sum(present), 1)
 

@@ -25,12 +25,6 @@ class Totals:
 
     Integers add up as int64, anything else as float64. float32 sums leave float64 some 29 bits to spare, so that in
     practice the order of the batches changes nothing.
-
-    >>> totals = Totals()
-    >>> for batch in (1, 2):
-    ...     totals.add({"count": jnp.asarray([batch, 10])})
-    >>> totals.sums["count"]
-    array([ 3, 20])
     """
 
     def __init__(self) -> None:
@@ -41,30 +35,18 @@ class Totals:
         batch = jax.tree.map(_widen, batch)
         self.sums = batch if self.sums is None else jax.tree.map(np.add, self.sums, batch)
 
-    def __add__(self, other: "Totals") -> "Totals":
-        total = Totals()
-        for part in (self, other):
-            if part.sums is not None:
-                total.add(part.sums)
-        return total
-
 
 def _widen(array: Any) -> np.ndarray:
     array = np.asarray(array)
     return array.astype(np.int64 if np.issubdtype(array.dtype, np.integer) else np.float64)
 
 
-# Segmentation: what to count, and figures from confusion matrices, integers [C, C], rows = truth.
-
-
 def confusion_matrix(labels: Array, predictions: Array, num_classes: int, ignore: int = 255) -> Array:
     """Count the pixels of each pair of true and predicted class: int32 [C, C], rows = truth.
 
     Labels and predictions are integers of one shape. Pixels whose label or prediction is no class are left out, as is
-    the label `ignore`. One batch must hold fewer than 2**31 pixels; `Totals` adds the matrices up as int64.
-
-    Raises:
-        ValueError: the two differ in shape.
+    the label `ignore`. One batch must hold fewer than 2**31 pixels; `Totals` adds the matrices up as int64. ValueError
+    if the two differ in shape.
     """
     if labels.shape != predictions.shape:
         raise ValueError(f"labels {labels.shape} do not fit predictions {predictions.shape}")
@@ -79,7 +61,7 @@ def confusion_matrix(labels: Array, predictions: Array, num_classes: int, ignore
 
 
 def iou(confusion: np.ndarray) -> np.ndarray:
-    """Return the intersection over union of each class: float64 [C], in 0..1.
+    """Return the intersection over union of each class: float64 [C], in 0..1, from integers [C, C], rows = truth.
 
     NaN for classes neither present nor predicted, as in the official Cityscapes evaluator.
     """
@@ -122,9 +104,6 @@ def pixel_accuracy(confusion: np.ndarray) -> float:
     confusion = np.asarray(confusion, np.int64)
     pixels = confusion.sum()
     return float(np.trace(confusion) / pixels) if pixels else float("nan")
-
-
-# Depth
 
 
 def depth_sums(prediction: Array, target: Array, valid: Array, comparable: Array) -> dict[str, Array]:
@@ -195,7 +174,7 @@ def depth_metrics(totals: Mapping[str, np.ndarray]) -> dict[str, float]:
         figures["mae"] = float(totals["absolute"] / count)
         figures["rmse_constant"] = float(np.sqrt(max(square - mean**2, 0.0)))
     if comparable:
-        figures |= {name: float(totals[name] / comparable) for name in ("abs_rel", "sq_rel")}
         figures["rmse_log"] = float(np.sqrt(totals["squared_log"] / comparable))
-        figures |= {name: float(totals[name] / comparable) for name in ("log10", "delta1", "delta2", "delta3")}
+        means = ("abs_rel", "sq_rel", "log10", "delta1", "delta2", "delta3")
+        figures |= {name: float(totals[name] / comparable) for name in means}
     return figures

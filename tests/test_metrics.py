@@ -240,24 +240,22 @@ def test_depth_sums_refuse_other_shapes():
 # Totals -----------------------------------------------------------------------------------------
 
 
-def test_totals_do_not_depend_on_order_or_grouping():
+def test_totals_do_not_depend_on_order():
     batches = []
     for seed in range(6):
         prediction, truth = example("metres", seed)
         batches.append(jax.device_get(depth_sums(prediction, truth, CAMERAS, unit="metres")))
-    forward, backward, half, other_half = (metrics.Totals() for _ in range(4))
+    forward, backward = metrics.Totals(), metrics.Totals()
     for i, batch in enumerate(batches):
         forward.add(batch)
         backward.add(batches[-1 - i])
-        (half if i % 2 else other_half).add(batch)
     jax.tree.map(np.testing.assert_array_equal, forward.sums, backward.sums)
-    jax.tree.map(np.testing.assert_array_equal, forward.sums, (half + other_half).sums)
     exact = math.fsum(float(x) for batch in batches for x in batch["squared"])
     assert float(forward.sums["squared"].sum()) == pytest.approx(exact, rel=1e-15)
 
 
 def test_totals_outgrow_int32():
-    totals = metrics.Totals() + metrics.Totals()
+    totals = metrics.Totals()
     assert totals.sums is None
     for _ in range(3):
         totals.add({"count": jnp.asarray(2**31 - 1, jnp.int32)})

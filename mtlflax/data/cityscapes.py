@@ -34,10 +34,7 @@ def check_root(root: str | os.PathLike[str]) -> Path:
     if not path.is_dir():
         raise UserError(f"{path}: there is no such folder; give the root of Cityscapes")
     if not (path / "leftImg8bit").is_dir():
-        raise UserError(
-            f"{path}: is not the root of Cityscapes: it has no folder leftImg8bit;"
-            " give the folder that holds leftImg8bit, gtFine and disparity"
-        )
+        raise UserError(f"{path}: has no folder leftImg8bit: give the root of Cityscapes, which holds it")
     return path
 
 
@@ -132,10 +129,8 @@ class Cityscapes:
         path = self._path(frame, kind)
         pixels = png.read(path, pixel_kind)
         if pixels.shape != image.shape[:2]:
-            raise UserError(
-                f"{path}: is {pixels.shape[0]}×{pixels.shape[1]} pixels, but its image {frame.name + _IMAGE} is"
-                f" {image.shape[0]}×{image.shape[1]}: restore the original files"
-            )
+            found, wanted = ("×".join(map(str, x.shape[:2])) for x in (pixels, image))
+            raise UserError(f"{path}: is {found} pixels, but its image is {wanted}: restore the original files")
         return self._resized(pixels, exact=True)
 
     def _resized(self, pixels: np.ndarray, *, exact: bool) -> np.ndarray:
@@ -184,14 +179,11 @@ class Cityscapes:
         if missing:
             kind, path = missing[0]
             more = f" ({len(missing)} files are missing in all)" if len(missing) > 1 else ""
-            raise UserError(
-                f"{path}: is missing{more}: unpack {kind}_trainvaltest.zip into {self._root}"
-                " again, or remove the frame's picture"
-            )
+            raise UserError(f"{path}: is missing{more}: unpack {kind}_trainvaltest.zip again, or remove its picture")
         if not frames:
+            folder = self._folder("leftImg8bit")
             raise UserError(
-                f"{self._folder('leftImg8bit')}: holds no file CITY/*{_IMAGE}:"
-                f" unpack leftImg8bit_trainvaltest.zip into {self._root}"
+                f"{folder}: holds no file CITY/*{_IMAGE}: unpack leftImg8bit_trainvaltest.zip into {self._root}"
             )
         return frames
 
@@ -199,13 +191,10 @@ class Cityscapes:
         train_ids = path.name.endswith(_TRAIN_IDS)
         count = 19 if train_ids else labels.NUM_LABEL_IDS
         strange = label[(label >= count) & (label != labels.IGNORE)]  # the label id 255 is −1, a licence plate
-        if strange.size and not train_ids:
-            raise UserError(f"{path}: holds {strange[0]}, which is no label id (0 to {count - 1})")
         if strange.size:
-            raise UserError(
-                f"{path}: holds {strange[0]}, which is no train id (0 to 18, 255 = ignore):"
-                " remove the _labelTrainIds.png files, then _labelIds.png are read"
-            )
+            cure = ": remove the _labelTrainIds.png files, then _labelIds.png are read" if train_ids else ""
+            kind = "train" if train_ids else "label"
+            raise UserError(f"{path}: holds {strange[0]}, which is no {kind} id (0 to {count - 1}){cure}")
         return label if train_ids else self._lut[label]
 
 
@@ -214,9 +203,7 @@ def _focal_baseline(path: Path) -> float:
         camera = json.loads(read_bytes(path))
         focal_baseline = float(camera["intrinsic"]["fx"] * camera["extrinsic"]["baseline"])
     except (ValueError, KeyError, TypeError) as error:
-        raise UserError(
-            f"{path}: is no camera file with intrinsic.fx and extrinsic.baseline: restore the original file"
-        ) from error
+        raise UserError(f"{path}: has no intrinsic.fx or extrinsic.baseline: restore the original file") from error
     if not 0 < focal_baseline < float("inf"):
         raise UserError(f"{path}: fx × baseline is {focal_baseline}: restore the original file")
     return focal_baseline

@@ -24,7 +24,6 @@ class Label(NamedTuple):
     category: str  # "void" or one of `CATEGORY_NAMES`
     category_id: int  # the official one: 0 = void, 1 = flat, ... 7 = vehicle
     has_instances: bool  # whether `_instanceIds.png` counts its objects one by one
-    ignore_in_eval: bool  # whether the official evaluator leaves its pixels out
     color: tuple[int, int, int]  # RGB of `_color.png`
 
 
@@ -82,11 +81,11 @@ def _labels() -> Iterable[Label]:
         instances = category in ("human", "vehicle")
         for name, scored, color in rows:
             number = train_id if scored else IGNORE
-            yield Label(name, label_id, number, category, category_id, instances, not scored, color)
+            yield Label(name, label_id, number, category, category_id, instances, color)
             label_id += 1
             train_id += scored
     # Licence plates exist in the polygons only: their pixels in `_labelIds.png` stay the car's.
-    yield Label("license plate", -1, -1, "vehicle", 7, False, True, (0, 0, 142))
+    yield Label("license plate", -1, -1, "vehicle", 7, False, (0, 0, 142))
 
 
 def _lookup(pairs: Mapping[int, int], default: int) -> np.ndarray:

@@ -156,9 +156,7 @@ def _close(iterators: list[Any]) -> None:
 
 def _local_size(source: Source, batch_size: int, process_count: int) -> int:
     if batch_size < 1 or batch_size % process_count:
-        raise UserError(
-            f"batch_size is {batch_size}: give a positive multiple of {process_count}, the number of processes"
-        )
+        raise UserError(f"batch_size is {batch_size}: give a multiple of {process_count}, the number of processes")
     if not len(source):
         raise UserError("the data set has no frames")
     return batch_size // process_count

@@ -6,7 +6,6 @@ file's structure and checksums are checked first. This takes 3 ms for a full Cit
 
 import struct
 import zlib
-from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
@@ -21,15 +20,10 @@ _COLOR_TYPES = {0: "gray", 2: "RGB", 3: "palette", 4: "gray with alpha", 6: "RGB
 
 
 def read(path: Path, kind: str) -> np.ndarray:
-    """Read a PNG file.
+    """Read a PNG file: uint8 [H, W, 3], RGB; uint8 [H, W]; or uint16 [H, W].
 
     `kind` is "8-bit RGB", "8-bit gray" or "16-bit gray"; nothing is converted, since that would change the values.
-
-    Returns:
-        uint8 [H, W, 3], RGB; uint8 [H, W]; or uint16 [H, W].
-
-    Raises:
-        UserError: the file cannot be read, is truncated, damaged, or not of this kind.
+    UserError if the file cannot be read, is truncated, damaged, or not of this kind.
     """
     data = read_bytes(path)
     check(data, path)
@@ -51,24 +45,17 @@ def check(data: bytes, path: Path) -> None:
     if not data.startswith(SIGNATURE):
         what = "is not a PNG file" if data else "is an empty file"
         raise UserError(f"{path}: {what}: restore the original file")
-    view, first = memoryview(data), True
-    for kind, start, end in _chunks(data):
+    view, start = memoryview(data), len(SIGNATURE)
+    while start + 12 <= len(data):  # a chunk: length, type, content, and a checksum of type and content
+        length, kind = struct.unpack_from(">I4s", data, start)
+        end = start + 8 + length
         if end + 4 > len(data):
             break
-        if zlib.crc32(view[start - 4 : end]) != int.from_bytes(view[end : end + 4]):
+        if zlib.crc32(view[start + 4 : end]) != int.from_bytes(view[end : end + 4]):
             raise UserError(f"{path}: is damaged (wrong checksum): copy or unpack it again")
-        if first and (kind, end - start) != (b"IHDR", 13):
+        if start == len(SIGNATURE) and (kind, length) != (b"IHDR", 13):
             raise UserError(f"{path}: is damaged (no header): copy or unpack it again")
         if kind == b"IEND":
             return
-        first = False
+        start = end + 4
     raise UserError(f"{path}: is truncated: copy or unpack it again")
-
-
-def _chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
-    """Iterate over the chunks: their type, and where their content starts and ends; a checksum of 4 bytes follows."""
-    start = len(SIGNATURE)
-    while start + 8 <= len(data):
-        length, kind = struct.unpack_from(">I4s", data, start)
-        yield kind, start + 8, start + 8 + length
-        start += 12 + length

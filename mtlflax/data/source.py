@@ -43,7 +43,6 @@ class Image(Field):
 
     # Width / height of the pictures as they were taken, where samples are scaled differently in x and y; None = as in
     # the samples. Prediction scales other pictures alike.
-
     aspect: float | None = None
     dtype: str = dataclasses.field(default="uint8", kw_only=True)
     kind: ClassVar[str] = "image"

@@ -35,8 +35,7 @@ class Augment:
         saturation: about the gray of equal luma.
         hue: the largest turn of the hue, as a fraction of the circle, at most 0.5.
 
-    Raises:
-        UserError: a value is out of its range.
+    A value out of its range is a UserError.
     """
 
     fields: Mapping[str, Field]

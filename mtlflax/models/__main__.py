@@ -105,19 +105,13 @@ def _size(text: str) -> tuple[int, int]:
     return int(height), int(width)
 
 
-def _positive(text: str) -> int:
-    if not (text.isdecimal() and int(text) > 0):
-        raise argparse.ArgumentTypeError(f"{text!r}: must be a whole number, at least 1")
-    return int(text)
-
-
 def main(argv: Sequence[str]) -> None:
     """Print both tables."""
     parser = command_line.Parser("mtlflax.models", __doc__ or "")
     parser.add_argument("--network", action="append", help="of one's own, package.module:name; add it to the table")
     parser.add_argument("--backbone", default="resnet50", help=f"{', '.join(ENCODERS)}, or package.module:name")
     parser.add_argument("--size", type=_size, default=(128, 256), help="HEIGHTxWIDTH of the networks' images")
-    parser.add_argument("--classes", type=_positive, default=19)
+    parser.add_argument("--classes", type=int, default=19)
     options = parser.parse_args(argv)
     try:
         table = network_table(options.backbone, options.size, options.classes, [*MODELS, *(options.network or ())])

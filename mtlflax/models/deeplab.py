@@ -107,11 +107,6 @@ class DeepLabV3Plus(BranchedNetwork):
         return self._taken(self.encoder(images, train))
 
     @nn.nowrap
-    def size_of(self, features: tuple[jax.Array, ...], task: str) -> tuple[int, int]:
-        """Return the size of the last map times `output_stride`."""
-        return (self.output_stride * features[-1].shape[1], self.output_stride * features[-1].shape[2])
-
-    @nn.nowrap
     def _taken(self, of_maps: tuple[Any, ...]) -> tuple[Any, ...]:
         """Return, of five items for the five maps, those of the maps that the heads take."""
         return (of_maps[1], of_maps[4]) if self.low_channels else (of_maps[4],)

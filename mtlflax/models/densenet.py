@@ -16,10 +16,7 @@ from mtlflax.models.layers import BatchNorm, Conv, Layer, average_pool, max_pool
 from mtlflax.models.staged import OUTPUT_STRIDES, StagedEncoder, dilation
 
 # Name → layers per block. All have growth rate 32, bottlenecks 4 × 32 wide and a stem of 64 channels.
-VARIANTS: dict[str, tuple[int, int, int, int]] = {
-    "densenet121": (6, 12, 24, 16),
-    "densenet169": (6, 12, 32, 32),
-}
+VARIANTS = {"densenet121": (6, 12, 24, 16), "densenet169": (6, 12, 32, 32)}
 GROWTH = 32
 MIN_SIZE = 32
 

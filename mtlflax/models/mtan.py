@@ -101,16 +101,9 @@ class MTAN(BranchedNetwork):
                 attended[task] = getattr(self, f"attention{stage}_{task}")(inner, outer, before, train)
         return attended
 
-    def decode(
-        self, features: Any, task: str, train: bool = False, *, size: tuple[int, int] | None = None
-    ) -> jax.Array:
+    def decode(self, features: Any, task: str, train: bool = False, *, size: tuple[int, int]) -> jax.Array:
         """Run the head of a task, see `BranchedNetwork`."""
         return super().decode((features[task],), task, train, size=size)
-
-    @nn.nowrap
-    def size_of(self, features: tuple[jax.Array], task: str) -> tuple[int, int]:
-        """Return the size of the map times `output_stride`."""
-        return (self.output_stride * features[0].shape[1], self.output_stride * features[0].shape[2])
 
     @nn.nowrap
     def shared(self, path: str) -> bool:

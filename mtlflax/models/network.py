@@ -110,19 +110,9 @@ class BranchedNetwork(Topology):
         """Run the trunk: images [B, H, W, 3] to the features that the branches take."""
         raise NotImplementedError
 
-    def decode(
-        self, features: Any, task: str, train: bool = False, *, size: tuple[int, int] | None = None
-    ) -> jax.Array:
-        """Run the branch of a task: features, from `encode`, to logits float32 [B, H, W, channels].
-
-        `size` is (H, W) of the images, by default a map's times its stride: right if the stride divides both sides.
-        """
-        return getattr(self, f"decoder_{task}")(features, size or self.size_of(features, task), train)
-
-    @nn.nowrap
-    def size_of(self, features: Any, task: str) -> tuple[int, int]:
-        """Return the (H, W) of the images, as far as the features show it."""
-        raise NotImplementedError
+    def decode(self, features: Any, task: str, train: bool = False, *, size: tuple[int, int]) -> jax.Array:
+        """Run the branch of a task: features, from `encode`, to logits float32 [B, *size, channels]."""
+        return getattr(self, f"decoder_{task}")(features, size, train)
 
     @nn.nowrap
     def shared(self, path: str) -> bool:

@@ -131,11 +131,6 @@ class LightWeightRefineNet(BranchedNetwork):
         return self.refinement(self.encoder(images, train)[1:], train)
 
     @nn.nowrap
-    def size_of(self, features: jax.Array, task: str) -> tuple[int, int]:
-        """Return four times the size of the map."""
-        return (4 * features.shape[1], 4 * features.shape[2])
-
-    @nn.nowrap
     def shared(self, path: str) -> bool:
         """Return whether the parameter at that path ("refinement/crp0/conv1/kernel") serves all tasks."""
         return path.startswith(("encoder/", "refinement/"))

@@ -34,9 +34,8 @@ class UNet(BranchedNetwork):
     def _check(self) -> None:
         check_choice("attention", self.attention, KINDS)
         if not self.splits and len(self.heads) < 2:
-            raise ValueError(
-                f"attention {self.attention!r} needs several tasks: choose another for {next(iter(self.heads))} alone"
-            )
+            alone = next(iter(self.heads))
+            raise ValueError(f"attention {self.attention!r} needs several tasks: choose another for {alone} alone")
         check_decoder(self.head_stride, self.decoder_channels)
 
     def setup(self) -> None:
@@ -65,18 +64,11 @@ class UNet(BranchedNetwork):
         """Run the trunk: images to the encoder's five maps."""
         return self.encoder(images, train)
 
-    def decode(
-        self, features: Any, task: str, train: bool = False, *, size: tuple[int, int] | None = None
-    ) -> jax.Array:
+    def decode(self, features: Any, task: str, train: bool = False, *, size: tuple[int, int]) -> jax.Array:
         """Run the decoder of a task, see `BranchedNetwork`; ValueError if there is no branch per task, see `splits`."""
         if not self.splits:
             raise ValueError(f"attention {self.attention!r}: no decoder runs alone; call the whole network")
         return super().decode(features, task, train, size=size)
-
-    @nn.nowrap
-    def size_of(self, features: tuple[jax.Array, ...], task: str) -> tuple[int, int]:
-        """Return twice the size of the first map."""
-        return (2 * features[0].shape[1], 2 * features[0].shape[2])
 
     @nn.nowrap
     def shared(self, path: str) -> bool:

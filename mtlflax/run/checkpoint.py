@@ -82,10 +82,8 @@ class Checkpoints:
         """Restore the newest checkpoint that is not damaged, for training to resume from: its step and the state.
 
         What is restored is like `like`, a state or its shapes with shardings. Newer checkpoints, which are damaged, are
-        renamed to `<step>.damaged`, with a line that says so. Returns None if there are no checkpoints.
-
-        Raises:
-            UserError: every checkpoint is damaged (then none is renamed), or one does not fit `like`.
+        renamed to `<step>.damaged`, with a line that says so. Returns None if there are no checkpoints. UserError if
+        every checkpoint is damaged (then none is renamed), or one does not fit `like`.
         """
         if not self._scores:
             return None
@@ -112,9 +110,7 @@ class Checkpoints:
     def restore(self, step: int, like: Any, variables_only: bool = False) -> Any:
         """Restore the state of one checkpoint, or, as in `restore_best`, no more than its variables.
 
-        Raises:
-            DamagedError: its files are damaged.
-            UserError: it does not fit `like`, or cannot be read.
+        DamagedError if its files are damaged; UserError if it does not fit `like`, or cannot be read.
         """
         path = self.directory / str(step)
         like = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
@@ -123,9 +119,8 @@ class Checkpoints:
         )
         try:
             with signals.deferred():
-                restored = self._manager.restore(
-                    step, args=ocp.args.Composite(state=state, data=ocp.args.JsonRestore())
-                )
+                wanted = ocp.args.Composite(state=state, data=ocp.args.JsonRestore())
+                restored = self._manager.restore(step, args=wanted)
             position = int(restored["data"]["next_step"])
         except Exception as error:  # Orbax raises a bare Exception where an array cannot be read
             if isinstance(error, MemoryError | RuntimeError):

@@ -1,5 +1,6 @@
 """A run's numbers and pictures: `metrics.jsonl`, TensorBoard events and PNG files."""
 
+import contextlib
 import json
 import time
 from collections.abc import Mapping
@@ -76,10 +77,7 @@ def _truncate(path: Path, step: int) -> None:
         return
     kept = []
     for line in path.read_text(errors="replace").splitlines():
-        try:
-            if json.loads(line)["step"] > step:
-                continue
-        except (json.JSONDecodeError, KeyError, TypeError):
-            continue
-        kept.append(line)
+        with contextlib.suppress(json.JSONDecodeError, KeyError, TypeError):
+            if json.loads(line)["step"] <= step:
+                kept.append(line)
     write_text(path, "".join(line + "\n" for line in kept))

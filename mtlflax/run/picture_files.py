@@ -16,10 +16,7 @@ def find(pattern: str) -> tuple[list[Path], list[Path]]:
     """Return the pictures that a file name, a folder or a glob pattern means, and the files that are passed over.
 
     Passed over are files with another suffix (unless the pattern ends with it), hidden files (`._x.png`), and folders
-    and broken links named like pictures. Both lists are sorted.
-
-    Raises:
-        UserError: there are no pictures.
+    and broken links named like pictures. Both lists are sorted. UserError if there are no pictures.
     """
     if Path(pattern).is_file():  # first, because names may hold brackets
         return [Path(pattern)], []
@@ -38,9 +35,7 @@ def find(pattern: str) -> tuple[list[Path], list[Path]]:
             others.append(entry)
     if not pictures:
         passed = f" ({describe(others)})" if others else ""
-        raise UserError(
-            f"--images: no pictures at {pattern!r}{passed}: give a folder or a quoted pattern like 'photos/*.png'"
-        )
+        raise UserError(f"--images: no pictures at {pattern!r}{passed}: give a folder or a quoted pattern ('*.png')")
     return pictures, others
 
 

@@ -24,11 +24,8 @@ def depth(fields: Mapping[str, Field], name: str = "depth", loss: str = "l1", re
     ratios and logarithms leave out; `mtan_abs_err` and `mtan_rel_err` include them, as MTAN and LibMTL do.
 
     `reads` is the field that holds the truth and the unit, by default the one called as the task; `loss` is a key of
-    `losses.DEPTH`.
-
-    Raises:
-        UserError: the data set has no such field.
-        ValueError: unknown loss, or the field is no depth.
+    `losses.DEPTH`. UserError if the data set has no such field; ValueError for an unknown loss, or a field that is no
+    depth.
     """
     reads = reads or name
     field = fields[reads]

@@ -20,11 +20,8 @@ def segmentation(
     where the classes have groups. Classes that do not occur are left out.
 
     `reads` is the field that holds the truth and the classes, by default the one called as the task; `loss` is a key of
-    `losses.SEGMENTATION`.
-
-    Raises:
-        UserError: the data set has no such field.
-        ValueError: unknown loss, or the field is no label map with at least two classes.
+    `losses.SEGMENTATION`. UserError if the data set has no such field; ValueError for an unknown loss, or if the field
+    is no label map with at least two classes.
     """
     reads = reads or name
     field = fields[reads]

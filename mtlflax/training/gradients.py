@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from jax import Array
 
 from mtlflax import weighting
 from mtlflax.errors import UserError
@@ -45,10 +46,8 @@ class Method:
 def make_method(method: str | weighting.Factory, model: Network, *, num_tasks: int, **options: Any) -> Method:
     """Make a weighting method for the train step of a network, with the arguments of `weighting.get`.
 
-    The network's `shared` and `last_shared` say what is measured and balanced.
-
-    Raises:
-        ValueError: an unknown name, option or level, or a method or network without that level.
+    The network's `shared` and `last_shared` say what is measured and balanced. ValueError for an unknown name, option
+    or level, or a method or network without that level.
     """
     factory = weighting.find(method)
     if factory.spec.form == "losses":
@@ -69,7 +68,7 @@ def make_method(method: str | weighting.Factory, model: Network, *, num_tasks: i
     return Method(factory.spec, None, transform, level, samples)
 
 
-def init_method(method: Method, model: Network, variables: Mapping[str, Any], images: jax.Array, num_tasks: int) -> Any:
+def init_method(method: Method, model: Network, variables: Mapping[str, Any], images: Array, num_tasks: int) -> Any:
     """Return the state of the method at step 0."""
     of_trunk, own = trunk.partition(model, variables["params"])
     if method.balancing is not None:
@@ -85,21 +84,21 @@ def init_method(method: Method, model: Network, variables: Mapping[str, Any], im
 class Gradient(NamedTuple):
     """The result of a backward pass, the same on every device."""
 
-    losses: jax.Array  # float32 [K]
-    present: jax.Array  # bool [K, parts], which tasks have labels in each part of the global batch
+    losses: Array  # float32 [K]
+    present: Array  # bool [K, parts], which tasks have labels in each part of the global batch
     params: Any  # the gradient, shaped as the parameters
     state: Any  # the method's
     batch_stats: Any  # updated
 
 
 # (params, batch_stats, the method's state, normalized images, batch, losses_after) -> Gradient
-Backward = Callable[[Any, Any, Any, jax.Array, Any, jax.Array], Gradient]
+Backward = Callable[[Any, Any, Any, Array, Any, Array], Gradient]
 
 
 class _TaskGradients(NamedTuple):
     """Task gradients up to the features, which all methods need, and the trunk's pullback for the rest of the way."""
 
-    losses: jax.Array  # [K]
+    losses: Array  # [K]
     branches: list[Flat]  # for each task the gradient of the branches' parameters, averaged over the devices
     features: list[list[Any]]  # for each task and each part of the batch, this device's gradient of the features
     to_trunk: Callable[[Any], Flat]  # a gradient of the features → the trunk's parameters', averaged over the devices
@@ -117,9 +116,7 @@ def _backward_of_weighted_sum(model: Network, tasks: Sequence[Task], balancing: 
     """The gradient of the total with respect to the losses is the weight vector: it is pulled back once."""
     task_losses = trunk.make_losses(model, tasks)
 
-    def backward(
-        params: Any, batch_stats: Any, state: Any, images: jax.Array, batch: Any, losses_after: jax.Array
-    ) -> Gradient:
+    def backward(params: Any, batch_stats: Any, state: Any, images: Array, batch: Any, losses_after: Array) -> Gradient:
         losses, pullback, batch_stats = jax.vjp(
             lambda params: task_losses(params, batch_stats, images, batch), params, has_aux=True
         )
@@ -136,9 +133,7 @@ def _backward_of_each_task(model: Network, tasks: Sequence[Task], method: Method
     """The branches are pulled back one by one, then the trunk as the method asks."""
     parts = max(1, method.samples)
 
-    def backward(
-        params: Any, batch_stats: Any, state: Any, images: jax.Array, batch: Any, losses_after: jax.Array
-    ) -> Gradient:
+    def backward(params: Any, batch_stats: Any, state: Any, images: Array, batch: Any, losses_after: Array) -> Gradient:
         if len(images) % parts:
             raise UserError(
                 f"configuration: the weighting takes {parts} independent parts of a batch, and a device has "
@@ -172,7 +167,7 @@ def _backward_of_each_task(model: Network, tasks: Sequence[Task], method: Method
     return backward
 
 
-def _balance_gradients(method: Method, task_gradients: _TaskGradients, state: Any) -> tuple[Any, jax.Array, Any]:
+def _balance_gradients(method: Method, task_gradients: _TaskGradients, state: Any) -> tuple[Any, Array, Any]:
     """The trunk's gradient, the factor of each task's own gradient [K], and the state, of a gradient balancing."""
     size = jax.lax.axis_size(AXIS)
     of_parts = []
@@ -194,7 +189,7 @@ def _balance_gradients(method: Method, task_gradients: _TaskGradients, state: An
     return direction, balanced["own"], state
 
 
-def _balance_losses(balancing: LossBalancing, task_gradients: _TaskGradients, state: Any) -> tuple[Any, jax.Array, Any]:
+def _balance_losses(balancing: LossBalancing, task_gradients: _TaskGradients, state: Any) -> tuple[Any, Array, Any]:
     """The same of a loss balancing that looks at gradients. The compiler drops what it does not look at."""
     features = [gradient for (gradient,) in task_gradients.features]
     trunk_gradients = [task_gradients.to_trunk(gradient) for gradient in features]
@@ -213,18 +208,18 @@ def _stack(trees: Sequence[Any]) -> Any:
     return jax.tree.map(lambda *x: jnp.stack(x), *trees)
 
 
-def _mean(trees: Sequence[Any], present: jax.Array) -> Any:
+def _mean(trees: Sequence[Any], present: Array) -> Any:
     """The mean over the parts of a batch with labels, bool [parts] or [K, parts], of trees; those of others are 0."""
     if len(trees) == 1:
         return trees[0]
     count = jnp.maximum(jnp.sum(present, axis=-1), 1)
 
-    def mean(*x: jax.Array) -> jax.Array:
+    def mean(*x: Array) -> Array:
         return sum(x) / count.reshape(*count.shape, *[1] * (x[0].ndim - count.ndim))
 
     return jax.tree.map(mean, *trees)
 
 
-def _combine(factors: jax.Array, trees: Sequence[Any]) -> Any:
+def _combine(factors: Array, trees: Sequence[Any]) -> Any:
     """Σ_k factor_k tree_k, in each leaf's own dtype."""
     return jax.tree.map(lambda *x: sum(f.astype(g.dtype) * g for f, g in zip(factors, x, strict=True)), *trees)

@@ -25,19 +25,15 @@ def initialize() -> None:
     """Join the other processes of a run on several hosts, before anything touches a device; with one, do nothing.
 
     The processes find each other by `JAX_COORDINATOR_ADDRESS`, `JAX_NUM_PROCESSES` and `JAX_PROCESS_ID` where they are
-    set, or, with `MTLFLAX_DISTRIBUTED=1`, by what the cluster says (Cloud TPU, Slurm, Open MPI, Kubernetes).
-
-    Raises:
-        UserError: only some of the three variables are set, or they are no numbers; no cluster is found.
+    set, or, with `MTLFLAX_DISTRIBUTED=1`, by what the cluster says (Cloud TPU, Slurm, Open MPI, Kubernetes). UserError
+    if only some of the three variables are set, or they are no numbers, or no cluster is found.
     """
     names = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
     given = [os.environ.get(name, "") for name in names]
     if all(given):
         address, count, index = given
         if not (count.isdecimal() and index.isdecimal() and int(index) < int(count)):
-            raise UserError(
-                f"several processes: JAX_PROCESS_ID is {index!r} of JAX_NUM_PROCESSES {count!r}: give numbers"
-            )
+            raise UserError(f"JAX_PROCESS_ID is {index!r} of JAX_NUM_PROCESSES {count!r}: give numbers")
         jax.distributed.initialize(address, int(count), int(index))
     elif any(given):
         missing = [name for name, value in zip(names, given, strict=True) if not value]
@@ -46,9 +42,7 @@ def initialize() -> None:
         try:
             jax.distributed.initialize()
         except ValueError as error:  # no cluster that JAX knows
-            raise UserError(
-                f"MTLFLAX_DISTRIBUTED=1, but no cluster says who takes part: set {', '.join(names)}"
-            ) from error
+            raise UserError(f"MTLFLAX_DISTRIBUTED=1, but there is no cluster: set {', '.join(names)}") from error
 
 
 def make_mesh(num_devices: int | None = None) -> Mesh:

@@ -4,7 +4,7 @@ Both run on one device's share of the batch and reduce over the axis `parallel.A
 before they are used: one device with a batch of 8 and four with 2 each compute the same update.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import flax
@@ -15,7 +15,7 @@ import optax
 from mtlflax import weighting
 from mtlflax.models import pretrained
 from mtlflax.models.network import Network
-from mtlflax.tasks import Task
+from mtlflax.tasks import Batch, Task
 from mtlflax.training import gradients, trunk
 from mtlflax.training.gradients import Method, init_method
 from mtlflax.training.parallel import AXIS
@@ -79,7 +79,7 @@ def init_state(
 
 def make_train_step(
     model: Network, tasks: Sequence[Task], optimizer: optax.GradientTransformation, method: Method
-) -> Callable[[TrainState, Mapping[str, jax.Array]], tuple[TrainState, dict[str, jax.Array]]]:
+) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]:
     """Make the train step: one forward pass and, as the weighting needs, one backward pass or task gradients.
 
     The model is made with `axis_name=parallel.AXIS`, so that BatchNorm's statistics are those of the global batch.
@@ -93,7 +93,7 @@ def make_train_step(
     pull_back = gradients.make_backward(model, tasks, method)
     task_losses = trunk.make_losses(model, tasks)
 
-    def train_step(state: TrainState, batch: Mapping[str, jax.Array]) -> tuple[TrainState, dict[str, jax.Array]]:
+    def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
         images = normalize(batch["image"])
         kept, losses_after = state.weighting
         taken = pull_back(state.params, state.batch_stats, kept, images, batch, losses_after)
@@ -127,7 +127,7 @@ def make_train_step(
 
 def make_evaluation_step(
     model: Network, tasks: Sequence[Task]
-) -> Callable[[TrainState, Mapping[str, jax.Array]], tuple[dict[str, Any], dict[str, jax.Array]]]:
+) -> Callable[[TrainState, Batch], tuple[dict[str, Any], dict[str, jax.Array]]]:
     """Make the evaluation step.
 
     Returns:
@@ -135,9 +135,7 @@ def make_evaluation_step(
         predictions for pictures (sharded along the batch).
     """
 
-    def evaluation_step(
-        state: TrainState, batch: Mapping[str, jax.Array]
-    ) -> tuple[dict[str, Any], dict[str, jax.Array]]:
+    def evaluation_step(state: TrainState, batch: Batch) -> tuple[dict[str, Any], dict[str, jax.Array]]:
         variables = {"params": state.params, "batch_stats": state.batch_stats}
         outputs: Any = model.apply(variables, normalize(batch["image"]), train=False)
         predictions = {task.name: task.activation(outputs[task.name]) for task in tasks}

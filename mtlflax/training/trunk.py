@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from mtlflax.models.network import Network
-from mtlflax.tasks import Task
+from mtlflax.tasks import Batch, Task
 from mtlflax.training.parallel import AXIS
 
 Flat = dict[str, jax.Array]  # parameters by path
@@ -55,7 +55,7 @@ def make_losses(model: Network, tasks: Sequence[Task], parts: int = 1) -> Callab
     return losses
 
 
-def present_tasks(tasks: Sequence[Task], batch: Mapping[str, jax.Array], parts: int = 1) -> jax.Array:
+def present_tasks(tasks: Sequence[Task], batch: Batch, parts: int = 1) -> jax.Array:
     """Return which tasks have labels in each part of the global batch, bool [K, parts]."""
     counts = []
     for task in tasks:
@@ -106,7 +106,7 @@ def split(
     return run_trunk, run_branch
 
 
-def _with_auxiliary(task: Task, outputs: Mapping[str, jax.Array], batch: Mapping[str, jax.Array], parts: int) -> Any:
+def _with_auxiliary(task: Task, outputs: Mapping[str, jax.Array], batch: Batch, parts: int) -> Any:
     """A task's loss, and those of the auxiliary predictions that the network has for it, `{task}/aux/{name}`."""
     total = _loss(task, outputs[task.name], batch, parts)
     for name, output in outputs.items():
@@ -115,7 +115,7 @@ def _with_auxiliary(task: Task, outputs: Mapping[str, jax.Array], batch: Mapping
     return total
 
 
-def _loss(task: Task, output: jax.Array, batch: Mapping[str, jax.Array], parts: int) -> jax.Array:
+def _loss(task: Task, output: jax.Array, batch: Batch, parts: int) -> jax.Array:
     """A task's loss [], or [parts]."""
     prediction = task.activation(output)
     if parts == 1:

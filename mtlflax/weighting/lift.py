@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,12 +13,6 @@ from mtlflax.weighting import present as absence
 from mtlflax.weighting.stacked import Predicate
 
 ByPath = dict[str, Any]  # arrays of parameters by path
-
-
-class LinearCombinationState(NamedTuple):
-    """State of `linear_combination`."""
-
-    inner: Any  # that of the loss-space transformation
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,7 +112,8 @@ def linear_combination(
 
     The sum is taken in float32 (float64 where a parameter is) and returned in the gradients' own dtype. Of what the
     transformation needs, `gradient_norms` and `task_gradients` are made from the stacked gradients unless `update` is
-    given them; `losses_after` is an argument of `update`. Other extra arguments are passed on.
+    given them; `losses_after` is an argument of `update`. Other extra arguments are passed on. The state is that of the
+    loss-space transformation.
 
     Args:
         balancing: a transformation in loss space, such as a chain of several; or one with all that it is shown.
@@ -144,20 +139,20 @@ def linear_combination(
         made = absence.in_loss_space(balancing)
         lifted = LossBalancing(lambda parameters: made, frozenset(needs), shared=shared)
 
-    def init(params: optax.Params) -> LinearCombinationState:
+    def init(params: optax.Params) -> Any:
         dtype = jnp.result_type(jnp.float32, *jax.tree.leaves(params))
-        return LinearCombinationState(lifted.init(jnp.zeros(num_tasks, dtype), _by_path(params)))
+        return lifted.init(jnp.zeros(num_tasks, dtype), _by_path(params))
 
     def update(
         updates: optax.Updates,
-        state: LinearCombinationState,
+        state: Any,
         params: optax.Params | None = None,
         *,
         losses: jax.Array | None = None,
         losses_after: jax.Array | None = None,
         present: Any = None,
         **extra_args: Any,
-    ) -> tuple[optax.Updates, LinearCombinationState]:
+    ) -> tuple[optax.Updates, Any]:
         if losses is None:
             raise ValueError("update needs losses=..., one for each task")
         losses = stacked.task_losses(losses, num_tasks)
@@ -168,10 +163,10 @@ def linear_combination(
         leaves, structure = jax.tree.flatten(updates)
         cotangents = jnp.ones(num_tasks, jnp.result_type(jnp.float32, *leaves))
         extra_args |= {"losses_after": losses_after, "present": present}
-        weights, inner = lifted.weigh(state.inner, losses, _by_path(updates), cotangents, **extra_args)
+        weights, state = lifted.weigh(state, losses, _by_path(updates), cotangents, **extra_args)
         totals = measures.combine(weights, leaves)
         totals = [total.astype(leaf.dtype) for total, leaf in zip(totals, leaves, strict=True)]
-        return jax.tree.unflatten(structure, totals), LinearCombinationState(inner)
+        return jax.tree.unflatten(structure, totals), state
 
     return optax.GradientTransformationExtraArgs(init, update)
 

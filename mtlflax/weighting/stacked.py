@@ -42,6 +42,11 @@ class CountState(NamedTuple):
     step: jax.Array
 
 
+def counting(*_: Any) -> CountState:
+    """Return it at the start."""
+    return CountState(jnp.zeros((), jnp.int32))
+
+
 # (geometry, losses, inner) -> (weights [K], inner)
 Weigh = Callable[[Geometry, jax.Array | None, Any], tuple[jax.Array, Any]]
 # (leaves [K, ...], geometry, losses, inner) -> (leaves [...] or None for the weighted sum, weights [K] or None, inner).
@@ -71,9 +76,7 @@ def check_tasks(task_grads: Any, num_tasks: int) -> None:
     """Raise ValueError for a leaf without a leading axis of K tasks."""
     for leaf in jax.tree.leaves(task_grads):
         if leaf.shape[:1] != (num_tasks,):
-            raise ValueError(
-                f"expected task gradients with a leading axis of {num_tasks} tasks, got shape {leaf.shape}"
-            )
+            raise ValueError(f"expected gradients with a leading axis of {num_tasks} tasks, got shape {leaf.shape}")
 
 
 def check_kept(method: str, kept: Sequence[jax.Array], leaves: Sequence[jax.Array]) -> None:

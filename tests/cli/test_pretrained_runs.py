@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from helpers.goldens.make_encoder_goldens import state_dict
 from helpers.tiny import TinyNet
+from helpers.torch_shapes import torch_shapes
 from helpers.trees import write_tree
 
 from configs import dwa
@@ -32,7 +33,7 @@ def hurry():
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("weights") / "resnet18.safetensors"
-    pretrained.write(path, state_dict(pretrained.shapes("resnet18")))
+    pretrained.write(path, state_dict(torch_shapes("resnet18")))
     return path
 
 
@@ -88,7 +89,7 @@ def test_a_network_without_an_encoder_says_so(monkeypatch):
 @pytest.mark.parametrize(
     ("pretrained_from", "backbone", "said"),
     [
-        ("/nowhere/resnet18.pth", "resnet18", "no such file: /nowhere/resnet18.pth"),
+        ("/nowhere/resnet18.pth", "resnet18", "/nowhere/resnet18.pth: cannot be read (No such file"),
         ("timm/resnet18.tv_in1k", "resnet18", "pip install"),
         ("WEIGHTS", "resnet34", "They are for resnet18: use that backbone"),
     ],
@@ -217,7 +218,7 @@ def assert_only_statistics_moved(workdir, weights):
 
 
 def test_check_says_what_a_file_is(tmp_path, capsys):
-    tensors = state_dict(pretrained.shapes("resnet50"))
+    tensors = state_dict(torch_shapes("resnet50"))
     tensors |= {"fc.weight": np.zeros((1000, 2048)), "fc.bias": np.zeros(1000)}
     path = tmp_path / "some.npz"
     pretrained.write(path, tensors)
@@ -234,7 +235,7 @@ def test_check_says_what_a_file_is(tmp_path, capsys):
 
 
 def test_check_says_what_a_file_lacks(tmp_path):
-    tensors = state_dict(pretrained.shapes("densenet121"))
+    tensors = state_dict(torch_shapes("densenet121"))
     del tensors["features.norm5.bias"]
     path = tmp_path / "some.npz"
     pretrained.write(path, tensors)

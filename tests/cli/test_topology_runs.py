@@ -43,11 +43,11 @@ def shallow(name: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Encoders with all their parts but few layers, compiled in a hurry: what takes time is compiling."""
     blocks = 2 if name == "mtan" else 1  # MTAN looks inside the stages
     monkeypatch.setitem(resnet.VARIANTS, "resnet18", ((blocks,) * 4, False))
-    conversion._layout.cache_clear()
+    conversion.layout.cache_clear()
     jax.config.update("jax_disable_most_optimizations", True)
     yield
     jax.config.update("jax_disable_most_optimizations", False)
-    conversion._layout.cache_clear()
+    conversion.layout.cache_clear()
 
 
 @pytest.fixture(scope="module")

@@ -276,7 +276,7 @@ def test_coupled_decoders_have_no_branch_for_each_task() -> None:
     variables = initialised(model)
     features = model.apply(variables, pictures(1, 64, 64), method="encode")
     with pytest.raises(ValueError, match="attention 'cross_task': no decoder runs alone"):
-        model.apply(variables, features, "depth", method="decode")
+        model.apply(variables, features, "depth", size=(64, 64), method="decode")
     with pytest.raises(ValueError, match="UNet has no trunk that gives features"):
         make_method("mgda", model, 2, level="representation")
 

@@ -6,6 +6,7 @@ import jax
 import numpy as np
 import pytest
 from helpers.goldens import make_encoder_goldens as goldens
+from helpers.torch_shapes import torch_shapes
 
 from mtlflax import models
 
@@ -25,7 +26,7 @@ def expected():
 
 def run(backbone, size, dtype, train):
     """Our five maps, and the variables with the running statistics that are left behind."""
-    weights = goldens.state_dict(models.pretrained.shapes(backbone))
+    weights = goldens.state_dict(torch_shapes(backbone))
     variables = models.pretrained.convert(backbone, weights)
     apply = jax.jit(partial(models.encoder(backbone, dtype=dtype).apply, train=train, mutable=["batch_stats"]))
     with jax.default_matmul_precision("highest"):
@@ -68,5 +69,5 @@ def test_training_features_and_statistics_are_torchvisions(backbone, size, expec
         assert_same(ours, expected[f"{backbone}/{size}/training/stride{2**stride}"], 1e-10)
     moved = models.pretrained.export(backbone, variables)
     assert_same(goldens.statistics(moved), expected[f"{backbone}/{size}/training/statistics"], 1e-6)
-    before = goldens.statistics(goldens.state_dict(models.pretrained.shapes(backbone)))
+    before = goldens.statistics(goldens.state_dict(torch_shapes(backbone)))
     assert np.mean(np.abs(goldens.statistics(moved) - before)) > 0.01

@@ -218,16 +218,6 @@ def test_encode_and_decode_are_the_whole() -> None:
 
 
 @pytest.mark.usefixtures("shallow")
-def test_decode_of_even_sizes_needs_no_size() -> None:
-    def depth(images: jax.Array) -> jax.Array:
-        model, variables = network(), initialised()
-        features = model.apply(variables, images, method="encode")
-        return model.apply(variables, features, "depth", False, method="decode")
-
-    assert jax.eval_shape(depth, pictures(2, 64, 96)).shape == (2, 64, 96, 1)
-
-
-@pytest.mark.usefixtures("shallow")
 def test_single_task_is_one_head_of_many() -> None:
     single = models.get("unet", backbone="resnet18", heads={"depth": 1}, **SMALL)
     variables = {

@@ -163,7 +163,7 @@ def test_dilated_features_equal_torchvision(
     module = resnet if backbone == "resnet50" else densenet
     depths = {"resnet50": (3, 4, 6, 3), "densenet121": (6, 12, 24, 16)}[backbone] if deep else SHALLOW[backbone]
     monkeypatch.setitem(module.VARIANTS, backbone, (depths, True) if backbone == "resnet50" else depths)
-    monkeypatch.setattr(conversion, "_layout", conversion._layout.__wrapped__)  # which remembers deep ones
+    monkeypatch.setattr(conversion, "layout", conversion.layout.__wrapped__)  # which remembers deep ones
     network = random_network(backbone, lambda: dilated_network(backbone, depths, output_stride))
     images = np.random.default_rng(0).normal(size=(2, *ODD, 3)).astype(np.float32)
     variables = convert(backbone, state_of(network))

@@ -650,7 +650,7 @@ def test_a_chain_gets_all_that_its_members_need():
     _, state = lifted.update(
         given["task_gradients"], lifted.init(params), losses=given["losses"], losses_after=given["losses_after"]
     )
-    excess, famo, adamt = state.inner
+    excess, famo, adamt = state
     np.testing.assert_allclose(weighting.weights(state), excess.weights * famo.weights * adamt.weights, rtol=1e-6)
 
 
@@ -694,7 +694,7 @@ def test_the_lift_is_the_gradient_of_the_weighted_losses(name):
             np.testing.assert_allclose(weighting.weights(state), norms / norms.sum(), rtol=1e-5)
     assert update._cache_size() == 1
     if name == "excess_mtl":
-        assert {path: leaf.shape for path, leaf in state[0].inner.squares.items()} == {
+        assert {path: leaf.shape for path, leaf in state[0].squares.items()} == {
             "encoder/bias": (3, 5),
             "encoder/kernel": (3, 4, 5),
         }
@@ -705,7 +705,7 @@ def test_the_lift_hands_the_losses_after_on():
     state = lifted.init(jnp.zeros(3))
     for after in ([5.0, 5.0], [0.9, 1.9]):
         _, state = lifted.update(J, state, losses=jnp.array([1.0, 2.0]), losses_after=jnp.array(after))
-    np.testing.assert_allclose(state.inner.logits, [-0.013517, 0.013517], atol=1e-6)
+    np.testing.assert_allclose(state.logits, [-0.013517, 0.013517], atol=1e-6)
     with pytest.raises(ValueError, match="famo: update needs losses_after"):
         lifted.update(J, state, losses=jnp.array([1.0, 2.0]))
 

@@ -17,36 +17,19 @@ import jax.numpy as jnp
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from mtlflax.errors import UserError
-from mtlflax.models.pretrained.conversion import convert, export, find, fitting, shapes
-from mtlflax.models.pretrained.files import Weights, read, write
+from mtlflax.models.pretrained.conversion import convert, export, find, fitting
+from mtlflax.models.pretrained.files import read, write
 from mtlflax.models.pretrained.hub import DEFAULTS, download, is_name
 
-__all__ = [
-    "DEFAULTS",
-    "Weights",
-    "convert",
-    "download",
-    "export",
-    "find",
-    "fitting",
-    "is_name",
-    "load",
-    "put",
-    "read",
-    "shapes",
-    "write",
-]
+__all__ = ["DEFAULTS", "convert", "download", "export", "find", "fitting", "is_name", "load", "put", "read", "write"]
 
 
 def load(source: str, backbone: str) -> tuple[dict[str, Any], str]:
     """Load the weights of an encoder, one of `models.ENCODERS`, from a file or, by a name, the Hugging Face hub.
 
-    Returns:
-        The variables, as from `convert`, and where they are from: the source and its SHA-256, and the prefix of the
-        encoder's names if it is a part of something larger.
-
-    Raises:
-        UserError: they cannot be read or downloaded, or belong to another encoder, or `backbone` is not built in.
+    Returns the variables, as from `convert`, and where they are from: the source and its SHA-256, and the prefix of the
+    encoder's names if it is a part of something larger. UserError if they cannot be read or downloaded, or belong to
+    another encoder, or `backbone` is not built in.
     """
     weights = read(download(source) if is_name(source) else source)
     try:

@@ -31,13 +31,6 @@ _HUGGING_FACE_BLOCK = re.compile(
 )
 
 
-class _Entry(NamedTuple):
-    """The place of a tensor of a state dict among the variables."""
-
-    path: tuple[str, ...]  # the collection first
-    shape: tuple[int, ...]  # in the state dict
-
-
 def torch_key(backbone: str, path: tuple[str, ...]) -> str:
     """Return torchvision's name of a variable, given its path below the collection.
 
@@ -111,12 +104,13 @@ def _from_hugging_face(key: str) -> str:
 
 
 @cache
-def _layout(backbone: str) -> dict[str, _Entry]:
-    """Return where each tensor of an encoder belongs, by torchvision's names."""
+def layout(backbone: str) -> dict[str, tuple[tuple[str, ...], tuple[int, ...]]]:
+    """Return torchvision's names of the tensors of an encoder, which must be built in (UserError).
+
+    Each name goes with its path among the variables, the collection first, and its shape in the state dict.
+    """
     if backbone not in ENCODERS:
-        raise UserError(
-            f"pretrained weights are known for the built-in encoders ({', '.join(ENCODERS)}), not for {backbone}"
-        )
+        raise UserError(f"weights are known for the built-in encoders ({', '.join(ENCODERS)}), not for {backbone}")
     images = jax.ShapeDtypeStruct((1, 64, 64, 3), np.float32)
     variables = flatten_dict(jax.eval_shape(encoder(backbone).init, jax.random.key(0), images))
     layout = {}
@@ -124,23 +118,18 @@ def _layout(backbone: str) -> dict[str, _Entry]:
         shape = leaf.shape
         if path[-1] == "kernel":
             shape = (shape[3], shape[2], shape[0], shape[1])  # HWIO to OIHW
-        layout[torch_key(backbone, path[1:])] = _Entry(path, shape)
+        layout[torch_key(backbone, path[1:])] = (path, shape)
     return layout
 
 
-def shapes(backbone: str) -> dict[str, tuple[int, ...]]:
-    """Return name → shape of what an encoder needs of torchvision's state dict; UserError if it is not built in."""
-    return {key: entry.shape for key, entry in _layout(backbone).items()}
-
-
 def faults(backbone: str, state_dict: Mapping[str, np.ndarray]) -> dict[str, list[str]]:
-    """Return what keeps a state dict from fitting an encoder; UserError as from `find` and `shapes`.
+    """Return what keeps a state dict from fitting an encoder; UserError as from `find` and `layout`.
 
     It is "missing", "misshapen", "surplus" and "spoilt" → tensors, with what is wrong with them; empty if all fit.
     """
     tensors = find(state_dict).tensors
     missing, misshapen, spoilt = [], [], []
-    for key, (path, shape) in _layout(backbone).items():
+    for key, (path, shape) in layout(backbone).items():
         value = tensors.pop(key, None)
         if value is None:
             missing.append(key)
@@ -187,7 +176,7 @@ def convert(backbone: str, state_dict: Mapping[str, np.ndarray]) -> dict[str, An
         raise UserError(f"these weights are not for {backbone}: {describe(found)}. {advice}, or weights for {backbone}")
     tensors = find(state_dict).tensors
     variables = {}
-    for key, (path, _) in _layout(backbone).items():
+    for key, (path, _) in layout(backbone).items():
         value = _float32(tensors[key])
         variables[path] = value.transpose(2, 3, 1, 0) if path[-1] == "kernel" else value
     return unflatten_dict(variables)
@@ -201,7 +190,7 @@ def export(backbone: str, variables: Mapping[str, Any]) -> dict[str, np.ndarray]
     """
     flat = flatten_dict(variables)
     tensors = {}
-    for key, (path, _) in _layout(backbone).items():
+    for key, (path, _) in layout(backbone).items():
         value = np.asarray(flat[path], np.float32)
         tensors[key] = value.transpose(3, 2, 0, 1) if path[-1] == "kernel" else value
     return tensors

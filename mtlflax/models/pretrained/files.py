@@ -15,7 +15,7 @@ import numpy as np
 import safetensors.numpy
 
 from mtlflax.errors import UserError
-from mtlflax.files import write_bytes
+from mtlflax.files import read_bytes, write_bytes
 from mtlflax.models.pretrained import torch_file
 
 SUFFIXES = (".pth", ".pt", ".bin", ".ckpt", ".tar", ".safetensors", ".npz")
@@ -37,12 +37,7 @@ class Weights:
 def read(path: str | Path) -> Weights:
     """Read a file of weights; UserError if there is none, or it is damaged, of another format, or asks to run code."""
     path = Path(path)
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError as error:
-        raise UserError(f"no such file: {path}") from error
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from error
+    content = read_bytes(path)
     try:
         kind, tensors = _parse(content)
     except ValueError as error:

@@ -69,8 +69,7 @@ def db_mtl(
         return measures.combine(factors, list(averages)), factors * reciprocals, DbMtlState(step, averages)
 
     def inner(leaves: list[jax.Array], dtype: jnp.dtype) -> DbMtlState:
-        return DbMtlState(
-            jnp.zeros((), jnp.int32), tuple(jnp.zeros((num_tasks, *leaf.shape), dtype) for leaf in leaves)
-        )
+        averages = tuple(jnp.zeros((num_tasks, *leaf.shape), dtype) for leaf in leaves)
+        return DbMtlState(jnp.zeros((), jnp.int32), averages)
 
     return from_gradients(direct, num_tasks=num_tasks, inner=inner, own=of_logarithm, shared=shared)

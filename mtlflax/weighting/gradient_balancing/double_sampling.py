@@ -34,7 +34,7 @@ def stepping(
     move: Move, *, num_tasks: int, independent: bool, shared: Predicate | None, axis_name: str | None
 ) -> optax.GradientTransformationExtraArgs:
     """Make a method whose weights take the step `move` along J J'ᵀ, of the `independent` gradients if that is true."""
-    use_samples = independent
+    samples = 2 if independent else 0
 
     def direct(
         leaves: list[jax.Array],
@@ -51,14 +51,10 @@ def stepping(
         point, weights = move(matrix, scale, state.point)
         return None, weights, SimplexState(point)
 
-    return from_gradients(
-        direct,
-        num_tasks=num_tasks,
-        inner=lambda leaves, dtype: SimplexState(jnp.full(num_tasks, 1 / num_tasks, dtype)),
-        samples=2 if use_samples else 0,
-        shared=shared,
-        axis_name=axis_name,
-    )
+    def inner(leaves: list[jax.Array], dtype: jnp.dtype) -> SimplexState:
+        return SimplexState(jnp.full(num_tasks, 1 / num_tasks, dtype))
+
+    return from_gradients(direct, num_tasks=num_tasks, inner=inner, samples=samples, shared=shared, axis_name=axis_name)
 
 
 def _cross(first: list[jax.Array], second: list[jax.Array], axis_name: str | None) -> tuple[jax.Array, jax.Array]:

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from mtlflax.weighting import options, spec
-from mtlflax.weighting.stacked import CountState, Geometry, Predicate, from_gradients
+from mtlflax.weighting.stacked import CountState, Geometry, Predicate, counting, from_gradients
 
 
 @spec.gradient_balancing()
@@ -48,10 +48,5 @@ def graddrop(
         return out, None, CountState(state.step + 1)
 
     return from_gradients(
-        direct,
-        num_tasks=num_tasks,
-        inner=lambda leaves, dtype: CountState(jnp.zeros((), jnp.int32)),
-        weighted=False,
-        shared=shared,
-        axis_name=axis_name,
+        direct, num_tasks=num_tasks, inner=counting, weighted=False, shared=shared, axis_name=axis_name
     )

@@ -76,10 +76,7 @@ def gradvac(
         (coefficients, targets), _ = jax.lax.scan(correct, (start, targets), orders)
         return surgery.weights(coefficients, geometry), GradVacState(state.step + 1, targets)
 
-    return from_geometry(
-        weigh,
-        num_tasks=num_tasks,
-        inner=lambda dtype: GradVacState(jnp.zeros((), jnp.int32), jnp.zeros((num_tasks, num_tasks), dtype)),
-        shared=shared,
-        axis_name=axis_name,
-    )
+    def inner(dtype: jnp.dtype) -> GradVacState:
+        return GradVacState(jnp.zeros((), jnp.int32), jnp.zeros((num_tasks, num_tasks), dtype))
+
+    return from_geometry(weigh, num_tasks=num_tasks, inner=inner, shared=shared, axis_name=axis_name)

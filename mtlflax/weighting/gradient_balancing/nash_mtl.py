@@ -59,10 +59,7 @@ def nash_mtl(
             weights = kept * jnp.minimum(1, longest / jnp.where(length > 0, length, longest))
         return weights, NashState(state.step + 1, kept)
 
-    return from_geometry(
-        weigh,
-        num_tasks=num_tasks,
-        inner=lambda dtype: NashState(jnp.zeros((), jnp.int32), jnp.ones(num_tasks, dtype)),
-        shared=shared,
-        axis_name=axis_name,
-    )
+    def inner(dtype: jnp.dtype) -> NashState:
+        return NashState(jnp.zeros((), jnp.int32), jnp.ones(num_tasks, dtype))
+
+    return from_geometry(weigh, num_tasks=num_tasks, inner=inner, shared=shared, axis_name=axis_name)

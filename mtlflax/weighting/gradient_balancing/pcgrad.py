@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from mtlflax.weighting import spec
 from mtlflax.weighting.gradient_balancing import surgery
 from mtlflax.weighting.solvers import varying_as
-from mtlflax.weighting.stacked import CountState, Geometry, Predicate, from_geometry
+from mtlflax.weighting.stacked import CountState, Geometry, Predicate, counting, from_geometry
 
 
 @spec.gradient_balancing()
@@ -43,10 +43,4 @@ def pcgrad(
         coefficients, _ = jax.lax.scan(correct, start, surgery.orders(seed, state.step, num_tasks))
         return surgery.weights(coefficients, geometry), CountState(state.step + 1)
 
-    return from_geometry(
-        weigh,
-        num_tasks=num_tasks,
-        inner=lambda dtype: CountState(jnp.zeros((), jnp.int32)),
-        shared=shared,
-        axis_name=axis_name,
-    )
+    return from_geometry(weigh, num_tasks=num_tasks, inner=counting, shared=shared, axis_name=axis_name)

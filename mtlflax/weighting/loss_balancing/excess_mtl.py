@@ -56,10 +56,8 @@ def excess_mtl(
     def init(losses: jax.Array) -> ExcessMtlState:
         if parameters is None:
             raise ValueError("excess_mtl: init needs the shapes of the gradients: pass parameters=...")
-        dtype = precision(losses)
-        squares = jax.tree.map(
-            lambda p: jnp.zeros((losses.size, *p.shape), jnp.result_type(jnp.float32, p.dtype)), parameters
-        )
+        dtype, tasks = precision(losses), losses.size
+        squares = jax.tree.map(lambda p: jnp.zeros((tasks, *p.shape), jnp.result_type(jnp.float32, p)), parameters)
         initial, weights = jnp.zeros(losses.shape, dtype), jnp.ones(losses.shape, dtype)
         return ExcessMtlState(jnp.zeros((), jnp.int32), squares, initial, weights)
 

@@ -12,17 +12,3 @@ from mtlflax.weighting.solvers.fair import fair
 from mtlflax.weighting.solvers.newton import dot, varying_as
 from mtlflax.weighting.solvers.pseudo_inverse import cutoff, eigen, solve_ones
 from mtlflax.weighting.solvers.quadratic import bounded_qp, min_norm, nonnegative_qp, project
-
-__all__ = [
-    "bounded_qp",
-    "conflict_averse",
-    "cutoff",
-    "dot",
-    "eigen",
-    "fair",
-    "min_norm",
-    "nonnegative_qp",
-    "project",
-    "solve_ones",
-    "varying_as",
-]
