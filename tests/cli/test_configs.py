@@ -163,6 +163,26 @@ def test_a_method_and_a_network_are_chosen_together():
         experiment.build(config)
 
 
+def test_quick_leaves_the_options_of_a_network_of_ones_own():
+    assert any_weighting.get_config("dwa,helpers.tiny:SplitNet,quick").model.width == 8
+    assert any_weighting.get_config("dwa,pad_net,quick").model.width == 64
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        ("def method(num_tasks):\n    pass\n", "weighting 'method' has no spec: decorate its factory"),
+        ("@spec.gradient_balancing()\ndef method(num_tasks, *, x):\n    pass\n", "'method': option x has no default"),
+    ],
+)
+def test_a_method_of_ones_own_that_is_not_whole_is_named(code, message, tmp_path, monkeypatch):
+    name = f"of_one_s_own_{len(code)}"
+    (tmp_path / f"{name}.py").write_text("from mtlflax.weighting import spec\n" + code)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(UserError, match=message):
+        any_weighting.get_config(f"{name}:method,quick")
+
+
 def test_three_tasks_take_another_network():
     config = three_tasks.get_config("pad_net,quick")
     assert (config.model.name, config.model.width) == ("pad_net", 64)
@@ -275,6 +295,7 @@ def test_other_frames_of_streets_are_other_options(tmp_path, monkeypatch):
 
 COMMON = "from configs import common\n\ndef get_config(arg=None):\n    config = common.get_config({'name': 'equal'})\n"
 IN_THE_FILE = {
+    "a new key": (COMMON + "    config.losses.dpeth = 'l2'\n", r"line 5: AttributeError: Key .dpeth. does not exist"),
     "a key that is not there": (COMMON + "    config.losses.dpeth\n", r"line 5: AttributeError: .*dpeth"),
     "an item that is not there": (COMMON + "    return config[{}['b']]\n", r"line 5: KeyError: 'b'"),
     "a value of another type": (COMMON + "    config.epochs = 'many'\n", r"line 5: TypeError: .*epochs"),

@@ -8,6 +8,8 @@ import pytest
 from helpers.commands import call, flags, run, the_error
 from helpers.trees import write_tree
 
+from mtlflax.run import summary
+
 
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory):
@@ -79,6 +81,17 @@ def test_a_broken_validation_frame_does_not_cost_the_training_before_it(tmp_path
     assert str(path) in run(arguments, code=1)
     path.write_bytes(whole)
     assert "resuming from" in run(arguments)
+
+
+def test_an_error_in_drawing_does_not_cost_the_training_before_it(tree, tmp_path, monkeypatch):
+    def panel(*_):
+        raise RuntimeError("a mistake in a task of one's own")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(summary, "panel", panel)
+        with pytest.raises(RuntimeError, match="a mistake in a task"):
+            call(flags(tree, tmp_path / "run", "--config.epochs=1"))
+    assert "resuming from" in call(flags(tree, tmp_path / "run", "--config.epochs=1"))
 
 
 @pytest.mark.parametrize("broken", ["truncated", "missing folder", "other size"])
