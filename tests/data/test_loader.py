@@ -184,7 +184,7 @@ def test_programs_end_quietly(ending):
         from mtlflax.data.loader import train_batches
         from mtlflax.data.source import Image
         image = np.zeros((8, 8, 3), np.uint8)
-        batches = train_batches([{{"image": image}}] * 5, {{"image": Image()}}, batch_size=2, seed=0)
+        batches = train_batches([{{"image": image, "name": "a"}}] * 5, {{"image": Image()}}, batch_size=2, seed=0)
         next(batches)
         {ending}
     """
