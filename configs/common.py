@@ -7,6 +7,7 @@ which ImageNet weights: torchvision's first. On the embedded data set training i
 """
 
 import dataclasses
+import difflib
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -156,7 +157,9 @@ def parse(arg: str | None, *own: str) -> tuple[str, ...]:
     known = ("quick", *BACKBONES, *own)
     for part in args:
         if part not in known and not (own and registry.is_path(part)):
-            raise UserError(f"unknown config argument {part!r}: choose from {', '.join(known)}, joined by commas")
+            close = difflib.get_close_matches(part, known, n=1)
+            hint = f" (did you mean {close[0]!r}?)" if close else ""
+            raise UserError(f"unknown config argument {part!r}{hint}: choose from {', '.join(known)}, joined by commas")
         if args.count(part) > 1:
             raise UserError(f"config argument {part!r} is given twice")
     if sum(part in BACKBONES for part in args) > 1:

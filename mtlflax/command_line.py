@@ -25,7 +25,10 @@ class Parser(argparse.ArgumentParser):
 
 def path(text: str) -> Path:
     """Return a path given on the command line, with ~ expanded: no shell does that after `=` or inside quotes."""
-    return Path(os.path.expanduser(text))  # noqa: PTH111 (Path.expanduser raises for a user that does not exist)
+    expanded = os.path.expanduser(text)  # noqa: PTH111 (Path.expanduser raises for a user that does not exist)
+    if not text or expanded.startswith("~"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a path" + (": there is no such user" if text else ""))
+    return Path(expanded)
 
 
 def run(main: Callable[[Sequence[str]], int | None]) -> NoReturn:

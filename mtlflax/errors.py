@@ -21,8 +21,8 @@ def one_line(error: BaseException) -> str:
     while error.args and isinstance(error.args[0], Exception):  # ml_collections wraps one kind in another
         error = error.args[0]
     text = str(error)
-    if isinstance(error, KeyError) and isinstance(error.args[0], str) and " " in error.args[0]:  # a sentence, not a key
-        text = error.args[0]
+    if isinstance(error, KeyError | AttributeError) and text.startswith(("'", '"')):  # ml_collections quotes twice
+        text = str(error.args[0]).strip("\"'")
     return ". ".join(line.strip().removesuffix(".") for line in text.splitlines() if line.strip())
 
 

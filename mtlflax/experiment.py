@@ -132,7 +132,10 @@ def load(workdir: str | Path) -> Predictor:
         predictor = _network(ConfigDict(record["config"]), field_json.from_json(record["fields"]))
         if min(predictor.size) < 1:
             raise ValueError(f"data.size is {predictor.size}: must be positive")
-    except _NO_FIT as error:
+        predictor.fields["image"], jax.eval_shape(predictor.init_variables)  # raise if anything is missing
+    except UserError:
+        raise
+    except Exception as error:  # whatever flax and jax make of an edited number
         path = Path(workdir) / "config.json"
         raise UserError(f"cannot build the network that {path} describes: {describe(error)}") from error
     return predictor
@@ -190,9 +193,17 @@ def _augment(options: dict[str, Any], fields: Mapping[str, Field]) -> Augment:
 
 
 def _check_best(config: ConfigDict, experiment: Experiment) -> None:
-    known = [f"val/{task.name}/{name}" for task in experiment.tasks for name in task.metric_names(experiment.fields)]
+    known = {
+        f"val/{task.name}/{name}": task for task in experiment.tasks for name in task.metric_names(experiment.fields)
+    }
     if config.best.metric not in known:
-        raise ValueError(f"best.metric is {config.best.metric!r}: choose from {', '.join(known)}")
+        raise ValueError(f"best.metric is {config.best.metric!r}: choose (with best.mode) from {', '.join(known)}")
+    task = known[config.best.metric]
+    if task.minimized is not None:
+        name = config.best.metric.removeprefix(f"val/{task.name}/")
+        mode, which = ("min", "less") if task.minimized(name) else ("max", "more")
+        if config.best.mode != mode:
+            raise ValueError(f"best.mode is {config.best.mode!r}, but {which} {name} is better: give {mode!r}")
 
 
 def _check_shapes(experiment: Experiment) -> None:

@@ -115,8 +115,7 @@ def main(argv: Sequence[str]) -> int:
     options = _parse(argv)
     found, passed_over = picture_files.find(str(options.images))
     names = picture_files.output_names(found)
-    if not options.images.is_file():
-        _check_out(options.out, found, names)
+    _check_out(options.out, found, names)
     run = load(options.workdir)
     network, predict = run.network, make_predict(run)
     image = network.fields["image"]
@@ -174,13 +173,13 @@ def _positive(text: str) -> float:
 
 
 def _check_out(out: Path, found: Sequence[Path], names: Sequence[Path]) -> None:
-    """Raise UserError if a map would be written where pictures were found: next time it would be taken for one."""
+    """Raise UserError if a map would be written where pictures are: over a file there, or to be taken for a picture."""
     targets = {(out / name).parent.resolve() for name in names}
     for path in found:
         if path.parent.resolve() in targets:
             raise UserError(
-                f"--out={out} is where --images finds pictures ({path}): give another folder, because the same command "
-                "would take the maps for pictures the next time"
+                f"--out={out} is where --images finds pictures ({path}): give another folder, so that no file there is "
+                "overwritten and no map is taken for a picture the next time"
             )
 
 

@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 
 from mtlflax import data
 from mtlflax import experiment as experiments
-from mtlflax.data import field_json, loader
+from mtlflax.data import field_json, loader, samples
 from mtlflax.errors import UserError
 from mtlflax.evaluate import make_evaluator
 from mtlflax.experiment import Experiment
@@ -47,9 +47,9 @@ def evaluate_checkpoint(config: ConfigDict, workdir: str | Path) -> dict[str, fl
     record = workdirs.load(workdir)
     batch_size = config.batch_size
     config = config.copy_and_resolve_references()
-    config.batch_size = record["config"]["batch_size"]  # so that epochs are the run's
+    config.batch_size = record["config"].get("batch_size", batch_size)  # so that epochs are the run's
     experiment = experiments.build(config)
-    workdirs.compare(experiment.config, workdir, **experiment.facts)
+    workdirs.compare(experiment.config, workdir, field_json.to_json(experiment.fields), **experiment.facts)
     checkpoints = Checkpoints(workdir, read_only=True)
     mesh = parallel.make_mesh()
     _open(experiment, config.data.name, mesh)
@@ -108,7 +108,14 @@ def _train(config: ConfigDict, workdir: Path, stack: ExitStack) -> dict[str, flo
     stack.callback(progress.close)
     writer = MetricWriter(workdir, step=first_step, enabled=first_process)
     stack.callback(writer.close)
-    log = TrainingLog([task.name for task in experiment.tasks], experiment.schedule, checkpoints, writer, progress)
+    log = TrainingLog(
+        [task.name for task in experiment.tasks],
+        experiment.schedule,
+        checkpoints,
+        writer,
+        progress,
+        experiment.steps_per_epoch,
+    )
     batches = stack.enter_context(
         loader.train_batches(
             experiment.training,
@@ -194,11 +201,14 @@ def _open(experiment: Experiment, asked_for: str, mesh: Mesh) -> None:
     for source in (experiment.training, experiment.validation):
         if prepare := getattr(source, "prepare", None):
             prepare()
-    size = experiment.training[0]["image"].shape[:2]
+    image = {"image": experiment.fields["image"]}
+    size = samples.Checked(experiment.training, image)[0]["image"].shape[:2]
     if size != experiment.size:  # prediction scales pictures to data.size
         raise UserError(f"the training frames are {size[0]}×{size[1]}: give '--config.data.size={size}', their size")
     counts = f"{len(experiment.training)} training and {len(experiment.validation)} validation frames"
     _say(f"{counts}; {mesh.size} × {mesh.devices.flat[0].device_kind}")
+    if experiment.facts["train_frames"] == experiment.facts["val_frames"]:
+        _say("NOTE: the training and the validation frames have the same names: are they the same frames?")
     for note in data.check_truth(experiment.training, {task.name: task.fields for task in experiment.tasks}):
         _say(f"NOTE: {note}")
 

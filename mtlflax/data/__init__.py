@@ -156,10 +156,10 @@ def check_truth(opened: Source, reads: Mapping[str, Sequence[str]]) -> list[str]
                 del waiting[task]
     notes = []
     for task, names in sorted(waiting.items()):
-        message = f"no {' or '.join(names)} in the {count} training frames looked at"
+        message = f"none of {count} training frames has a known value in {' or '.join(names)}"
         if count == len(opened):
-            raise UserError(f"the task {task} would train on nothing: {message}, which are all there are")
-        notes.append(f"{message} (of {len(opened)}): does the task {task} have any truth?")
+            raise UserError(f"the task {task} has nothing to learn from: {message}")
+        notes.append(f"{message} (looked at, of {len(opened)}): does the task {task} have any truth?")
     return notes
 
 

@@ -27,6 +27,8 @@ class Checked:
 
     def __getitem__(self, index: int) -> Sample:
         sample = self._source[index]
+        if not isinstance(sample, Mapping):
+            raise UserError(f"frame {index} is a {type(sample).__name__}, not a dict of its fields and `name`")
         if not isinstance(sample.get("name"), str):
             raise UserError(f"frame {index} has no name: a sample holds its fields and a string `name`")
         for name, field in self._fields.items():

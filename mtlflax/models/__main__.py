@@ -108,7 +108,7 @@ def _size(text: str) -> tuple[int, int]:
 def main(argv: Sequence[str]) -> None:
     """Print both tables."""
     parser = command_line.Parser("mtlflax.models", __doc__ or "")
-    parser.add_argument("--network", action="append", help="of one's own, package.module:name; add it to the table")
+    parser.add_argument("--network", action="append", help="your own, package.module:name, to add to the table")
     parser.add_argument("--backbone", default="resnet50", help=f"{', '.join(ENCODERS)}, or package.module:name")
     parser.add_argument("--size", type=_size, default=(128, 256), help="HEIGHTxWIDTH of the networks' images")
     parser.add_argument("--classes", type=int, default=19)

@@ -40,7 +40,6 @@ class Decoder(Layer):
     activated: tuple[bool, ...]  # whether each of the encoder's maps is normalized and rectified already
 
     def setup(self) -> None:
-        """Build the stages and the head."""
         conv = partial(Conv, dtype=self.dtype)
         norm = partial(BatchNorm, **self.common)
         kind = KINDS[self.attention]

@@ -98,7 +98,6 @@ class DeepLabV3Plus(BranchedNetwork):
         check_head(self.output_stride, self.atrous_rates, self.aspp_channels)
 
     def setup(self) -> None:
-        """Build the encoder and the heads."""
         self.encoder = encoder(self.backbone, output_stride=self.output_stride, remat=self.remat, **self.common)
         add_heads(self, self.low_channels, self._taken(activated(self.encoder)))
 

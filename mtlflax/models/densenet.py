@@ -86,7 +86,6 @@ class DenseNet(StagedEncoder):
     last_stage: ClassVar[str] = "denseblock4/"
 
     def setup(self) -> None:
-        """Build the stem, the blocks and the transitions."""
         check_choice("output_stride", self.output_stride, OUTPUT_STRIDES)
         norm = partial(BatchNorm, **self.common)
         self.conv0 = Conv(64, 7, 2, 3, dtype=self.dtype, kernel_init=_init)

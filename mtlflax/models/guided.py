@@ -81,7 +81,6 @@ class GuidedNetwork(Topology):
         check_whole({"width": self.width})
 
     def setup(self) -> None:
-        """Build the encoder, the aggregation of its maps, and both predictions of each task."""
         decoder = self.rematted(Reconstruction, 2, 3)
         self.encoder = encoder(self.backbone, remat=self.remat, **self.common)
         self.aggregation = Aggregation(self.width, self._coarse(activated(self.encoder)), **self.common)

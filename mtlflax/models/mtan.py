@@ -75,7 +75,6 @@ class MTAN(BranchedNetwork):
         check_head(self.output_stride, self.atrous_rates, self.aspp_channels)
 
     def setup(self) -> None:
-        """Build the encoder, the attentions, the extractors and the heads."""
         attention, extractor = self.rematted(Attention, 4), self.rematted(Extractor, 3)
         self.encoder = staged_encoder(self.backbone, output_stride=self.output_stride, remat=self.remat, **self.common)
         for stage in range(1, STAGES + 1):

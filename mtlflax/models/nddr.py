@@ -80,7 +80,6 @@ class NDDRCNN(SoftSharing):
         super()._check()
 
     def setup(self) -> None:
-        """Build the columns, the NDDR layers and, if asked for, the shortcuts."""
         super().setup()
         if self.shortcut:
             for task in self.heads:

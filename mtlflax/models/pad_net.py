@@ -44,7 +44,6 @@ class PADNet(GuidedNetwork):
     """
 
     def setup(self) -> None:
-        """Build the predictions and the distillation between them."""
         super().setup()
         for task in self.heads:
             # Many channels are made of few: scaled by the width of the result, the map would start far too small.

@@ -89,7 +89,6 @@ class PAPNet(GuidedNetwork):
         check_share("beta", self.beta)
 
     def setup(self) -> None:
-        """Build the predictions and the propagation between them."""
         super().setup()
         for task in self.heads:
             setattr(self, f"affinity_{task}", Affinity(self.affinity_channels, **self.common))

@@ -119,7 +119,6 @@ class LightWeightRefineNet(BranchedNetwork):
         check_whole({"width": self.width, "links": self.links})
 
     def setup(self) -> None:
-        """Build the encoder, the decoder and the branches."""
         refinement, branch = self.rematted(Refinement, 2), self.rematted(Branch, 2, 3)
         self.encoder = encoder(self.backbone, remat=self.remat, **self.common)
         self.refinement = refinement(self.width, self.links, activated(self.encoder)[1:], **self.common)

@@ -69,7 +69,6 @@ class ResNet(StagedEncoder):
     last_stage: ClassVar[str] = "layer4_"
 
     def setup(self) -> None:
-        """Build the stem and the blocks."""
         check_choice("output_stride", self.output_stride, OUTPUT_STRIDES)
         depths, bottleneck = VARIANTS[self.variant]
         block = nn.remat(Block, static_argnums=(2,)) if self.remat else Block

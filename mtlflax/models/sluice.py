@@ -93,7 +93,6 @@ class SluiceNetwork(SoftSharing):
         super()._check()
 
     def setup(self) -> None:
-        """Build the columns, α and β."""
         super().setup()
         for task in self.heads:
             setattr(self, f"layers_{task}", LayerMixture(self.last, **self.common))

@@ -46,7 +46,6 @@ class SoftSharing(Topology):
         check_decoder(self.head_stride, self.decoder_channels)
 
     def setup(self) -> None:
-        """Build the columns and the units between them."""
         made = self.rematted(Decoder, 3, 4, 5, methods=["stage"])
         for index, (task, channels) in enumerate(self.heads.items()):
             column = staged_encoder(self.backbone, remat=self.remat, **self.common)

@@ -39,7 +39,6 @@ class UNet(BranchedNetwork):
         check_decoder(self.head_stride, self.decoder_channels)
 
     def setup(self) -> None:
-        """Build the encoder and the decoders."""
         self.encoder = encoder(self.backbone, remat=self.remat, **self.common)
         made = self.rematted(Decoder, 3, 4, 5, methods=["stage"])
         for task, channels in self.heads.items():

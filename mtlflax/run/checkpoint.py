@@ -16,7 +16,7 @@ import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 from orbax.checkpoint import checkpoint_managers
 
-from mtlflax.errors import UserError
+from mtlflax.errors import UserError, one_line
 from mtlflax.run import orbax_errors, signals
 
 
@@ -131,7 +131,7 @@ class Checkpoints:
             difference = orbax_errors.difference(path / "state", like, variables_only)
             if difference:
                 raise UserError(f"{path} is of another network: {difference}") from error
-            raise DamagedError(f"{path} is damaged ({orbax_errors.first_line(error)})") from error
+            raise DamagedError(f"{path} is damaged ({one_line(error)[:200]})") from error
         if position != step:
             raise UserError(f"{path} is the checkpoint of step {position}: it was renamed")
         return restored["state"]
@@ -160,7 +160,8 @@ class Checkpoints:
         try:
             return json.loads((self.directory / str(step) / "data" / "metadata").read_text())["score"]
         except (OSError, ValueError, KeyError):
-            return None  # damaged: restoring it says so
+            _note(f"{self.directory / str(step)} has lost its score: it does not compete for the best")
+            return None
 
     def _first(self, steps: Iterable[int], restore: Callable[[int], Any]) -> tuple[int, Any, dict[int, DamagedError]]:
         """Return the first step that can be restored, what it holds, and those before it with what is wrong."""

@@ -29,11 +29,14 @@ def load(name: str, overrides: Sequence[str] = ()) -> ConfigDict:
         UserError: there is no such file, there is an error in it (named with its line), or an override does not fit.
     """
     path, arguments = split(name)
+    repository = Path(__file__).parents[2]
+    if not path.is_file() and (repository / path).is_file():  # configs/dwa.py, from any folder
+        path = repository / path
     if not path.is_file():
         raise UserError(f"--config: no such file: {path}")
     folder = path.resolve().parent
     # `from configs import common`: beside the file, or in this repository if the file lies elsewhere.
-    sys.path[:0] = [str(folder.parent)] * (folder.name == "configs") + [str(Path(__file__).parents[2])]
+    sys.path[:0] = [str(folder.parent)] * (folder.name == "configs") + [str(repository)]
     registry.search([str(folder), str(Path.cwd())])
     config = _get_config(path, arguments)
     if not isinstance(config, ConfigDict):
@@ -43,6 +46,8 @@ def load(name: str, overrides: Sequence[str] = ()) -> ConfigDict:
 
 def override(config: ConfigDict, overrides: Sequence[str]) -> ConfigDict:
     """Return a configuration, locked, with "--config.KEY=VALUE" applied; UserError if one does not fit."""
+    # The last one counts; ml_collections would join tuples that are given twice.
+    overrides = list({text.partition("=")[0]: text for text in overrides}.values())
     values = flags.FlagValues()
     try:
         config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=overrides)

@@ -26,7 +26,7 @@ def check(config: ConfigDict) -> None:
         raise ValueError(f"seed is {config.seed}: must be at least 0 and below {2**31}")
     size = config.data.size
     if len(size) != 2 or min(size) < 1:
-        raise ValueError(f"data.size is {tuple(size)}: give one (height, width)")
+        raise ValueError(f"data.size is {tuple(size)}: must be (height, width), two whole numbers of at least 1")
     for key, value, choices in (
         ("model.dtype", config.model.get("dtype", "float32"), ("float32", "bfloat16")),
         ("best.mode", config.best.mode, ("max", "min")),

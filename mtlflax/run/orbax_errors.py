@@ -70,9 +70,3 @@ def _shapes(tree: Any) -> dict[str, str]:
     """Return path → shape, as text, of a state or of what Orbax has recorded of one."""
     leaves = jax.tree_util.tree_leaves_with_path(tree, is_leaf=lambda leaf: hasattr(leaf, "shape"))
     return {jax.tree_util.keystr(path, simple=True, separator="/"): str(tuple(leaf.shape)) for path, leaf in leaves}
-
-
-def first_line(error: BaseException) -> str:
-    """Return an error's first line, cut to 200 characters, or its type's name if it says nothing."""
-    line = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    return line if len(line) <= 200 else line[:199] + "…"

@@ -50,4 +50,4 @@ def _headlines(tasks: Sequence[Task], results: Mapping[str, float]) -> list[str]
 def _notes(tasks: Sequence[Task], results: Mapping[str, float]) -> list[str]:
     """Name the tasks for which the validation set has no truth at all: their first metric is missing or NaN."""
     empty = [t.name for t in tasks if t.headline and math.isnan(results.get(f"val/{t.name}/{t.headline[0]}", math.nan))]
-    return [f"NOTE: no pixel of the validation set has a truth for {' or '.join(empty)}"] if empty else []
+    return [f"NOTE: no pixel of the validation set is labeled for {' or '.join(empty)}"] if empty else []

@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -26,6 +27,8 @@ class TrainingLog:
     checkpoints: Checkpoints  # named in the error where training goes wrong
     writer: MetricWriter
     progress: Progress
+    steps_per_epoch: int
+    _incomplete: int = 0  # steps without labels for some task, since the last with labels for all
     _pending: list[tuple[int, dict[str, jax.Array]]] = dataclasses.field(default_factory=list)
 
     def add(self, step: int, metrics: dict[str, jax.Array]) -> None:
@@ -51,17 +54,29 @@ class TrainingLog:
             self._check_finite(step, metrics)
         stacked = {key: np.stack([metrics[key] for metrics in window]).astype(np.float64) for key in window[0]}
         present = stacked.pop("present").astype(bool)
+        self._count_incomplete(np.all(present, axis=1))
         mean = {key: values.mean(axis=0) for key, values in stacked.items()}
         steps = present.sum(axis=0)
         mean["losses"] = np.divide(
             np.where(present, stacked["losses"], 0).sum(axis=0), steps, out=np.full(len(steps), np.nan), where=steps > 0
         )
-        parts = [f"{name} {loss:.4f}" for name, loss in zip(self.names, mean["losses"], strict=True)]
+        losses = ["–" if np.isnan(loss) else f"{loss:.4f}" for loss in mean["losses"]]
+        parts = [f"{name} {loss}" for name, loss in zip(self.names, losses, strict=True)]
         if "weights" in mean:
             parts = [f"{part} ×{weight:.2f}" for part, weight in zip(parts, mean["weights"], strict=True)]
         self.progress.describe(" · ".join(parts))
         self.progress.update(through)
         self.writer.scalars(through, self._scalars(through, mean))
+
+    def _count_incomplete(self, complete: Any) -> None:
+        """Say it, once, if for an epoch no step had labels for every task, so that the weighting has never run."""
+        for step_is_complete in complete:
+            self._incomplete = 0 if step_is_complete else self._incomplete + 1
+            if self._incomplete == self.steps_per_epoch:
+                self.progress.write(
+                    f"NOTE: none of the last {self._incomplete} steps had labels for all tasks, so the weighting did "
+                    "not run: a larger --config.batch_size makes such steps rare"
+                )
 
     def _scalars(self, step: int, mean: dict[str, np.ndarray]) -> dict[str, float]:
         scalars: dict[str, float] = {}
@@ -86,9 +101,9 @@ class TrainingLog:
             return
         self.checkpoints.wait()
         last = self.checkpoints.latest_step
-        where = "there is none yet" if last is None else str(self.checkpoints.directory / str(last))
+        where = f"The last good checkpoint: {self.checkpoints.directory / str(last)}"
         raise UserError(
             f"step {step}: {' and '.join(bad)}. Training stopped.\n"
-            f"The last good checkpoint: {where}\n"
+            f"{'There is no checkpoint yet.' if last is None else where}\n"
             "The usual cure is a lower --config.optimizer.learning_rate, with a new --workdir."
         )

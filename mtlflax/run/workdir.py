@@ -73,7 +73,7 @@ def record(
                 f"{workdir} has checkpoints but no config.json, which says what run they are of: put it back (each "
                 "checkpoint holds the configuration in config/metadata), or give another --workdir"
             )
-        compare(config, workdir, **facts)
+        compare(config, workdir, fields, **facts)
         return
     content = {
         "config": json.loads(config.to_json()),
@@ -90,14 +90,16 @@ def record(
         files.write_json(workdir / "config.json", content)
 
 
-def compare(config: ConfigDict, workdir: Path, **facts: Any) -> None:
-    """Raise UserError, naming what differs, unless the run in the workdir has this configuration and these facts."""
+def compare(config: ConfigDict, workdir: Path, fields: Mapping[str, Any], **facts: Any) -> None:
+    """Raise UserError, naming what differs, unless the run in the workdir has this configuration, fields and facts."""
     known = load(workdir)
-    here = flatten_dict(json.loads(config.to_json()), sep=".") | {f"facts.{k}": v for k, v in facts.items()}
-    there = flatten_dict(known["config"], sep=".") | {f"facts.{k}": v for k, v in known["facts"].items()}
+    ours = {"config": json.loads(config.to_json()), "facts": facts, "fields": json.loads(json.dumps(fields))}
+    here, there = (
+        flatten_dict(each["config"] | {k: each[k] for k in ("facts", "fields")}, sep=".") for each in (ours, known)
+    )
     absent = "(absent)"
     lines = [
-        f"  {key}: {there.get(key, absent)!r} there, {here.get(key, absent)!r} here"
+        f"  {key}: {_short(there.get(key, absent))} there, {_short(here.get(key, absent))} here"
         for key in sorted(here.keys() | there.keys())
         if key not in _FREE and there.get(key, absent) != here.get(key, absent)
     ]
@@ -110,6 +112,10 @@ def compare(config: ConfigDict, workdir: Path, **facts: Any) -> None:
     root = there.get("data.root", absent)
     if root != here["data.root"] and jax.process_index() == 0:
         print(f"NOTE: this run began on {root}; the data is now {here['data.root']}, with frames of the same names")
+
+
+def _short(value: Any) -> str:
+    return text if len(text := repr(value)) <= 100 else f"{text[:99]}…"
 
 
 def _with_tuples(values: dict[str, Any]) -> dict[str, Any]:

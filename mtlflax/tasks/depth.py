@@ -91,6 +91,7 @@ def depth(fields: Mapping[str, Field], name: str = "depth", loss: str = "l1", re
         colors=lambda values: colors(values[..., 0], unit),
         files=files,
         headline=("rmse", "rmse_constant"),
+        minimized=lambda metric: not metric.startswith("delta"),
     )
 
 

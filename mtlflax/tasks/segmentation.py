@@ -73,4 +73,5 @@ def segmentation(
         colors=colors,
         files=files,
         headline=("miou",),
+        minimized=lambda metric: False,
     )

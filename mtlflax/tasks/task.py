@@ -35,6 +35,7 @@ class Task:
         files: (prediction [h, W, channels] of some rows of one image, its focal length × baseline) → the maps that
             prediction writes: name → array [h, W, ...]; on the host. None: one picture, called as the task.
         headline: names of the metrics to show first; the first is missing or NaN where the set has no truth.
+        minimized: the name of a metric → whether less is better; None: not known.
         auxiliary: the factor of the losses of a network's auxiliary predictions, in training.
     """
 
@@ -51,6 +52,7 @@ class Task:
     colors: Callable[[np.ndarray], np.ndarray]
     files: Callable[[np.ndarray, float], dict[str, np.ndarray]] | None = None
     headline: tuple[str, ...] = ()
+    minimized: Callable[[str], bool] | None = None
     auxiliary: float = 1.0
 
     def metric_names(self, fields: Mapping[str, Field]) -> list[str]:

@@ -136,8 +136,8 @@ def _backward_of_each_task(model: Network, tasks: Sequence[Task], method: Method
     def backward(params: Any, batch_stats: Any, state: Any, images: Array, batch: Any, losses_after: Array) -> Gradient:
         if len(images) % parts:
             raise UserError(
-                f"configuration: the weighting takes {parts} independent parts of a batch, and a device has "
-                f"{len(images)} frames: give another --config.batch_size, or --config.weighting.independent=False"
+                f"config: the weighting takes {parts} equal parts of each device's share of the batch, which is "
+                f"{len(images)}: give another --config.batch_size, or --config.weighting.independent=False"
             )
         present = trunk.present_tasks(tasks, batch, parts)
         shared, own = trunk.partition(model, params)

@@ -126,7 +126,10 @@ def get(
     spec.check_keeps(factory, options.pop("level", "parameters"), axis_name)
     if not factory.spec.keeps_gradients:
         options["axis_name"] = axis_name
-    return factory(num_tasks, shared=shared, **options)
+    made: Any = factory(num_tasks, shared=shared, **options)
+    if not hasattr(made, "update"):
+        raise ValueError(f"weighting {factory.spec.name!r} returns a {type(made).__name__}, no optax transformation")
+    return made
 
 
 def geometry(state: Any) -> Geometry | None:

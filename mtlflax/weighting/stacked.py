@@ -196,6 +196,8 @@ def from_gradients(
                 raise ValueError(f"expected {samples} independent stacked gradients, got {len(independent)}")
             extra["independent"] = None if independent is None else [shared_leaves(tree, dtype) for tree in independent]
         directed, weights, inner_state = direct(gradients, measured, losses, state.inner, **extra)
+        if weights is not None and jnp.shape(weights) != (num_tasks,):
+            raise ValueError(f"the weighting gives weights of shape {jnp.shape(weights)}, not ({num_tasks},)")
         new_state: Any = UnweightedState(inner_state, measured)
         if weights is not None:
             new_state = BalancingState(inner_state, weights, measured)

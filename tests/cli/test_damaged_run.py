@@ -23,9 +23,11 @@ def whole(tmp_path_factory):
     config.update(batch_size=4, epochs=3.0, pictures=0)
     config.data.size = (32, 64)
     config.model.name = "helpers.tiny:tiny"
-    config.best.update(metric="val/depth/rmse", mode="max", from_epoch=0.0)  # so that an earlier one is the best
-    results = train.train_and_evaluate(config, folder / "run")
-    return config, folder / "run", results
+    config.best.from_epoch = 0.0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train, "_score", lambda experiment, step, results: -step)  # so that an earlier one is the best
+        results = train.train_and_evaluate(config, folder / "run")
+        yield config, folder / "run", results
 
 
 def damage(workdir, steps):
@@ -68,6 +70,16 @@ def test_evaluation_and_prediction_use_another(whole, tmp_path, capsys):
     assert capsys.readouterr().out.count(f"checkpoints/{best} is damaged") == 2
     assert predict.load(run).step == other
     assert steps(run) == before
+
+
+def test_a_best_one_without_its_score_is_said(whole, tmp_path, capsys):
+    _, workdir, _ = whole
+    run = tmp_path / "run"
+    shutil.copytree(workdir, run)
+    best = predict.load(run).step
+    shutil.rmtree(run / "checkpoints" / str(best) / "data")
+    assert predict.load(run).step != best
+    assert f"checkpoints/{best} has lost its score" in capsys.readouterr().out
 
 
 def test_where_none_is_whole_it_is_said(whole, tmp_path):

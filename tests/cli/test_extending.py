@@ -22,7 +22,6 @@ def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("own")
     code = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
     (folder / "my_parts.py").write_text("\n".join(code))
-    (folder / "configs").symlink_to(REPOSITORY / "configs")
     write_tree(folder / "tree", train=4, val=2)
     (folder / "elsewhere").mkdir()
     (folder / "elsewhere" / "my_parts.py").write_text("raise RuntimeError('another module of that name')\n")
@@ -55,7 +54,7 @@ def test_each_part_is_trained_resumed_and_predicted_with(folder, command):
         assert lines[0]["train/weight/depth"] == pytest.approx(1.0)  # two tasks agree with each other alike
 
     # In another folder, which has another module of that name.
-    again = run("main", *command.replace("configs", f"{folder}/configs").split(), *tiny, cwd=folder / "elsewhere")
+    again = run("main", *command.split(), *tiny, cwd=folder / "elsewhere")
     assert again.returncode == 0, again.stderr
     assert "resuming from" in again.stdout
     assert f"NOTE: my_parts is imported from {folder.resolve()}, where the run has it from, not from" in again.stderr

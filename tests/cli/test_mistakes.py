@@ -27,6 +27,8 @@ MISTAKES = {
     "unknown task": (["--config.tasks=('edges',)"], 1, "edges"),
     "batch": (["--config.batch_size=0"], 1, "batch_size"),
     "metric": (["--config.best.metric=val/depth/rmsee"], 1, "rmsee"),
+    "a metric of which less is better": (["--config.best.metric=val/depth/rmse"], 1, "less rmse is better: give 'min'"),
+    "a metric of which more is better": (["--config.best.mode=min"], 1, "more miou is better: give 'max'"),
     "mode of best": (["--config.best.mode=maximum"], 1, "best.mode"),
     "log_every": (["--config.log_every=0"], 1, "log_every"),
     "epochs": (["--config.epochs=inf"], 1, "epochs"),
@@ -117,7 +119,7 @@ def test_a_validation_set_without_labels_is_said(tmp_path):
         assert cv2.imwrite(str(file), np.zeros((32, 64), np.uint8))  # unlabelled
     output = call(flags(tree, tmp_path / "run", "--config.epochs=1", "--config.best.from_epoch=0"))
     assert "val/segmentation/miou nan" in output
-    assert "NOTE: no pixel of the validation set has a truth for segmentation\n" in output
+    assert "NOTE: no pixel of the validation set is labeled for segmentation\n" in output
 
 
 def test_a_diverging_run_names_the_step_the_task_and_the_checkpoint(tree, tmp_path):
@@ -125,7 +127,12 @@ def test_a_diverging_run_names_the_step_the_task_and_the_checkpoint(tree, tmp_pa
     message = the_error(call(flags(tree, tmp_path / "run", *too_fast), code=1))
     assert "step " in message
     assert "loss of" in message or "gradient" in message
-    assert "last good checkpoint" in message
+    assert "There is no checkpoint yet." in message
+
+
+def test_a_flag_given_twice_counts_once(tree, tmp_path):
+    sizes = ("--config.data.size=(16,32)", "--config.data.size=(32,64)", "--config.epochs=1")
+    assert "read at (32, 64)" in call(flags(tree, tmp_path / "run", *sizes))
 
 
 def test_a_mistake_does_not_spoil_the_workdir(tree, tmp_path):

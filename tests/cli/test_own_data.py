@@ -31,11 +31,11 @@ SMALL = [
 
 
 def run(command, *extra, cwd, check=True):
-    """Run one of the page's commands in a folder, with the repository's configs."""
-    module, *arguments = shlex.split(command.replace("configs/", f"{REPOSITORY}/configs/"))
+    """Run one of the page's commands in a folder, as it stands."""
+    module, *arguments = shlex.split(command)
     environment = {k: v for k, v in os.environ.items() if k not in ("CITYSCAPES_DATASET", "XLA_FLAGS")}
     done = subprocess.run(
-        [sys.executable, "-m", module, *arguments, *extra],
+        [sys.executable, "-B", "-m", module, *arguments, *extra],
         cwd=cwd,
         env=environment | {"PYTHONPATH": str(REPOSITORY), "JAX_NUM_CPU_DEVICES": "1", **HURRY},
         capture_output=True,
@@ -104,6 +104,17 @@ def test_it_is_evaluated_and_resumed(folder):
     done = run(TRAIN, *SMALL, cwd=folder)
     assert re.search(r"resuming from \S+/checkpoints/4$", done.stdout, re.MULTILINE)
     assert results(folder) == before
+
+
+def test_other_classes_are_another_run(folder):
+    code = (folder / "my_data.py").read_text()
+    try:
+        (folder / "my_data.py").write_text(code.replace('units.get("millimetres")', 'units.get("metres")'))
+        done = run(EVALUATE, cwd=folder, check=False)
+    finally:
+        (folder / "my_data.py").write_text(code)
+    assert done.returncode == 1
+    assert "fields.depth.unit.name: 'millimetres' there, 'metres' here" in done.stderr
 
 
 def test_it_is_predicted_with_from_another_folder(folder):

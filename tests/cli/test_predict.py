@@ -249,6 +249,8 @@ def rename(tree, old, new):
         ("config/tasks", r"cannot build the network .*tasks"),
         ("config/data/size", r"cannot build the network .*size"),
         ("config/model/name", r"cannot build the network .*name"),
+        ("config/seed", r"cannot build the network .*seed"),
+        ("fields/image", r"cannot build the network .*image"),
         ("config/model/backbone", r"cannot build the network .*backbone"),
     ],
 )
@@ -311,8 +313,10 @@ def test_maps_are_not_written_among_the_pictures(workdir, tmp_path):
     with pytest.raises(UserError, match="is where --images finds pictures"):
         predict.main(everything)
     assert sorted((tmp_path / "out").rglob("*")) == written
-    one = ["--workdir", str(workdir), "--images", str(photos / "a.png"), "--out", str(photos)]
-    assert predict.main(one) == predict.main(one) == 0  # a picture by its name is no other the next time
+    (photos / "a_depth.png").write_bytes(truth := b"the user's own")
+    with pytest.raises(UserError, match="so that no file there is overwritten"):
+        predict.main(["--workdir", str(workdir), "--images", str(photos / "a.png"), "--out", str(photos)])
+    assert (photos / "a_depth.png").read_bytes() == truth
 
 
 @pytest.mark.parametrize("value", ["-5", "0", "nan", "inf", "many"])

@@ -48,17 +48,16 @@ class Own:
 def test_a_task_without_any_truth_is_an_error_where_all_frames_were_seen():
     with pytest.raises(UserError) as error:
         data.check_truth(Own(depth=KNOWN["depth"], segmentation=KNOWN["segmentation"]), READS)
-    assert str(error.value) == (
-        "the task normals would train on nothing: no normals in the 3 training frames looked at, "
-        "which are all there are"
-    )
+    expected = "the task normals has nothing to learn from: none of 3 training frames has a known value in normals"
+    assert str(error.value) == expected
 
 
 def test_it_is_a_note_for_a_large_set():
     source = Own(100, depth=KNOWN["depth"])
     notes = data.check_truth(source, READS)
     assert notes == [
-        f"no {name} in the 32 training frames looked at (of 100): does the task {name} have any truth?"
+        f"none of 32 training frames has a known value in {name} (looked at, of 100): does the task {name} have any "
+        "truth?"
         for name in ("normals", "segmentation")
     ]
     assert source.read == [100 * i // 32 for i in range(32)]
@@ -77,7 +76,7 @@ def test_no_more_frames_are_read_than_needed():
 
 def test_a_field_that_no_frame_has_is_no_truth():
     source = Own(2, **{name: KNOWN[name] for name in ("segmentation", "normals")})
-    with pytest.raises(UserError, match="no depth in"):
+    with pytest.raises(UserError, match="known value in depth"):
         data.check_truth(_Lacking(source, "depth"), READS)
 
 

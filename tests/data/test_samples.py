@@ -76,6 +76,13 @@ def test_a_sample_that_is_not_as_declared_is_named_before_it_is_augmented(other,
         first_batch(Drawings(**other), evaluation=evaluation)
 
 
+def test_a_sample_is_a_dict():
+    drawings = Drawings()
+    drawings.__class__ = type("Tuples", (Drawings,), {"__getitem__": lambda self, index: (1, 2)})
+    with pytest.raises(UserError, match=r"frame \d is a tuple, not a dict of its fields"):
+        first_batch(drawings)
+
+
 @pytest.mark.parametrize("evaluation", [False, True])
 def test_a_sample_needs_a_name(evaluation):
     with pytest.raises(UserError, match=r"frame \d has no name"):
@@ -150,7 +157,7 @@ def test_a_source_is_opened_without_reading_a_frame(opened):
 def test_truths_are_looked_for_all_over_the_set():
     drawings = Drawings(63, labels=np.full(SIZE, 255, np.uint8))
     (note,) = data.check_truth(drawings, {"segmentation": ["labels"]})
-    assert "32 training frames looked at (of 63)" in note
+    assert "none of 32 training frames has a known value in labels (looked at, of 63)" in note
     assert drawings.read[0] == 0
     assert drawings.read[-1] >= 60
     assert len(drawings.read) == len(set(drawings.read)) == 32

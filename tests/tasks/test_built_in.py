@@ -14,7 +14,7 @@ from mtlflax.errors import UserError
 
 FIRST = 1 / 65535  # code 1: infinitely far
 MILLIMETRES = {"image": Image(), "depth": Depth(units.get("millimetres"), least=300, most=8000, dtype="uint16")}
-OF_DEPTH = ["rmse", "mae", "rmse_constant", "abs_rel", "sq_rel", "rmse_log", "log10", "delta1", "delta2", "delta3"]
+OF_DEPTH = ["rmse", "mae", "rmse_constant", "rmse_log", "abs_rel", "sq_rel", "log10", "delta1", "delta2", "delta3"]
 
 
 def evaluate(task, prediction, batch):
@@ -220,8 +220,14 @@ def test_a_field_that_is_of_another_kind_or_not_there():
 @pytest.mark.parametrize(
     ("truth", "message"),
     [
-        ({"segmentation": 255}, "the task segmentation would train on nothing: no segmentation in the 2 training"),
-        ({"depth": 0}, "the task depth would train on nothing: no depth in the 2 training"),
+        (
+            {"segmentation": 255},
+            "segmentation has nothing to learn from: none of 2 training frames has",
+        ),
+        (
+            {"depth": 0},
+            "depth has nothing to learn from: none of 2 training frames has",
+        ),
     ],
 )
 def test_built_in_tasks_without_truth_are_found(truth, message):

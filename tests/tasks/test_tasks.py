@@ -166,7 +166,7 @@ def test_the_tasks_here_pass_their_trial(config, name):
         ({"loss": lambda p, b, axis: jnp.mean(p, axis=0)}, r"`loss` fails on a blank frame: gives \[.*\], not \[\]"),
         (
             {"loss": lambda p, b, axis: b["nothing"]},
-            r"`loss` fails .*: KeyError: 'nothing' \(.*test_tasks\.py, line \d+\)",
+            r"`loss` fails .*: KeyError: nothing \(.*test_tasks\.py, line \d+\)",
         ),
         ({"truth": lambda b: b["depth"][..., 0]}, r"`truth` fails .*: gives \[1, \d+, \d+\], not \[1, \d+, \d+, 1\]"),
         ({"colors": lambda m: m}, r"`colors` fails .*: gives \[dtype\('float32'\)"),

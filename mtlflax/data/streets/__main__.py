@@ -4,16 +4,10 @@ import argparse
 import os
 import re
 import sys
-from pathlib import Path
-from typing import NoReturn
+from collections.abc import Sequence
 
+from mtlflax import command_line
 from mtlflax.data.streets import write
-from mtlflax.errors import UserError
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {message} (see --help)\n")
 
 
 def _size(text: str) -> tuple[int, int]:
@@ -31,32 +25,29 @@ def _count(text: str) -> int:
     return int(text)
 
 
-def main(arguments: list[str] | None = None) -> int:
+def main(argv: Sequence[str]) -> int:
     """Run the command; return the exit code."""
-    parser = _Parser(
-        prog="python -m mtlflax.data.streets",
-        description="Writes procedural street scenes as a Cityscapes tree: pictures, gtFine, disparity, camera.",
+    parser = command_line.Parser(
+        "mtlflax.data.streets",
+        "Write procedural street scenes as a Cityscapes tree: pictures, gtFine, disparity, camera.\n"
+        "Scenes that an earlier call wrote there are replaced.",
     )
-    parser.add_argument("--out", required=True, metavar="ROOT", type=Path, help="the tree's folder")
+    parser.add_argument("--out", required=True, metavar="ROOT", type=command_line.path, help="the tree's folder")
     parser.add_argument("--size", default="1024x2048", type=_size, help="HEIGHTxWIDTH (%(default)s)")
     parser.add_argument("--train", default=20, type=_count, help="training frames (%(default)s)")
     parser.add_argument("--val", default=5, type=_count, help="validation frames (%(default)s)")
     parser.add_argument("--seed", default=0, type=_count, help="another seed, another city (0)")
     parser.add_argument("--jobs", default=os.cpu_count(), type=_count, help="processes (all cores)")
-    flags = parser.parse_args(arguments)
+    flags = parser.parse_args(argv)
     counts = {"train": flags.train, "val": flags.val}
-    root = flags.out.expanduser()
     try:
-        write.write_tree(root, flags.size, counts, flags.seed, max(flags.jobs, 1))
-    except UserError as error:
-        print(error, file=sys.stderr)
-        return 1
+        write.write_tree(flags.out, flags.size, counts, flags.seed, max(flags.jobs, 1))
     except KeyboardInterrupt:
-        print(f"stopped; {root} holds the frames that were finished", file=sys.stderr)
+        print(f"stopped; {flags.out} holds the frames that were finished", file=sys.stderr)
         return 130
-    print(f"{root}: {flags.train} training and {flags.val} validation frames of streets")
+    print(f"{flags.out}: {flags.train} training and {flags.val} validation frames of streets")
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    command_line.run(main)

@@ -117,5 +117,5 @@ def _remove_others(root: Path, names: set[str]) -> None:
     """Remove frames of an earlier call, and the temporary files of one that was killed."""
     for kind in ("leftImg8bit", "gtFine", "disparity", "camera"):
         for path in root.glob(f"{kind}/*/streets-*/*"):
-            if "_".join(path.name.split("_")[:3]) not in names:
+            if path.name.startswith(("streets-", ".")) and "_".join(path.name.split("_")[:3]) not in names:
                 path.unlink()

@@ -14,6 +14,7 @@ from mtlflax.data import labels
 from mtlflax.data.cityscapes import Cityscapes
 from mtlflax.data.streets import Streets, frame, frame_name, write
 from mtlflax.data.streets.__main__ import main
+from mtlflax.errors import UserError
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +73,9 @@ def test_a_second_call_replaces_the_first(tmp_path: Path):
     root = tmp_path / "tree"
     write.write_tree(root, (16, 32), {"train": 2, "val": 1})
     (root / "leftImg8bit/train/streets-train/.half.png.7").write_text("")
+    (root / "leftImg8bit/train/streets-train/note.txt").write_text("mine")
     write.write_tree(root, (32, 64), {"train": 1, "val": 1}, seed=3)
+    (root / "leftImg8bit/train/streets-train/note.txt").unlink()  # is left alone
     assert len(list(root.glob("leftImg8bit/train/*/*"))) == 1
     assert not list(root.rglob(".*"))
     assert same(Cityscapes(root, "train")[0], Streets("train", size=(32, 64), seed=3)[0])
@@ -89,10 +92,10 @@ def test_bad_flags_end_with_one_line_and_code_2(argument: str, tmp_path: Path, c
     assert not (tmp_path / "new").exists()
 
 
-def test_a_folder_with_other_files_is_left_alone(tmp_path: Path, capsys):
+def test_a_folder_with_other_files_is_left_alone(tmp_path: Path):
     (tmp_path / "thesis.tex").write_text("years of work")
-    assert main([f"--out={tmp_path}", "--size=16x32", "--train=1", "--val=0"]) == 1
-    assert str(tmp_path) in capsys.readouterr().err
+    with pytest.raises(UserError, match=str(tmp_path)):
+        main([f"--out={tmp_path}", "--size=16x32", "--train=1", "--val=0"])
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
 
