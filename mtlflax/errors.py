@@ -20,9 +20,9 @@ def one_line(error: BaseException) -> str:
     """Return what an exception says, in one line and without the quotes that a KeyError adds."""
     while error.args and isinstance(error.args[0], Exception):  # ml_collections wraps one kind in another
         error = error.args[0]
-    text = str(error)
-    if isinstance(error, KeyError | AttributeError) and text.startswith(("'", '"')):  # ml_collections quotes twice
-        text = str(error.args[0]).strip("\"'")
+    text = str(error.args[0] if error.args and isinstance(error, KeyError | AttributeError) else error)
+    while text[:1] in ("'", '"') and text[-1] == text[0] not in text[1:-1]:  # a key, which ml_collections quotes twice
+        text = text[1:-1]
     return ". ".join(line.strip().removesuffix(".") for line in text.splitlines() if line.strip())
 
 

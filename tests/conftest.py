@@ -3,6 +3,7 @@
 import itertools
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import absl.flags
@@ -20,6 +21,10 @@ QUICK = (
     "tests/models/test_models.py::test_output_shapes",
     "tests/models/test_topologies.py::test_output_shapes",
 )
+
+# Where whole networks and steps are compiled, and run a few times: what takes time is compiling. The math of the
+# weightings, losses and metrics is tested as XLA optimizes it.
+IN_A_HURRY = ("tests/cli/", "tests/models/", "tests/tasks/", "tests/training/")
 
 # Before jax starts: four simulated devices, so that every test can map over 1, 2 or 4 of them.
 os.environ.setdefault("JAX_NUM_CPU_DEVICES", "4")
@@ -58,3 +63,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         starts_processes = hasattr(getattr(item, "module", None), "subprocess")
         if item.nodeid.startswith(QUICK) and not starts_processes and "slow" not in item.keywords:
             item.add_marker("quick")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def compile_in_a_hurry(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Turn most of XLA's optimizations off, also in the processes that these tests start."""
+    import jax  # here: the environment above is read when it is imported
+
+    hurry = request.node.nodeid.startswith(IN_A_HURRY)
+    with pytest.MonkeyPatch.context() as patch:
+        if hurry:
+            patch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "true")
+            jax.config.update("jax_disable_most_optimizations", True)
+        yield
+    jax.config.update("jax_disable_most_optimizations", False)

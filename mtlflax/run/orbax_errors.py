@@ -23,7 +23,8 @@ def report_once() -> None:
     python_hook = sys.unraisablehook
 
     def left_over(error: BaseException | None) -> bool:
-        return str(error) == "Event loop is closed" or "tensorstore" in str(error).lower()
+        said = str(error)
+        return said == "Event loop is closed" or "tensorstore" in said.lower() or bool(_OS_ERROR.search(said))
 
     def hook(unraisable: Any) -> None:
         code = getattr(unraisable.object, "cr_code", None)  # of a coroutine that is deleted before its end

@@ -337,8 +337,8 @@ def test_an_error_in_a_config_file_is_told_with_its_line(mistake, tmp_path):
 @pytest.mark.parametrize(
     ("override", "expected"),
     [
-        ("--config.losess.depth=l2", 'error: the config has no key losess. Did you mean "losses"'),
-        ("--config.model.bakcbone=x", 'error: the config has no key bakcbone. Did you mean "backbone"'),
+        ("--config.losess.depth=l2", "error: the config has no key 'losess'. Did you mean \"losses\""),
+        ("--config.model.bakcbone=x", "error: the config has no key 'bakcbone'. Did you mean \"backbone\""),
         ("--config.epochs=many", "error: flag --config.epochs=many: could not convert"),
         ("--cofnig.epochs=1", "error: Unknown command line flag 'cofnig.epochs'"),
     ],

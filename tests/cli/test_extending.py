@@ -13,7 +13,6 @@ from helpers.trees import write_tree
 PAGE = (Path(__file__).parents[2] / "docs" / "extending.md").read_text()
 COMMANDS = re.findall(r"^    python -m mtlflax\.main (.*)$", PAGE, re.MULTILINE)
 REPOSITORY = Path(__file__).parents[2]
-HURRY = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "true"}  # what takes time is compiling
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +28,7 @@ def folder(tmp_path_factory):
 
 
 def run(module, *arguments, cwd):
-    environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "JAX_NUM_CPU_DEVICES": "1", **HURRY}
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "JAX_NUM_CPU_DEVICES": "1"}
     command = [sys.executable, "-m", f"mtlflax.{module}", *arguments]
     return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300, check=False)
 

@@ -15,7 +15,6 @@ import numpy as np
 import pytest
 
 REPOSITORY = Path(__file__).parents[2]
-HURRY = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "true"}  # what takes time is compiling
 PAGE = (REPOSITORY / "docs" / "your_own_data.md").read_text()
 TRAIN, EVALUATE, PREDICT = re.findall(r"^    python -m (mtlflax\.\w+ .*)$", PAGE, re.MULTILINE)
 SMALL = [
@@ -37,7 +36,7 @@ def run(command, *extra, cwd, check=True):
     done = subprocess.run(
         [sys.executable, "-B", "-m", module, *arguments, *extra],
         cwd=cwd,
-        env=environment | {"PYTHONPATH": str(REPOSITORY), "JAX_NUM_CPU_DEVICES": "1", **HURRY},
+        env=environment | {"PYTHONPATH": str(REPOSITORY), "JAX_NUM_CPU_DEVICES": "1"},
         capture_output=True,
         text=True,
         timeout=400,

@@ -22,14 +22,6 @@ from mtlflax.models import pretrained
 from mtlflax.models.pretrained import __main__ as command
 
 
-@pytest.fixture(autouse=True, scope="module")
-def hurry():
-    """What takes time here is compiling whole encoders."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("weights") / "resnet18.safetensors"

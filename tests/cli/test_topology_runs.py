@@ -40,13 +40,11 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture
 def shallow(name: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Encoders with all their parts but few layers, compiled in a hurry: what takes time is compiling."""
+    """Encoders with all their parts but few layers: what takes time is compiling."""
     blocks = 2 if name == "mtan" else 1  # MTAN looks inside the stages
     monkeypatch.setitem(resnet.VARIANTS, "resnet18", ((blocks,) * 4, False))
     conversion.layout.cache_clear()
-    jax.config.update("jax_disable_most_optimizations", True)
     yield
-    jax.config.update("jax_disable_most_optimizations", False)
     conversion.layout.cache_clear()
 
 

@@ -14,7 +14,7 @@ import hashlib
 import re
 from pathlib import Path
 
-from mtlflax.errors import UserError, one_line
+from mtlflax.errors import UserError
 from mtlflax.models.encoders import ENCODERS
 from mtlflax.models.pretrained.files import SUFFIXES
 
@@ -76,7 +76,7 @@ def download(name: str) -> Path:
         # "Local" means that the hub was not reached: the file is not in the cache, but may be on the hub.
         if isinstance(error, errors.EntryNotFoundError) and not isinstance(error, errors.LocalEntryNotFoundError):
             raise UserError(f"{name} on the Hugging Face hub has no {_FILE}") from error
-        reason = one_line(error) or type(error).__name__
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise UserError(f"{name} cannot be downloaded from the Hugging Face hub: {reason}") from error
 
     if sha256:
