@@ -115,7 +115,7 @@ def build(config: ConfigDict) -> Experiment:
         data.check_alike(training, validation, experiment.batch_fields)
         for task in experiment.tasks:
             tasks.check(task, network.fields, experiment.size)
-        _check_best(config, experiment)
+        config_ranges.check_best(config.best, experiment.tasks, experiment.fields)
         _check_shapes(experiment)
     except _NO_FIT as error:
         raise UserError(f"config: {describe(error)}") from error
@@ -190,20 +190,6 @@ def _augment(options: dict[str, Any], fields: Mapping[str, Field]) -> Augment:
         return Augment(fields=fields, **options)
     except TypeError as error:
         raise ValueError(f"data.augment: {error}") from error
-
-
-def _check_best(config: ConfigDict, experiment: Experiment) -> None:
-    known = {
-        f"val/{task.name}/{name}": task for task in experiment.tasks for name in task.metric_names(experiment.fields)
-    }
-    if config.best.metric not in known:
-        raise ValueError(f"best.metric is {config.best.metric!r}: choose (with best.mode) from {', '.join(known)}")
-    task = known[config.best.metric]
-    if task.minimized is not None:
-        name = config.best.metric.removeprefix(f"val/{task.name}/")
-        mode, which = ("min", "less") if task.minimized(name) else ("max", "more")
-        if config.best.mode != mode:
-            raise ValueError(f"best.mode is {config.best.mode!r}, but {which} {name} is better: give {mode!r}")
 
 
 def _check_shapes(experiment: Experiment) -> None:

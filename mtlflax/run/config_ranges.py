@@ -1,8 +1,12 @@
 """The numbers and choices that a config may hold, whatever it trains."""
 
+from collections.abc import Iterable, Mapping
+
 from ml_collections import ConfigDict
 from ml_collections.config_flags import config_path
 
+from mtlflax.data.source import Field
+from mtlflax.tasks import Task
 from mtlflax.training import parallel
 
 _AT_LEAST_0 = ["pictures", "optimizer.power", "optimizer.weight_decay", "losses.auxiliary"]
@@ -34,3 +38,15 @@ def check(config: ConfigDict) -> None:
     ):
         if value not in choices:
             raise ValueError(f"{key} is {value!r}: choose {' or '.join(choices)}")
+
+
+def check_best(best: ConfigDict, tasks: Iterable[Task], fields: Mapping[str, Field]) -> None:
+    """Raise ValueError if no task has `best.metric`, or `best.mode` is not the direction in which it gets better."""
+    known = {f"val/{task.name}/{name}": (task, name) for task in tasks for name in task.metric_names(fields)}
+    if best.metric not in known:
+        raise ValueError(f"best.metric is {best.metric!r}: choose (with best.mode) from {', '.join(known)}")
+    task, name = known[best.metric]
+    if task.minimized is not None:
+        mode, which = ("min", "less") if task.minimized(name) else ("max", "more")
+        if best.mode != mode:
+            raise ValueError(f"best.mode is {best.mode!r}, but {which} {name} is better: give {mode!r}")
