@@ -41,10 +41,12 @@ class Predictor:
         """(H, W) of the images it is trained on."""
         return (self.config.data.size[0], self.config.data.size[1])
 
-    def init_variables(self) -> dict[str, Any]:
-        """Return the untrained variables; to be traced for their shapes, or jitted."""
-        images = np.zeros((1, *self.size, 3), np.float32)
-        return dict(self.model.init(jax.random.key(self.config.seed), images, train=False))
+    @functools.cached_property
+    def variable_shapes(self) -> dict[str, Any]:
+        """The shapes and dtypes of the network's variables, by tracing its `init`."""
+        images = jax.ShapeDtypeStruct((1, *self.size, 3), np.float32)
+        init = functools.partial(self.model.init, train=False)
+        return dict(jax.eval_shape(init, jax.random.key(self.config.seed), images))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,7 +134,7 @@ def load(workdir: str | Path) -> Predictor:
         predictor = _network(ConfigDict(record["config"]), field_json.from_json(record["fields"]))
         if min(predictor.size) < 1:
             raise ValueError(f"data.size is {predictor.size}: must be positive")
-        predictor.fields["image"], jax.eval_shape(predictor.init_variables)  # raise if anything is missing
+        _ = predictor.fields["image"], predictor.variable_shapes  # modules check their options when they are traced
     except UserError:
         raise
     except Exception as error:  # whatever flax and jax make of an edited number

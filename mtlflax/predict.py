@@ -64,7 +64,7 @@ def load(folder: str | Path) -> Run:
     """
     network = experiment.load(folder)
     device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    shapes = jax.eval_shape(network.init_variables)
+    shapes = network.variable_shapes
     like = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device),
         {"params": shapes["params"], "batch_stats": shapes.get("batch_stats", {})},

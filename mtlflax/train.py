@@ -108,14 +108,8 @@ def _train(config: ConfigDict, workdir: Path, stack: ExitStack) -> dict[str, flo
     stack.callback(progress.close)
     writer = MetricWriter(workdir, step=first_step, enabled=first_process)
     stack.callback(writer.close)
-    log = TrainingLog(
-        [task.name for task in experiment.tasks],
-        experiment.schedule,
-        checkpoints,
-        writer,
-        progress,
-        experiment.steps_per_epoch,
-    )
+    names = [task.name for task in experiment.tasks]
+    log = TrainingLog(names, experiment.schedule, checkpoints, writer, progress, experiment.steps_per_epoch)
     batches = stack.enter_context(
         loader.train_batches(
             experiment.training,

@@ -69,7 +69,7 @@ class TrainingLog:
         self.writer.scalars(through, self._scalars(through, mean))
 
     def _count_incomplete(self, complete: Any) -> None:
-        """Say it, once, if for an epoch no step had labels for every task, so that the weighting has never run."""
+        """Say it if for an epoch no step had labels for every task, so that the weighting did not run."""
         for step_is_complete in complete:
             self._incomplete = 0 if step_is_complete else self._incomplete + 1
             if self._incomplete == self.steps_per_epoch:

@@ -44,6 +44,8 @@ MISTAKES = {
     "streets": (["--config.data.streets.val=0"], 1, "data.streets.val"),
     "evaluations": (["--config.evaluate_every=0"], 1, "evaluate_every"),
     "pattern in the workdir": (["--workdir=/tmp/mtlflax[1]"], 1, "[ and ]"),
+    "an empty workdir": (["--workdir="], 2, "'' is not a path"),
+    "the home of nobody": (["--workdir=~nobody_of_this_name/run"], 2, "there is no such user"),
     "a file as workdir": ([f"--workdir={__file__}"], 1, "test_mistakes.py"),
     "wrong root": (["--config.data.root=/nowhere"], 1, "/nowhere"),
     "pretrained": (["--config.model.pretrained=x"], 1, "pretrained"),
@@ -62,7 +64,7 @@ def test_a_mistake_is_one_clear_message(mistake, tree, tmp_path):
 @pytest.mark.parametrize(
     ("config", "named"),
     [
-        ("configs/dwa.py:quik", "quik"),
+        ("configs/dwa.py:quik", "did you mean 'quick'"),
         ("configs/nothing.py", "configs/nothing.py"),
         ("configs/single_task.py", ":segmentation or :depth"),
         ("configs/dwa.py:resnet50,densenet121", "one encoder"),
@@ -128,6 +130,12 @@ def test_a_diverging_run_names_the_step_the_task_and_the_checkpoint(tree, tmp_pa
     assert "step " in message
     assert "loss of" in message or "gradient" in message
     assert "There is no checkpoint yet." in message
+
+
+def test_a_set_validated_on_its_training_frames_is_said(tmp_path):
+    root = write_tree(tmp_path / "tree", train=4, val=4)
+    said = "NOTE: the training and the validation frames have the same names"
+    assert said in call(flags(root, tmp_path / "run", "--config.epochs=1"))
 
 
 def test_a_flag_given_twice_counts_once(tree, tmp_path):

@@ -4,6 +4,7 @@ import io
 import json
 import math
 import time
+import types
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +15,7 @@ from configs import dwa
 from mtlflax import train
 from mtlflax.run import progress as progress_module
 from mtlflax.run.progress import Progress, format_seconds
+from mtlflax.run.training_log import TrainingLog
 
 
 class Terminal(io.StringIO):
@@ -104,3 +106,15 @@ def test_the_speed_of_a_run_is_that_of_finished_steps(tmp_path, monkeypatch):
     assert speeds[0] is None
     assert all(0 < speed < 1.5 * 4 / min(seconds) for speed in speeds[1:]), (speeds, seconds)
     assert len(speeds) == 5
+
+
+def test_a_weighting_that_never_runs_is_said():
+    """An epoch of steps in none of which both tasks have labels; a step with both begins the count anew."""
+    said: list[str] = []
+    bar = types.SimpleNamespace(write=said.append)
+    log = TrainingLog(["a", "b"], schedule=None, checkpoints=None, writer=None, progress=bar, steps_per_epoch=3)
+    log._count_incomplete([False, False, True, False, False])
+    assert said == []
+    log._count_incomplete([False, False])
+    assert len(said) == 1
+    assert said[0].startswith("NOTE: none of the last 3 steps had labels for all tasks")

@@ -139,3 +139,19 @@ def test_independent_gradients_are_used_if_asked_for():
     plain = weighting.weights(biased.update(J, state)[1])
     np.testing.assert_array_equal(weighting.weights(biased.update(J, state, independent=samples)[1]), plain)
     assert np.abs(weighting.weights(with_samples.update(J, state, independent=samples)[1]) - plain).max() > 1e-3
+
+
+def test_a_method_of_ones_own_that_makes_nothing_or_the_wrong_weights_is_named():
+    @spec.gradient_balancing()
+    def forgetful(num_tasks, *, shared=None, axis_name=None):
+        """Return nothing."""
+
+    @spec.gradient_balancing()
+    def scalar(num_tasks, *, shared=None, axis_name=None):
+        return from_geometry(lambda geometry, losses, inner: (jnp.ones(()), inner), num_tasks=num_tasks)
+
+    with pytest.raises(ValueError, match="'forgetful' returns a NoneType, no optax transformation"):
+        weighting.get(forgetful, num_tasks=2)
+    t = weighting.get(scalar, num_tasks=2)
+    with pytest.raises(ValueError, match=r"gives weights of shape \(\), not \(2,\)"):
+        t.update(jnp.eye(2), t.init(jnp.zeros(2)), losses=jnp.ones(2))
