@@ -93,7 +93,10 @@ def record(
 def compare(config: ConfigDict, workdir: Path, fields: Mapping[str, Any], **facts: Any) -> None:
     """Raise UserError, naming what differs, unless the run in the workdir has this configuration, fields and facts."""
     known = load(workdir)
-    ours = {"config": json.loads(config.to_json()), "facts": facts, "fields": json.loads(json.dumps(fields))}
+    # Of the fields, what is declared in both: whether one that no task reads is there makes no difference.
+    shared = {name: json.loads(json.dumps(field)) for name, field in fields.items() if name in known["fields"]}
+    ours = {"config": json.loads(config.to_json()), "facts": facts, "fields": shared}
+    known["fields"] = {name: known["fields"][name] for name in shared}
     here, there = (
         flatten_dict(each["config"] | {k: each[k] for k in ("facts", "fields")}, sep=".") for each in (ours, known)
     )

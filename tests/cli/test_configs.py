@@ -270,6 +270,21 @@ def test_a_run_resumes_where_the_same_frames_lie_and_nowhere_else(tmp_path, caps
     assert re.fullmatch(rf"  facts\.val_frames: '{there}, \w{{12}}' there, '{here}, \w{{12}}' here", line)
 
 
+def test_a_field_that_no_task_reads_may_come_later(tmp_path):
+    """As where the package of the disparities is unpacked during a run of segmentation alone."""
+    root = trees.write_tree(tmp_path / "tree", train=3, val=2, size=(16, 32))
+    (root / "disparity").rename(tmp_path / "disparity")
+    config = single_task.get_config("segmentation,quick")
+    config.data.update(name="cityscapes", root=str(root), size=(16, 32))
+    for _ in range(2):
+        built = experiment.build(config)
+        workdir.record(built.config, tmp_path / "run", fields=field_json.to_json(built.fields), **built.facts)
+        (tmp_path / "run" / "checkpoints" / "5").mkdir(parents=True, exist_ok=True)
+        if (tmp_path / "disparity").exists():
+            (tmp_path / "disparity").rename(root / "disparity")
+    assert "depth" in built.fields
+
+
 def test_frames_that_differ_in_the_middle_are_told_apart(tmp_path):
     root = trees.write_tree(tmp_path / "tree", train=4, val=1, size=(16, 32))
     described = [data.describe(cityscapes.Cityscapes(root, "train"))]
