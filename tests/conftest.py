@@ -4,6 +4,7 @@ import itertools
 import os
 import signal
 from collections.abc import Iterator
+from importlib import metadata
 from pathlib import Path
 
 import absl.flags
@@ -29,6 +30,12 @@ IN_A_HURRY = ("tests/cli/", "tests/models/", "tests/tasks/", "tests/training/")
 # Before jax starts: four simulated devices, so that every test can map over 1, 2 or 4 of them.
 os.environ.setdefault("JAX_NUM_CPU_DEVICES", "4")
 os.environ["JAX_NUMPY_RANK_PROMOTION"] = "raise"
+
+# XLA's older emitters compile these small programs in half the time. jaxlib 0.12 has them no more, and ends the process
+# over a flag that it does not know.
+os.environ["XLA_FLAGS"] = (
+    "--xla_cpu_use_fusion_emitters=false" if metadata.version("jaxlib").startswith("0.10.") else ""
+)
 
 # A compiled program is stored once, for the other worker, for the commands that tests start, and for the next run.
 # (jax_compilation_cache_max_size would read the whole folder at each new program: `pytest_configure` trims it instead.)

@@ -32,7 +32,7 @@ SMALL = [
 def run(command, *extra, cwd, check=True):
     """Run one of the page's commands in a folder, as it stands."""
     module, *arguments = shlex.split(command)
-    environment = {k: v for k, v in os.environ.items() if k not in ("CITYSCAPES_DATASET", "XLA_FLAGS")}
+    environment = {k: v for k, v in os.environ.items() if k != "CITYSCAPES_DATASET"}
     done = subprocess.run(
         [sys.executable, "-B", "-m", module, *arguments, *extra],
         cwd=cwd,

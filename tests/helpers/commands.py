@@ -43,7 +43,7 @@ def start(
     arguments: Sequence[str], module: str = "mtlflax.main", cwd: Path = REPOSITORY, **environment: str
 ) -> subprocess.Popen[str]:
     """Start a command of the package on one device, with stderr in its stdout."""
-    kept = {k: v for k, v in os.environ.items() if k not in ("CITYSCAPES_DATASET", "XLA_FLAGS")}
+    kept = {k: v for k, v in os.environ.items() if k != "CITYSCAPES_DATASET"}
     kept |= {"JAX_NUM_CPU_DEVICES": "1", "JAX_PLATFORMS": "cpu", "PYTHONPATH": f"{REPOSITORY}:{REPOSITORY}/tests"}
     return subprocess.Popen(
         [sys.executable, "-m", module, *arguments],

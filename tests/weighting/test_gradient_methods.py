@@ -121,7 +121,7 @@ def allowed(name, num_tasks):
     return factors
 
 
-def check_against_oracle(name, options, num_tasks, double=False, dtypes=(jnp.float32, jnp.float64)):
+def check_against_oracle(name, options, num_tasks, double=False, dtypes=(jnp.float32,)):
     for dtype in dtypes:
         with jax.enable_x64(dtype == jnp.float64):
             drawn = chances(name, num_tasks, dtype)
@@ -141,17 +141,18 @@ def check_against_oracle(name, options, num_tasks, double=False, dtypes=(jnp.flo
 @pytest.mark.parametrize("num_tasks", [2, 3, 5])
 @pytest.mark.parametrize("name", METHODS)
 def test_random_jacobians(name, num_tasks):
-    check_against_oracle(name, {}, num_tasks)
+    dtypes = (jnp.float32, jnp.float64) if num_tasks == 3 else (jnp.float32,)
+    check_against_oracle(name, {}, num_tasks, dtypes=dtypes)
 
 
 @pytest.mark.parametrize(("name", "options"), OTHER_VARIANTS)
 def test_random_jacobians_with_other_options(name, options):
-    check_against_oracle(name, options, 3, dtypes=(jnp.float32,))
+    check_against_oracle(name, options, 3)
 
 
 @pytest.mark.parametrize("name", ["modo", "sdmgrad"])
 def test_random_jacobians_of_independent_batches(name):
-    check_against_oracle(name, {}, 3, double=True, dtypes=(jnp.float32,))
+    check_against_oracle(name, {}, 3, double=True)
 
 
 def test_sdmgrad_at_the_official_learning_rate():

@@ -110,9 +110,10 @@ def test_oracle(case, num_tasks):
     single = errors(case, num_tasks, np.float32)
     assert single[condition <= 1e3].max() < 1e-4
     assert single[angles <= 1e2].max() < 1e-3
-    with jax.enable_x64(True):
-        double = errors(case, num_tasks, np.float64)
-    assert double[condition <= 1e6].max() < 1e-6
+    if num_tasks == 3:
+        with jax.enable_x64(True):
+            double = errors(case, num_tasks, np.float64)
+        assert double[condition <= 1e6].max() < 1e-6
 
 
 @pytest.mark.parametrize("case", VARIANTS)

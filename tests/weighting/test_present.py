@@ -118,13 +118,13 @@ def test_coordinates_on_four_devices(name):
     spread, whole = (make(name, axis_name=axis) for axis in (parallel.AXIS, None))
 
     def run(transform, grads):
+        def update(state, given):
+            taken, tasks = given
+            direction, state = transform.update(taken, state, losses=jnp.arange(1.0, K + 1), present=tasks)
+            return state, direction["encoder"]
+
         state = transform.init(jax.tree.map(lambda g: g[0, 0], grads))
-        directions = []
-        for i, tasks in enumerate(([True] * K, ABSENT, [True] * K)):
-            taken = jax.tree.map(lambda g, i=i: g[i], grads)
-            direction, state = transform.update(taken, state, losses=jnp.arange(1.0, K + 1), present=jnp.array(tasks))
-            directions.append(direction["encoder"])
-        return jnp.stack(directions)
+        return jax.lax.scan(update, state, (grads, jnp.array([[True] * K, ABSENT, [True] * K])))[1]
 
     grads = {"encoder": jnp.stack([step(seed)[0]["encoder"] for seed in range(3)])}
     spec = PartitionSpec(None, None, parallel.AXIS)

@@ -114,33 +114,6 @@ def test_both_forms_agree_and_the_state_resumes(name):
     assert update._cache_size() == 1
 
 
-@pytest.mark.parametrize("name", weighting.names())
-def test_works_in_an_optax_chain_under_scan_and_vmap(name):
-    optimizer = optax.chain(weighting.get(name, num_tasks=3, **OPTIONS.get(name, {})), optax.adam(1e-2))
-    params = {"w": jnp.zeros(4)}
-    target = jnp.arange(12.0).reshape(3, 4) / 12
-
-    def losses_of(params):
-        return jnp.sum((params["w"][None] - target) ** 2, axis=1)
-
-    def step(carry, _):
-        params, state, after = carry
-        losses = losses_of(params)
-        task_grads = {"w": 2 * (params["w"][None] - target)}
-        updates, state = optimizer.update(task_grads, state, params, losses=losses, losses_after=after)
-        params = optax.apply_updates(params, updates)
-        return (params, state, losses_of(params)), losses
-
-    def train(w):
-        return jax.lax.scan(step, ({"w": w}, optimizer.init(params), jnp.zeros(3)), length=50)
-
-    (_, state, _), losses = jax.jit(jax.vmap(train))(jnp.zeros((2, 4)))
-    assert float(losses[0, -1].sum()) < float(losses[0, 0].sum())
-    np.testing.assert_array_equal(losses[0], losses[1])
-    if name != "graddrop":  # which has no weights
-        assert weighting.weights(state).shape == (2, 3)
-
-
 def test_chained_weightings_multiply():
     chain = optax.chain(loss_balancing.constant((1.0, 2.0)), loss_balancing.constant((3.0, 5.0)))
     weights, state = run(chain, [[1.0, 1.0]])
