@@ -35,6 +35,10 @@ def get_config(weighting: dict, args: tuple[str, ...] = (), *, model: str = "une
     config.data.size = (128, 256)
     config.data.classes = 19  # or 7, the categories
     config.data.depth = "normalised_disparity"  # or disparity, inverse_metres, metres, millimetres
+    # What the best epoch is chosen on: "val", as in the paper, or "holdout", a fixed part of the training frames, so
+    # that nothing is chosen on val.
+    config.data.validation = "val"
+    config.data.holdout = 0.2  # the share that is held out
     config.data.num_threads = 4  # that read pictures, per process
     config.data.num_workers = 0  # processes that read, if threads are not enough
     config.data.prefetch = 4  # batches held ready
@@ -70,6 +74,8 @@ def get_config(weighting: dict, args: tuple[str, ...] = (), *, model: str = "une
 
     config.log_every = 20  # steps
     config.evaluate_every = 1.0  # epochs; a checkpoint each time
+    # Steps between measurements of the task gradients' lengths and angles, whatever the weighting; 0 = none.
+    config.diagnostics = ConfigDict({"every": 0})
     config.pictures = 4  # frames drawn at an evaluation
     config.checkpoint = ConfigDict({"every": 1.0, "keep": 2})  # epochs; how many of the latest to keep
     # The best epoch of this range counts, and its checkpoint is kept besides the latest.

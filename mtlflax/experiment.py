@@ -54,7 +54,7 @@ class Experiment(Predictor):
     """A config, built: what training and evaluation share."""
 
     training: Source  # no frame is read yet, nor rendered
-    validation: Source
+    evaluated: Mapping[str, Source]  # split → frames: "val", or "holdout", to choose the best on, and "val"
     augment: Augment  # what is done to each training sample
     steps_per_epoch: int  # frames that do not fill a last batch go to the next epoch
     total_steps: int
@@ -65,12 +65,14 @@ class Experiment(Predictor):
     @property
     def facts(self) -> dict[str, Any]:
         """What a run records about its data, and what must not change when it is resumed."""
-        return {
-            "num_train": len(self.training),
-            "num_val": len(self.validation),
-            "train_frames": data.describe(self.training),
-            "val_frames": data.describe(self.validation),
-        }
+        sources = {"train": self.training, **self.evaluated}
+        counts = {f"num_{split}": len(source) for split, source in sources.items()}
+        return counts | {f"{split}_frames": data.describe(source) for split, source in sources.items()}
+
+    @property
+    def chosen_on(self) -> str:
+        """The split that is evaluated during training, to choose the best checkpoint."""
+        return next(iter(self.evaluated))
 
     @property
     def batch_fields(self) -> dict[str, Field]:
@@ -96,7 +98,7 @@ def build(config: ConfigDict) -> Experiment:
     config = resolve(config)
     try:
         config_ranges.check(config)
-        training, validation = (data.open_source(config.data.name, config.data, split) for split in ("train", "val"))
+        training, evaluated = data.open_splits(config.data)
         network = _network(config, training)
         steps_per_epoch = max(1, len(training) // config.batch_size)
         total_steps = round(config.epochs * steps_per_epoch)
@@ -106,7 +108,7 @@ def build(config: ConfigDict) -> Experiment:
         experiment = Experiment(
             **vars(network),
             training=training,
-            validation=validation,
+            evaluated=evaluated,
             augment=_augment(config.data.augment.to_dict(), network.fields),
             steps_per_epoch=steps_per_epoch,
             total_steps=total_steps,
@@ -114,10 +116,10 @@ def build(config: ConfigDict) -> Experiment:
             optimizer=_optimizer(config.optimizer, schedule),
             method=_method(config.weighting.to_dict(), network.model, len(network.tasks), steps_per_epoch),
         )
-        data.check_alike(training, validation, experiment.batch_fields)
+        data.check_alike(training, evaluated["val"], experiment.batch_fields)
         for task in experiment.tasks:
             tasks.check(task, network.fields, experiment.size)
-        config_ranges.check_best(config.best, experiment.tasks, experiment.fields)
+        config_ranges.check_best(config.best, experiment.chosen_on, experiment.tasks, experiment.fields)
         _check_shapes(experiment)
     except _NO_FIT as error:
         raise UserError(f"config: {describe(error)}") from error
@@ -148,6 +150,7 @@ def resolve(config: ConfigDict) -> ConfigDict:
 
     `data.name` and `data.root` become those of a data set, by `data.resolve`. `model.pretrained`, if it is "auto",
     becomes the hub's weights of the backbone, or, on `streets`, '': from scratch; if it is a file, its absolute path.
+    `best.metric` becomes one of the split that is evaluated during training.
     """
     config = config.copy_and_resolve_references()
     try:
@@ -155,6 +158,8 @@ def resolve(config: ConfigDict) -> ConfigDict:
     except ValueError as error:
         raise UserError(f"config: data: {error}") from error
     config.data.name, config.data.root = name, str(root or "")
+    if config.data.validation == "holdout" and config.best.metric.startswith("val/"):
+        config.best.metric = config.best.metric.replace("val/", "holdout/", 1)
     if config.model.pretrained == "auto":
         config.model.pretrained = pretrained.DEFAULTS.get(config.model.backbone, "") if name == "cityscapes" else ""
     elif config.model.pretrained and not pretrained.is_name(config.model.pretrained):
@@ -203,12 +208,8 @@ def _check_shapes(experiment: Experiment) -> None:
         heads = {task.name: task.channels for task in experiment.tasks}
         models.check_network(experiment.model, config.name, heads, experiment.size, parallel.AXIS)
     jax.eval_shape(experiment.init)
-    if experiment.config.batch_size == 1:  # BatchNorm refuses a batch that ends as one pixel
-        images = jax.ShapeDtypeStruct((1, *experiment.size, 3), np.float32)
-        alone = experiment.model.clone(axis_name=None)
-        variables = jax.eval_shape(alone.init, jax.random.key(0), images)
-        train = functools.partial(alone.apply, train=True, mutable=["batch_stats"])
-        jax.eval_shape(train, variables, images)
+    if experiment.config.batch_size == 1:
+        models.check_single_frame(experiment.model, experiment.size)
 
 
 def _model(options: dict[str, Any], chosen: tuple[tasks.Task, ...]) -> Network:

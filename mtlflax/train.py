@@ -10,20 +10,23 @@ import jax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from mtlflax import data
 from mtlflax import experiment as experiments
-from mtlflax.data import field_json, loader, samples
+from mtlflax.data import field_json, loader
 from mtlflax.errors import UserError
-from mtlflax.evaluate import make_evaluator
+from mtlflax.evaluate import Evaluation, Evaluator, make_evaluator
 from mtlflax.experiment import Experiment
-from mtlflax.files import write_json, write_text
-from mtlflax.run import parameter_table, signals, summary
+from mtlflax.files import write_text
+from mtlflax.run import evaluations, parameter_table, signals, summary
 from mtlflax.run import workdir as workdirs
 from mtlflax.run.checkpoint import Checkpoints
+from mtlflax.run.frames import Frames
 from mtlflax.run.metric_writer import MetricWriter
+from mtlflax.run.prepare_data import prepare_data
 from mtlflax.run.progress import Progress, format_seconds
 from mtlflax.run.training_log import TrainingLog
 from mtlflax.training import parallel
+from mtlflax.training.diagnostics import make_diagnostics
+from mtlflax.training.parallel import say
 from mtlflax.training.step import TrainState, make_train_step
 
 
@@ -31,7 +34,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict[str, flo
     """Train; resume from the latest checkpoint in `workdir` if there is one.
 
     The config is one of a config file (see `configs/common.py`); the README says what is written to the workdir.
-    Returns the last evaluation, `val/task/metric` → value. Raises UserError for anything the user can put right, with
+    Returns the last evaluation, `split/task/metric` → value. Raises UserError for anything the user can put right, with
     how.
     """
     with ExitStack() as stack:
@@ -52,12 +55,12 @@ def evaluate_checkpoint(config: ConfigDict, workdir: str | Path) -> dict[str, fl
     workdirs.compare(experiment.config, workdir, field_json.to_json(experiment.fields), **experiment.facts)
     checkpoints = Checkpoints(workdir, read_only=True)
     mesh = parallel.make_mesh()
-    _open(experiment, config.data.name, mesh)
+    prepare_data(experiment, config.data.name, mesh)
     step, state = checkpoints.restore_best(_init(experiment, mesh))
-    _say(f"evaluating {checkpoints.directory / str(step)}")
-    results, _ = make_evaluator(experiment, mesh, batch_size)(state)
-    _say(summary.summary(experiment.tasks, results, step, workdir))
-    _write_results(workdir, experiment, step, results)
+    say(f"evaluating {checkpoints.directory / str(step)}")
+    results, frames = _evaluate_all(experiment, make_evaluator(experiment, mesh, batch_size), state)
+    say(summary.summary(experiment.tasks, results, step, experiment.size, workdir))
+    _write(workdir, evaluations.LAST, experiment, step, results, frames, finished=evaluations.finished(workdir))
     return results
 
 
@@ -76,13 +79,15 @@ def _train(config: ConfigDict, workdir: Path, stack: ExitStack) -> dict[str, flo
     encoder, origin = (None, "from a checkpoint") if resuming else experiments.open_encoder(experiment.config)
     fields = field_json.to_json(experiment.fields)
     workdirs.record(experiment.config, workdir, fields=fields, encoder=origin, **experiment.facts)
-    _open(experiment, config.data.name, mesh)
-    _say(f"encoder: {experiment.config.model.backbone}, {origin}")
+    prepare_data(experiment, config.data.name, mesh)
+    say(f"encoder: {experiment.config.model.backbone}, {origin}")
     config, total = experiment.config, experiment.total_steps
     evaluate_every = experiment.steps(config.evaluate_every)
     checkpoint_every = experiment.steps(config.checkpoint.every)
     train_step = make_train_step(experiment.model, experiment.tasks, experiment.optimizer, experiment.method)
     train_step = parallel.map_step(train_step, mesh, via=config.parallel, donate_state=True)
+    diagnose_every = config.diagnostics.every
+    diagnose = parallel.map_step(make_diagnostics(experiment.model, experiment.tasks), mesh, via=config.parallel)
     evaluate = make_evaluator(experiment, mesh, config.batch_size)
 
     # ---------------------------------------------------------------- state: resumed, or at step 0
@@ -91,16 +96,16 @@ def _train(config: ConfigDict, workdir: Path, stack: ExitStack) -> dict[str, flo
     state = _init(experiment, mesh, encoder)
     if first_process:
         write_text(workdir / "parameters.txt", parameter_table.parameter_table(state.params) + "\n")
-    _say(parameter_table.module_table(state.params))
+    say(parameter_table.module_table(state.params))
     first_step, state = checkpoints.restore_latest(state) or (0, state)
     if first_step:
-        _say(f"resuming from {checkpoints.directory / str(first_step)}")
+        say(f"resuming from {checkpoints.directory / str(first_step)}")
     if config.best.from_epoch > config.epochs:
-        _say(
+        say(
             f"NOTE: no checkpoint competes for the best: best.from_epoch is {config.best.from_epoch:g}, of "
             f"{config.epochs:g} epochs; evaluation and prediction will take the latest"
         )
-    _say(f"training to step {total} ({config.epochs:g} epochs of {experiment.steps_per_epoch} steps) in {workdir}")
+    say(f"training to step {total} ({config.epochs:g} epochs of {experiment.steps_per_epoch} steps) in {workdir}")
 
     # ---------------------------------------------------------------- the loop
     stack.enter_context(signals.deferred())
@@ -125,7 +130,7 @@ def _train(config: ConfigDict, workdir: Path, stack: ExitStack) -> dict[str, flo
             num_workers=config.data.num_workers,
         )
     )
-    results: dict[str, float] = {}
+    evaluated: Evaluation | None = None
 
     # The order matters: evaluate and save the state of this step, and only then take the next batch. So a checkpoint of
     # step n stands for n batches taken and for all that was written up to n, and resuming is exact.
@@ -139,17 +144,18 @@ def _train(config: ConfigDict, workdir: Path, stack: ExitStack) -> dict[str, flo
                 score = None
                 if evaluating:
                     try:
-                        results, sample = evaluate(state)
-                        picture = summary.panel(experiment.tasks, *sample) if config.pictures else None
+                        evaluated = evaluate(state, experiment.chosen_on)
+                        picture = summary.panel(experiment.tasks, *evaluated.sample) if config.pictures else None
                     except Exception:  # a broken file, a task's mistake: what has been trained is kept all the same
                         checkpoints.save(step, state, config=config.to_dict())
                         raise
-                    writer.scalars(step, results)
+                    writer.scalars(step, evaluated.results)
                     if picture is not None:
-                        writer.picture(step, "val", picture)
-                    _write_results(workdir, experiment, step, results)
-                    progress.write(f"step {step}: " + summary.headline(experiment.tasks, results))
-                    score = _score(experiment, step, results)
+                        writer.picture(step, experiment.chosen_on, picture)
+                    progress.write(f"step {step}: " + summary.headline(experiment.tasks, evaluated.results))
+                    score = _score(experiment, step, evaluated.results)
+                    for which in [evaluations.LAST] + [evaluations.BEST] * checkpoints.would_be_best(score):
+                        _write(workdir, which, experiment, step, *evaluated[:2])
                 checkpoints.save(step, state, config=config.to_dict(), score=score)
         if step == total:
             break
@@ -158,53 +164,34 @@ def _train(config: ConfigDict, workdir: Path, stack: ExitStack) -> dict[str, flo
             progress.start()
         batch = parallel.shard_batch(next(batches), mesh)
         began = time.monotonic()
+        diagnosis = diagnose(state, batch) if diagnose_every and step % diagnose_every == 0 else None
         state, metrics = train_step(state, batch)
         if step == first_step:  # the one that compiles
             jax.block_until_ready(metrics)
             progress.write(f"train step compiled in {time.monotonic() - began:.0f}s")
             progress.update(step + 1)
-        log.add(step + 1, metrics)
+        log.add(step + 1, metrics, diagnosis)
         if step % config.log_every == 0:
             log.read(step)
 
     # ---------------------------------------------------------------- the end
     checkpoints.wait()
     progress.close()
-    if not results:  # the run was at its end when this process started
-        results, _ = evaluate(state)
-        _write_results(workdir, experiment, total, results)
-    _say(summary.summary(experiment.tasks, results, total, workdir))
-    if (best := checkpoints.best_step) is not None:
-        _say(f"best {config.best.metric}: step {best}, in {checkpoints.directory / str(best)}")
-    _say(f"took {format_seconds(time.monotonic() - started)}")
-    return results
-
-
-def _open(experiment: Experiment, asked_for: str, mesh: Mesh) -> None:
-    """Say which data set this is, so that nobody takes one for another, and make it ready to be read."""
-    config = experiment.config
-    if config.data.name == "streets":
-        how = "For Cityscapes set CITYSCAPES_DATASET or --config.data.root to the folder of leftImg8bit, gtFine, …"
-        if asked_for == "streets":
-            how = "The config asks for it: data.name is streets (as with the argument quick)."
-        rule = "=" * 110
-        _say(f"{rule}\nDATA: streets, the embedded data set of rendered scenes: NOT Cityscapes.\n      {how}\n{rule}")
+    step = total
+    if len(experiment.evaluated) > 1:  # on what nothing was chosen on, too
+        step, state = checkpoints.restore_best(state)
+        results, frames = _evaluate_all(experiment, evaluate, state)
+        _write(workdir, evaluations.BEST, experiment, step, results, frames)
+    elif evaluated is None:  # the run was at its end when this process started
+        results, frames = _evaluate_all(experiment, evaluate, state)
     else:
-        where = f" at {config.data.root}" if config.data.root else ""
-        _say(f"DATA: {config.data.name}{where}, read at {tuple(config.data.size)}")
-    for source in (experiment.training, experiment.validation):
-        if prepare := getattr(source, "prepare", None):
-            prepare()
-    image = {"image": experiment.fields["image"]}
-    size = samples.Checked(experiment.training, image)[0]["image"].shape[:2]
-    if size != experiment.size:  # prediction scales pictures to data.size
-        raise UserError(f"the training frames are {size[0]}×{size[1]}: give '--config.data.size={size}', their size")
-    counts = f"{len(experiment.training)} training and {len(experiment.validation)} validation frames"
-    _say(f"{counts}; {mesh.size} × {mesh.devices.flat[0].device_kind}")
-    if experiment.facts["train_frames"] == experiment.facts["val_frames"]:
-        _say("NOTE: the training and the validation frames have the same names: are they the same frames?")
-    for note in data.check_truth(experiment.training, {task.name: task.fields for task in experiment.tasks}):
-        _say(f"NOTE: {note}")
+        results, frames = evaluated[:2]
+    _write(workdir, evaluations.LAST, experiment, step, results, frames, finished=True)
+    say(summary.summary(experiment.tasks, results, step, experiment.size, workdir))
+    if (best := checkpoints.best_step) is not None:
+        say(f"best {config.best.metric}: step {best}, in {checkpoints.directory / str(best)}")
+    say(f"took {format_seconds(time.monotonic() - started)}")
+    return results
 
 
 def _init(experiment: Experiment, mesh: Mesh, encoder: Any = None) -> TrainState:
@@ -221,12 +208,24 @@ def _score(experiment: Experiment, step: int, results: dict[str, float]) -> floa
     return value if best.mode == "max" else -value
 
 
-def _write_results(workdir: Path, experiment: Experiment, step: int, results: dict[str, float]) -> None:
-    if jax.process_index() == 0:
-        facts = {"step": step, "epoch": step / experiment.steps_per_epoch, "data": experiment.config.data.name}
-        write_json(workdir / "results.json", {**facts, "num_val": len(experiment.validation), **results})
+def _evaluate_all(experiment: Experiment, evaluate: Evaluator, state: TrainState) -> tuple[dict[str, float], Frames]:
+    """Evaluate a state on every split: all results, and the frames of the last split, `val`."""
+    found = [evaluate(state, split) for split in experiment.evaluated]
+    return {name: value for each in found for name, value in each.results.items()}, found[-1].frames
 
 
-def _say(text: str) -> None:
+def _write(
+    workdir: Path,
+    which: str,
+    experiment: Experiment,
+    step: int,
+    results: dict[str, float],
+    frames: Frames,
+    *,
+    finished: bool = False,
+) -> None:
     if jax.process_index() == 0:
-        print(text, flush=True)
+        facts: dict[str, Any] = {"step": step, "epoch": step / experiment.steps_per_epoch, "finished": finished}
+        facts |= {"data": experiment.config.data.name, "size": list(experiment.size)}
+        facts |= {f"num_{split}": len(source) for split, source in experiment.evaluated.items()}
+        evaluations.write(workdir, which, facts, results, frames)

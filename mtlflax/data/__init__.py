@@ -9,11 +9,20 @@ from typing import Any
 import numpy as np
 
 from mtlflax import registry
-from mtlflax.data import field_json
+from mtlflax.data import field_json, holdout
 from mtlflax.data.source import Depth, Field, Image, Labels, Map, Source
 from mtlflax.errors import UserError
 
-__all__ = ["ROOT_VARIABLE", "SOURCES", "check_alike", "check_truth", "describe", "open_source", "resolve"]
+__all__ = [
+    "ROOT_VARIABLE",
+    "SOURCES",
+    "check_alike",
+    "check_truth",
+    "describe",
+    "open_source",
+    "open_splits",
+    "resolve",
+]
 
 ROOT_VARIABLE = "CITYSCAPES_DATASET"  # as the official scripts have it
 _LOOKED_AT = 32  # frames, in `check_truth`
@@ -93,6 +102,20 @@ def open_source(name: str, config: Any, split: str) -> Source:
     if wrong := _what_is_wrong(opened, split):
         raise UserError(f"data set {name!r}: {wrong}")
     return opened
+
+
+def open_splits(config: Any) -> tuple[Source, dict[str, Source]]:
+    """Open what a run needs, from `config.data`: the training frames, and split → frames to evaluate.
+
+    With `config.validation` "val" that is the data set's own "val". With "holdout" it is first "holdout", a part of the
+    training frames (`config.holdout`, a share), which the best checkpoint is chosen on, and then "val". Errors are as
+    in `open_source`; ValueError for a share that leaves nothing.
+    """
+    training, validation = (open_source(config.name, config, split) for split in ("train", "val"))
+    if config.validation == "val":
+        return training, {"val": validation}
+    rest, held = holdout.split(training, config.holdout)
+    return rest, {"holdout": held, "val": validation}
 
 
 def _what_is_wrong(opened: Any, split: str) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 from mtlflax import registry
 from mtlflax.models import encoders, pretrained
 from mtlflax.models.adamt_net import AdaMTNet
+from mtlflax.models.checks import check_single_frame
 from mtlflax.models.cross_stitch import CrossStitchNetwork
 from mtlflax.models.deeplab import DeepLabV3Plus
 from mtlflax.models.encoders import ENCODERS, Backbone, Encoder, encoder
@@ -24,7 +25,8 @@ from mtlflax.models.refinenet_lw import LightWeightRefineNet
 from mtlflax.models.sluice import SluiceNetwork
 from mtlflax.models.unet import UNet
 
-__all__ = ["ENCODERS", "MODELS", "Encoder", "Network", "check_encoder", "check_network", "encoder", "get", "pretrained"]
+__all__ = ["ENCODERS", "MODELS", "Encoder", "Network", "check_encoder", "check_network", "check_single_frame"]
+__all__ += ["encoder", "get", "pretrained"]
 
 MODELS: dict[str, type[Topology]] = {
     "unet": UNet,

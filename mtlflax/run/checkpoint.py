@@ -18,6 +18,7 @@ from orbax.checkpoint import checkpoint_managers
 
 from mtlflax.errors import UserError, one_line
 from mtlflax.run import orbax_errors, signals
+from mtlflax.training.parallel import say
 
 
 class DamagedError(UserError):
@@ -58,6 +59,13 @@ class Checkpoints:
         """The step of the checkpoint with the best score (the newest of equals), or None."""
         return next(iter(self._ranked()), None)
 
+    def would_be_best(self, score: float | None) -> bool:
+        """Whether a checkpoint with this score would be the best."""
+        if score is None or math.isnan(score):
+            return False
+        best = self.best_step
+        return best is None or score >= (self._scores[best] or -math.inf)
+
     def save(self, step: int, state: Any, *, config: Mapping[str, Any], score: float | None = None) -> None:
         """Save in the background; the state is copied before this returns.
 
@@ -90,7 +98,7 @@ class Checkpoints:
         step, state, damaged = self._first(sorted(self._scores, reverse=True), lambda step: self.restore(step, like))
         for other in damaged:
             aside = self._set_aside(other)
-            _note(f"{damaged[other]}; set aside as {aside}, resuming from step {step}")
+            say(f"NOTE: {damaged[other]}; set aside as {aside}, resuming from step {step}")
         return step, state
 
     def restore_best(self, like: Any, *, variables_only: bool = False) -> tuple[int, Any]:
@@ -104,7 +112,7 @@ class Checkpoints:
         steps = dict.fromkeys([*self._ranked(), *sorted(self._scores, reverse=True)])
         step, state, damaged = self._first(steps, lambda step: self.restore(step, like, variables_only))
         for error in damaged.values():
-            _note(f"{error}; using step {step} instead")
+            say(f"NOTE: {error}; using step {step} instead")
         return step, state
 
     def restore(self, step: int, like: Any, variables_only: bool = False) -> Any:
@@ -160,7 +168,7 @@ class Checkpoints:
         try:
             return json.loads((self.directory / str(step) / "data" / "metadata").read_text())["score"]
         except (OSError, ValueError, KeyError):
-            _note(f"{self.directory / str(step)} has lost its score: it does not compete for the best")
+            say(f"NOTE: {self.directory / str(step)} has lost its score: it does not compete for the best")
             return None
 
     def _first(self, steps: Iterable[int], restore: Callable[[int], Any]) -> tuple[int, Any, dict[int, DamagedError]]:
@@ -208,8 +216,3 @@ class Checkpoints:
                 f"cannot write checkpoints to {self.directory}: {reason}\n"
                 "Free some space or give another --workdir; the checkpoints saved before are complete."
             ) from error
-
-
-def _note(text: str) -> None:
-    if jax.process_index() == 0:
-        print(f"NOTE: {text}", flush=True)

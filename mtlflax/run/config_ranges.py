@@ -10,7 +10,7 @@ from mtlflax.tasks import Task
 from mtlflax.training import parallel
 
 _AT_LEAST_0 = ["pictures", "optimizer.power", "optimizer.weight_decay", "losses.auxiliary"]
-_AT_LEAST_0 += ["data.num_threads", "data.num_workers", "data.streets.seed"]
+_AT_LEAST_0 += ["data.num_threads", "data.num_workers", "data.streets.seed", "diagnostics.every"]
 _AT_LEAST_1 = ("batch_size", "log_every", "checkpoint.keep", "data.prefetch", "data.streets.train", "data.streets.val")
 _POSITIVE = ("epochs", "evaluate_every", "checkpoint.every", "optimizer.learning_rate")
 
@@ -28,6 +28,8 @@ def check(config: ConfigDict) -> None:
             raise ValueError(f"{key} is {value}: must be positive")
     if not 0 <= config.seed < 2**31:
         raise ValueError(f"seed is {config.seed}: must be at least 0 and below {2**31}")
+    if config.diagnostics.every and len(config.tasks) < 2:
+        raise ValueError(f"diagnostics.every is {config.diagnostics.every}: with one task there is nothing to compare")
     size = config.data.size
     if len(size) != 2 or min(size) < 1:
         raise ValueError(f"data.size is {tuple(size)}: must be (height, width), two whole numbers of at least 1")
@@ -35,14 +37,15 @@ def check(config: ConfigDict) -> None:
         ("model.dtype", config.model.get("dtype", "float32"), ("float32", "bfloat16")),
         ("best.mode", config.best.mode, ("max", "min")),
         ("parallel", config.parallel, parallel.MAPPINGS),
+        ("data.validation", config.data.validation, ("val", "holdout")),
     ):
         if value not in choices:
             raise ValueError(f"{key} is {value!r}: choose {' or '.join(choices)}")
 
 
-def check_best(best: ConfigDict, tasks: Iterable[Task], fields: Mapping[str, Field]) -> None:
-    """Raise ValueError if no task has `best.metric`, or `best.mode` is not the direction in which it gets better."""
-    known = {f"val/{task.name}/{name}": (task, name) for task in tasks for name in task.metric_names(fields)}
+def check_best(best: ConfigDict, split: str, tasks: Iterable[Task], fields: Mapping[str, Field]) -> None:
+    """Raise ValueError if `best.metric` is none of the split's, or `best.mode` not the direction of what is better."""
+    known = {f"{split}/{task.name}/{name}": (task, name) for task in tasks for name in task.metric_names(fields)}
     if best.metric not in known:
         raise ValueError(f"best.metric is {best.metric!r}: choose (with best.mode) from {', '.join(known)}")
     task, name = known[best.metric]

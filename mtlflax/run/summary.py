@@ -16,14 +16,16 @@ def headline(tasks: Sequence[Task], results: Mapping[str, float]) -> str:
     return "  ".join(shown) + "".join(f"\n{note}" for note in _notes(tasks, results))
 
 
-def summary(tasks: Sequence[Task], results: Mapping[str, float], step: int, workdir: Path) -> str:
-    """Return what is printed at the end: the headline metrics, a line each, and where everything is."""
-    lines = [f"\nstep {step}:"]
+def summary(
+    tasks: Sequence[Task], results: Mapping[str, float], step: int, size: tuple[int, int], workdir: Path
+) -> str:
+    """Return what is printed at the end: the headline metrics, a line each, at which size, and where everything is."""
+    lines = [f"\nstep {step}, scored at {size[0]}×{size[1]}:"]
     lines += [f"  {name:<26} {results[name]:.4f}" for name in _headlines(tasks, results)]
-    for task in tasks:
-        error, constant = (results.get(f"val/{task.name}/{name}", math.nan) for name in ("rmse", "rmse_constant"))
+    for split, task in itertools.product(_splits(results), tasks):
+        error, constant = (results.get(f"{split}/{task.name}/{name}", math.nan) for name in ("rmse", "rmse_constant"))
         if constant > 0:
-            lines.append(f"  ({task.name} RMSE is {error / constant:.2f} × the best constant's)")
+            lines.append(f"  ({split}/{task.name} RMSE is {error / constant:.2f} × the best constant's)")
     lines += _notes(tasks, results)
     lines.append(f"everything is in {workdir}: results.json, metrics.jsonl, pictures/, tensorboard/, checkpoints/")
     return "\n".join(lines)
@@ -42,12 +44,21 @@ def panel(tasks: Sequence[Task], batch: Mapping[str, np.ndarray], predictions: M
     return pictures.panel(rows)
 
 
+def _splits(results: Mapping[str, float]) -> list[str]:
+    return list(dict.fromkeys(name.partition("/")[0] for name in results)) or ["val"]
+
+
 def _headlines(tasks: Sequence[Task], results: Mapping[str, float]) -> list[str]:
-    names = [f"val/{task.name}/{name}" for task in tasks for name in task.headline]
+    names = [f"{split}/{task.name}/{name}" for split in _splits(results) for task in tasks for name in task.headline]
     return [name for name in names if name in results]
 
 
 def _notes(tasks: Sequence[Task], results: Mapping[str, float]) -> list[str]:
-    """Name the tasks for which the validation set has no truth at all: their first metric is missing or NaN."""
-    empty = [t.name for t in tasks if t.headline and math.isnan(results.get(f"val/{t.name}/{t.headline[0]}", math.nan))]
-    return [f"NOTE: no pixel of the validation set is labeled for {' or '.join(empty)}"] if empty else []
+    """Name the tasks for which a set has no truth at all: their first metric is missing or NaN."""
+    notes = []
+    for split in _splits(results):
+        first = {task.name: f"{split}/{task.name}/{task.headline[0]}" for task in tasks if task.headline}
+        if empty := [task for task, metric in first.items() if math.isnan(results.get(metric, math.nan))]:
+            which = "validation set" if split == "val" else f"split {split}"
+            notes.append(f"NOTE: no pixel of the {which} is labeled for {' or '.join(empty)}")
+    return notes

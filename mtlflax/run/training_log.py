@@ -13,6 +13,7 @@ from mtlflax.errors import UserError
 from mtlflax.run.checkpoint import Checkpoints
 from mtlflax.run.metric_writer import MetricWriter
 from mtlflax.run.progress import Progress
+from mtlflax.training import diagnostics
 
 # Key of a step's metrics -> what its values are called in `metrics.jsonl`: train/loss/<task>, ...
 _PER_TASK = {"losses": "loss", "weights": "weight", "task_gradient_norms": "task_gradient_norm"}
@@ -30,10 +31,16 @@ class TrainingLog:
     steps_per_epoch: int
     _incomplete: int = 0  # steps without labels for some task, since the last with labels for all
     _pending: list[tuple[int, dict[str, jax.Array]]] = dataclasses.field(default_factory=list)
+    _diagnoses: list[tuple[int, dict[str, jax.Array]]] = dataclasses.field(default_factory=list)
 
-    def add(self, step: int, metrics: dict[str, jax.Array]) -> None:
-        """Take the metrics of a step just dispatched, and wait for the step two before it."""
+    def add(self, step: int, metrics: dict[str, jax.Array], diagnosis: dict[str, jax.Array] | None = None) -> None:
+        """Take the metrics of a step just dispatched, and wait for the step two before it.
+
+        `diagnosis` is what `training.diagnostics` has measured before that step on its batch.
+        """
         self._pending.append((step, metrics))
+        if diagnosis is not None:
+            self._diagnoses.append((step, diagnosis))
         if len(self._pending) > 2:  # bounds what is under way, without ever waiting for the latest
             finished, values = self._pending[-3]
             jax.block_until_ready(values)
@@ -66,6 +73,10 @@ class TrainingLog:
             parts = [f"{part} ×{weight:.2f}" for part, weight in zip(parts, mean["weights"], strict=True)]
         self.progress.describe(" · ".join(parts))
         self.progress.update(through)
+        while self._diagnoses and self._diagnoses[0][0] <= through:
+            step, diagnosis = self._diagnoses.pop(0)
+            if figures := diagnostics.figures(self.names, jax.device_get(diagnosis)):
+                self.writer.scalars(step, figures)
         self.writer.scalars(through, self._scalars(through, mean))
 
     def _count_incomplete(self, complete: Any) -> None:

@@ -92,6 +92,7 @@ def depth(fields: Mapping[str, Field], name: str = "depth", loss: str = "l1", re
         files=files,
         headline=("rmse", "rmse_constant"),
         minimized=lambda metric: not metric.startswith("delta"),
+        condense=lambda sums: {key: rows.sum(axis=1) for key, rows in sums.items()},
     )
 
 

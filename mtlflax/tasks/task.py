@@ -29,6 +29,8 @@ class Task:
         sums: (prediction, batch) → arrays to be added up over the evaluation set, on the device. Rows of `batch` whose
             `mask` is 0 count for nothing.
         metrics: the added-up sums (NumPy, float64 or int64) → name → value, on the host.
+        condense: sums of several frames, [N, ...] each (NumPy) → the same in fewer numbers, which `metrics` reads as
+            well: what a run keeps of each frame.
         picture: prediction → a map in the form of the truth, on the device.
         truth: batch → what the prediction should be, [B, H, W, ...], on the host; for pictures.
         colors: such a map of one frame → uint8 [H, W, 3] RGB, on the host.
@@ -53,6 +55,7 @@ class Task:
     files: Callable[[np.ndarray, float], dict[str, np.ndarray]] | None = None
     headline: tuple[str, ...] = ()
     minimized: Callable[[str], bool] | None = None
+    condense: Callable[[Arrays], Arrays] = dict
     auxiliary: float = 1.0
 
     def metric_names(self, fields: Mapping[str, Field]) -> list[str]:

@@ -45,6 +45,12 @@ def initialize() -> None:
             raise UserError(f"MTLFLAX_DISTRIBUTED=1, but there is no cluster: set {', '.join(names)}") from error
 
 
+def say(text: str) -> None:
+    """Print a line, on the first process alone."""
+    if jax.process_index() == 0:
+        print(text, flush=True)
+
+
 def make_mesh(num_devices: int | None = None) -> Mesh:
     """A mesh of all devices (or the first `num_devices`) along the axis `'data'`."""
     devices = jax.devices()[:num_devices]

@@ -127,20 +127,32 @@ def make_train_step(
 
 def make_evaluation_step(
     model: Network, tasks: Sequence[Task]
-) -> Callable[[TrainState, Batch], tuple[dict[str, Any], dict[str, jax.Array]]]:
+) -> Callable[[TrainState, Batch], tuple[tuple[jax.Array, dict[str, Any]], dict[str, jax.Array]]]:
     """Make the evaluation step.
 
     Returns:
-        `step(state, batch)` → per task the sums over the global batch (replicated), and per task the device's own
-        predictions for pictures (sharded along the batch).
+        `step(state, batch)` → the numbers of the frames of the global batch, as in `batch["frame"]`, int32 [B], and per
+        task the sums of each, [B, ...] (replicated); and per task the device's own predictions for pictures (sharded
+        along the batch).
     """
 
-    def evaluation_step(state: TrainState, batch: Batch) -> tuple[dict[str, Any], dict[str, jax.Array]]:
+    def evaluation_step(
+        state: TrainState, batch: Batch
+    ) -> tuple[tuple[jax.Array, dict[str, Any]], dict[str, jax.Array]]:
         variables = {"params": state.params, "batch_stats": state.batch_stats}
         outputs: Any = model.apply(variables, normalize(batch["image"]), train=False)
         predictions = {task.name: task.activation(outputs[task.name]) for task in tasks}
-        sums = {task.name: task.sums(predictions[task.name], batch) for task in tasks}
+        sums = {task.name: _sums_of_frames(task, predictions[task.name], batch) for task in tasks}
         pictures = {task.name: task.picture(predictions[task.name]) for task in tasks}
-        return jax.lax.psum(sums, AXIS), pictures
+        return jax.lax.all_gather((batch["frame"], sums), AXIS, tiled=True), pictures
 
     return evaluation_step
+
+
+def _sums_of_frames(task: Task, predictions: jax.Array, batch: Batch) -> dict[str, jax.Array]:
+    """A task's sums, of each frame for itself: [B, ...]."""
+
+    def of_one(prediction: jax.Array, frame: Batch) -> dict[str, jax.Array]:
+        return task.sums(prediction[None], {name: x[None] for name, x in frame.items()})
+
+    return jax.vmap(of_one)(predictions, dict(batch))

@@ -10,6 +10,9 @@ import pytest
 from helpers.commands import assert_same_run, call, final_state, flags, history, results, run, start
 from helpers.trees import write_tree
 
+from mtlflax import metrics
+from mtlflax.run import evaluations
+
 
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory):
@@ -45,6 +48,38 @@ def test_a_run_says_and_writes_what_it_did(whole_run):
     steps, _ = final_state(workdir)
     assert {27, 30} <= set(steps)
     assert len(steps) <= 3  # the newest two and the best
+    assert found["finished"] is True
+    assert found["size"] == [32, 64]
+    counted = evaluations.read_frames(workdir, evaluations.LAST)
+    assert len(counted.names) == found["num_val"]
+    assert metrics.miou(counted.total()["segmentation"]["confusion"]) == found["val/segmentation/miou"]
+    best = json.loads((workdir / "best.json").read_text())
+    assert best["val/segmentation/miou"] == max(line.get("val/segmentation/miou", 0) for line in lines[2:])
+    counted = evaluations.read_frames(workdir, evaluations.BEST)
+    assert metrics.miou(counted.total()["segmentation"]["confusion"]) == best["val/segmentation/miou"]
+
+
+def test_the_best_epoch_is_chosen_on_frames_held_out(tmp_path_factory, tmp_path):
+    tree = write_tree(tmp_path_factory.mktemp("larger"), train=16, val=2)
+    extra = ["--config.data.validation=holdout", "--config.data.holdout=0.25", "--config.diagnostics.every=5"]
+    extra += ["--config.epochs=2", "--config.best.from_epoch=0"]
+    output = call(flags(tree, tmp_path / "run", *extra))
+    assert "12 training and 4 held out of them and 2 validation frames" in output
+    assert "best holdout/segmentation/miou: step" in output
+    lines = history(tmp_path / "run")
+    assert not [name for line in lines for name in line if name.startswith("val/")]
+    scores = {line["step"]: line["holdout/segmentation/miou"] for line in lines if "holdout/segmentation/miou" in line}
+    found = results(tmp_path / "run")
+    assert scores[found["step"]] == max(scores.values()) == found["holdout/segmentation/miou"]
+    assert {"val/segmentation/miou", "val/depth/rmse"} <= found.keys()
+    assert (found["num_val"], found["num_holdout"]) == (2, 4)
+    assert json.loads((tmp_path / "run" / "best.json").read_text()) == found | {"finished": False}
+    diagnosed = [line for line in lines if "diagnostics/cosine/segmentation/depth" in line]
+    assert [line["step"] for line in diagnosed] == [1, 6]
+    assert all(-1 <= line["diagnostics/cosine/segmentation/depth"] <= 1 for line in diagnosed)
+    evaluated = call(flags(tree, tmp_path / "run", *extra, "--mode=evaluate"))
+    assert "val/segmentation/miou" in evaluated
+    assert results(tmp_path / "run") == found
 
 
 def test_the_same_seed_gives_the_same_bits(whole_run, tree, tmp_path):

@@ -199,7 +199,7 @@ def test_building_renders_nothing(tmp_path, monkeypatch):
     monkeypatch.setenv("MTLFLAX_CACHE", str(tmp_path))
     monkeypatch.setattr("mtlflax.data.streets.frame.make", lambda *_: pytest.fail("a frame was rendered"))
     built = experiment.build(dwa.get_config("quick"))
-    assert (len(built.training), len(built.validation)) == (400, 100)
+    assert (len(built.training), len(built.evaluated["val"])) == (400, 100)
     assert built.facts["num_train"] == 400
     assert not any(tmp_path.iterdir())
 

@@ -144,11 +144,11 @@ def test_one_backward_pass_whatever_the_weighting():
     assert flops["dwa"] == pytest.approx(flops["equal"], rel=1e-4)
 
 
-def test_evaluation_sums_do_not_depend_on_devices_or_padding():
+def test_the_sums_of_a_frame_do_not_depend_on_devices_or_on_the_frames_beside_it():
     chosen, model, optimizer, balancing = make_parts("cross_entropy", "l1", "tiny")
     batch = make_batch(0)
-    padded = {**batch, "mask": np.array([1, 1, 1, 1, 1, 0, 0, 0], np.float32)}
-    half = {key: value[:5] for key, value in batch.items()}
+    padded = {**batch, "frame": np.arange(8, dtype=np.int32), "mask": np.array([1, 1, 1, 1, 1, 0, 0, 0], np.float32)}
+    half = {key: value[:5] for key, value in padded.items()}
     results = {}
     for devices, via, given in [
         (1, "shard_map", half),
@@ -163,14 +163,18 @@ def test_evaluation_sums_do_not_depend_on_devices_or_padding():
             out_specs=(parallel.REPLICATED, parallel.SHARDED),
         )
         state = make_state(model, optimizer, balancing, mesh)
-        sums, pictures = step(state, parallel.shard_batch(given, mesh))
+        (frames, sums), pictures = step(state, parallel.shard_batch(given, mesh))
+        np.testing.assert_array_equal(frames, given["frame"])
         rows = parallel.local_rows(pictures["segmentation"])[:5]
         results[devices, via] = (jax.device_get(sums), rows)
     sums, rows = results[1, "shard_map"]
-    assert sums["segmentation"]["confusion"].sum() > 0
+    confusion = sums["segmentation"]["confusion"]
+    assert (confusion.sum((1, 2)) > 0).all()
     for other, other_rows in results.values():
-        np.testing.assert_array_equal(sums["segmentation"]["confusion"], other["segmentation"]["confusion"])
-        assert_close(sums["depth"], other["depth"], rtol=1e-4, atol=1e-5)
+        np.testing.assert_array_equal(confusion, other["segmentation"]["confusion"][:5])
+        assert not other["segmentation"]["confusion"][5:].any()
+        assert not other["depth"]["count"][5:].any()
+        assert_close(sums["depth"], {key: x[:5] for key, x in other["depth"].items()}, rtol=1e-4, atol=1e-5)
         np.testing.assert_array_equal(rows, other_rows)
 
 

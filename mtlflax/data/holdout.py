@@ -1,0 +1,55 @@
+"""A part of the training frames that is kept for choosing epochs and options, so that nothing is chosen on `val`."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mtlflax.data.source import Field, Sample, Source
+
+
+class Part:
+    """Some frames of another source, in its order."""
+
+    def __init__(self, source: Source, indices: Sequence[int]) -> None:
+        self._source, self._indices = source, tuple(indices)
+
+    @property
+    def fields(self) -> Mapping[str, Field]:
+        """Those of the whole."""
+        return self._source.fields
+
+    @property
+    def missing(self) -> Mapping[str, str]:
+        """Why the whole lacks some fields, if it says so."""
+        return getattr(self._source, "missing", {})
+
+    @property
+    def names(self) -> Sequence[str]:
+        """Of the frames, in order."""
+        return [self._source.names[i] for i in self._indices]
+
+    def prepare(self) -> None:
+        """What the whole does once, before the first sample is read."""
+        if prepare := getattr(self._source, "prepare", None):
+            prepare()
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def __getitem__(self, index: int, /) -> Sample | Any:
+        return self._source[self._indices[index]]
+
+
+def split(source: Source, share: float) -> tuple[Part, Part]:
+    """Split a source into the frames that stay for training and those that are held out, a share of them in 0..1.
+
+    Which frames they are depends on their names alone: the same in every run, on every machine, whatever the seed.
+    ValueError if one part would be empty.
+    """
+    names = list(source.names)
+    count = round(share * len(names))
+    if not 0 < count < len(names):
+        raise ValueError(f"data.holdout is {share:g}: of {len(names)} training frames that leaves one part empty")
+    drawn = sorted(range(len(names)), key=lambda i: hashlib.sha256(names[i].encode()).digest())
+    held = set(drawn[:count])
+    return Part(source, [i for i in range(len(names)) if i not in held]), Part(source, sorted(held))
