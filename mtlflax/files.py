@@ -97,6 +97,19 @@ def lock(path: Path, *, wait: str = "") -> Iterator[None]:
         yield
 
 
+def is_locked(path: Path) -> bool:
+    """Whether a process holds a lock file; False where files cannot be locked, or there is none."""
+    try:
+        with open(path) as file:
+            if fcntl is not None:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        pass
+    return False
+
+
 def finite_or_none(value: Any) -> Any:
     """Return the value, or None for a float that is NaN or infinite: JSON has no number for it."""
     return None if isinstance(value, float) and not math.isfinite(value) else value

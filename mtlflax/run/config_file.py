@@ -3,8 +3,9 @@
 import importlib.util
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from absl import flags
 from ml_collections import ConfigDict, config_flags
@@ -28,20 +29,42 @@ def load(name: str, overrides: Sequence[str] = ()) -> ConfigDict:
     Raises:
         UserError: there is no such file, there is an error in it (named with its line), or an override does not fit.
     """
-    path, arguments = split(name)
-    repository = Path(__file__).parents[2]
-    if not path.is_file() and (repository / path).is_file():  # configs/dwa.py, from any folder
-        path = repository / path
-    if not path.is_file():
-        raise UserError(f"--config: no such file: {path}")
-    folder = path.resolve().parent
-    # `from configs import common`: beside the file, or in this repository if the file lies elsewhere.
-    sys.path[:0] = [str(folder.parent)] * (folder.name == "configs") + [str(repository)]
-    registry.search([str(folder), str(Path.cwd())])
-    config = _get_config(path, arguments)
+    path, arguments = _find(name)
+    config = _call(path, "get_config", *([] if arguments is None else [arguments]))
     if not isinstance(config, ConfigDict):
         raise UserError(f"{path}: get_config returns a {type(config).__name__}, not a ConfigDict")
     return override(config, overrides)
+
+
+class Entry(NamedTuple):
+    """A run of a sweep."""
+
+    name: str  # its folder, below the sweep's
+    config: str  # as --config has it: "configs/dwa.py:quick"
+    overrides: tuple[str, ...]  # "--config.KEY=VALUE"
+
+
+def load_sweep(name: str) -> list[Entry]:
+    """Return the runs of "configs/table1.py:quick": what its `sweep(add)`, or `sweep(add, "quick")`, adds.
+
+    Each is added by `add(name, config, {"KEY": VALUE, ...})`; every config is loaded once, so that a mistake in one is
+    found before any run starts. UserError as from `load`; and if a name occurs twice, or is no relative path.
+    """
+    path, arguments = _find(name)
+    entries: dict[str, Entry] = {}
+
+    def add(name: str, config: str, values: Mapping[str, Any] | None = None) -> None:
+        if name in entries or Path(name).is_absolute() or ".." in Path(name).parts or not Path(name).parts:
+            raise ValueError(f"run {name!r}: each needs a name of its own, a relative path")
+        given = {key: "" if value is None else value for key, value in (values or {}).items()}
+        entries[name] = Entry(name, config, tuple(f"--config.{key}={value}" for key, value in given.items()))
+
+    _call(path, "sweep", add, *([] if arguments is None else [arguments]))
+    if not entries:
+        raise UserError(f"{path}: its sweep adds no runs")
+    for entry in entries.values():
+        load(entry.config, entry.overrides)
+    return list(entries.values())
 
 
 def override(config: ConfigDict, overrides: Sequence[str]) -> ConfigDict:
@@ -61,8 +84,24 @@ def override(config: ConfigDict, overrides: Sequence[str]) -> ConfigDict:
     return values["config"].value
 
 
-def _get_config(path: Path, arguments: str | None) -> object:
-    """Run the file and its `get_config`; an error in it becomes a `UserError` with the file and the line."""
+def _find(name: str) -> tuple[Path, str | None]:
+    """Return the config file and its arguments, and have the modules beside it found."""
+    path, arguments = split(name)
+    repository = Path(__file__).parents[2]
+    if not path.is_file() and (repository / path).is_file():  # configs/dwa.py, from any folder
+        path = repository / path
+    if not path.is_file():
+        raise UserError(f"--config: no such file: {path}")
+    folder = path.resolve().parent
+    # `from configs import common`: beside the file, or in this repository if the file lies elsewhere.
+    for first in (repository, folder.parent)[: 1 + (folder.name == "configs")]:
+        sys.path[:] = [str(first), *(entry for entry in sys.path if entry != str(first))]
+    registry.search([str(folder), str(Path.cwd())])
+    return path, arguments
+
+
+def _call(path: Path, function: str, *arguments: Any) -> Any:
+    """Run the file, and a function in it; an error in it becomes a `UserError` with the file and the line."""
     spec = importlib.util.spec_from_file_location(f"config_{path.stem}", path)
     if spec is None or spec.loader is None:
         raise UserError(f"--config: {path} is not a Python file")
@@ -70,12 +109,13 @@ def _get_config(path: Path, arguments: str | None) -> object:
     sys.modules[spec.name] = module
     try:
         spec.loader.exec_module(module)
-        return module.get_config() if arguments is None else module.get_config(arguments)
+        return getattr(module, function)(*arguments)
     except UserError:
         raise
     except SyntaxError as error:
         raise UserError(f"{error.filename}, line {error.lineno}: {error.msg}") from error
     except Exception as error:
-        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+        frames = traceback.extract_tb(error.__traceback__)
+        lines = [frame.lineno for frame in frames if Path(frame.filename).absolute() == path.absolute()]
         where = f"{path}, line {lines[-1]}" if lines else path
         raise UserError(f"{where}: {type(error).__name__}: {one_line(error)}") from error

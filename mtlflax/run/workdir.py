@@ -36,6 +36,11 @@ def lock(workdir: Path) -> Iterator[None]:
         yield
 
 
+def is_locked(workdir: Path) -> bool:
+    """Whether a run is writing to the workdir now."""
+    return files.is_locked(workdir / "lock")
+
+
 def has_checkpoint(workdir: Path) -> bool:
     """Whether the workdir has a checkpoint. Without one, it holds nothing that another configuration could spoil."""
     return any(entry.name.isdigit() for entry in (workdir / "checkpoints").glob("*"))

@@ -34,7 +34,7 @@ from configs import weighting as any_weighting
 from mtlflax import data, experiment, weighting
 from mtlflax.data import cityscapes, field_json
 from mtlflax.errors import UserError
-from mtlflax.run import workdir
+from mtlflax.run import config_file, workdir
 
 TOPOLOGIES = {
     "adamt_net": adamt_net,
@@ -57,6 +57,7 @@ FILES = {
     "weighting": any_weighting,
     **TOPOLOGIES,
 }
+SWEEPS = {"table1": 24}  # runs of each
 # Every argument of every file, and for one file every combination: the others share its code.
 ARGUMENTS = [("dwa", argument) for argument in ("", "quick", *common.BACKBONES, "densenet121,quick")]
 ARGUMENTS += [("equal", ""), ("equal", "quick")]
@@ -68,7 +69,25 @@ ARGUMENTS += [("single_task", f"{task}{rest}") for task in single_task.TASKS for
 
 def test_every_config_file_is_tested():
     found = {path.stem for path in Path(common.__file__).parent.glob("*.py")} - {"common"}
-    assert found == set(FILES)
+    assert found == {*FILES, *SWEEPS}
+
+
+@pytest.mark.parametrize("name", SWEEPS)
+@pytest.mark.parametrize("argument", ["", ":quick"])
+def test_a_sweep_names_runs_whose_configs_load(name, argument):
+    entries = config_file.load_sweep(f"configs/{name}.py{argument}")
+    assert len({entry.name for entry in entries}) == len(entries) == SWEEPS[name]
+
+
+def test_the_paper_has_eight_models():
+    entries = config_file.load_sweep("configs/table1.py:quick,seeds=1")
+    assert len(entries) == 8
+    assert {entry.config for entry in entries if "depth" in entry.name} == {
+        f"configs/single_task.py:depth,{backbone},quick" for backbone in ("resnet18", "densenet121")
+    }
+    for argument in ("quik", "seeds=0", "seeds=x"):
+        with pytest.raises(UserError, match=r"unknown argument '.*': choose from quick, seeds=N"):
+            config_file.load_sweep(f"configs/table1.py:{argument}")
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -320,6 +339,13 @@ IN_THE_FILE = {
     "no argument": ("def get_config():\n    return 1\n", r"get_config\(\) takes 0 positional"),
     "no ConfigDict": ("def get_config(arg=None):\n    return {}\n", r"get_config returns a dict"),
 }
+
+
+def test_a_line_is_named_in_a_file_that_is_given_by_a_relative_path(tmp_path, monkeypatch):
+    (tmp_path / "mine.py").write_text(IN_THE_FILE["a wrong value"][0])
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=r"^mine\.py, line 2: ValueError"):
+        config_file.load("mine.py:quick")
 
 
 def parse_error(*arguments):

@@ -1,0 +1,181 @@
+"""Train all runs of a sweep, and make their table.
+
+    python launch/sweep.py configs/table1.py --out=DIR
+    python launch/sweep.py configs/table1.py:quick --out=DIR --jobs=2
+    python launch/sweep.py configs/table1.py --out=DIR --slurm > sweep.sbatch && sbatch sweep.sbatch
+
+A sweep is a config file with a function `sweep(add)`; each run lies in DIR/<its name>, with its output in output.txt.
+Run the same command again to resume: finished runs are skipped, stopped ones are resumed. A run that fails does not
+stop the rest; it is named at the end. The table is made when all are done, by `python -m mtlflax.report`.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from mtlflax import command_line
+from mtlflax.files import plain_errors
+from mtlflax.run import config_file, evaluations, workdir
+from mtlflax.run.config_file import Entry
+from mtlflax.run.progress import format_seconds
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+SLURM = """#!/bin/bash
+#SBATCH --job-name={name}
+#SBATCH --array=0-{last}%{jobs}
+#SBATCH --output={out}/slurm-%a.txt
+# Add what your cluster needs: --partition, --gres=gpu:1, --time, --cpus-per-task.
+cd {folder}
+exec {python} {script} {config} --out={out} --only=$SLURM_ARRAY_TASK_ID
+"""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the command; return the exit code: 1 if a run failed."""
+    parser = argparse.ArgumentParser("python launch/sweep.py", description=__doc__, allow_abbrev=False)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("config", metavar="FILE[:ARGUMENTS]", help="a config file with a sweep")
+    parser.add_argument("--out", type=command_line.path, required=True, metavar="DIR", help="where the runs are kept")
+    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="so many runs at a time (default: 1)")
+    parser.add_argument("--only", type=int, metavar="I", help="train the I-th run alone, counted from 0, and no table")
+    parser.add_argument("--list", action="store_true", help="print the runs and their state, and train none")
+    parser.add_argument("--slurm", action="store_true", help="print a Slurm array job, --jobs tasks at a time")
+    options = parser.parse_args(argv)
+    entries = config_file.load_sweep(options.config)
+    out = options.out.absolute()
+    if options.jobs < 1:
+        parser.error(f"--jobs={options.jobs}: must be at least 1")
+    if options.only is not None and not 0 <= options.only < len(entries):
+        parser.error(f"--only={options.only}: there are {len(entries)} runs, counted from 0")
+    if options.list:
+        for i, entry in enumerate(entries):
+            print(f"{i:3} {state(out / entry.name):9} {entry.name}: {' '.join([entry.config, *entry.overrides])}")
+        return 0
+    if options.slurm:
+        names = {"python": sys.executable, "script": Path(__file__).resolve(), "folder": Path.cwd(), "out": out}
+        print(SLURM.format(name=out.name, last=len(entries) - 1, jobs=options.jobs, config=options.config, **names))
+        return 0
+    if options.only is not None:
+        return 1 if train([entries[options.only]], out, 1) else 0
+    failed = train(entries, out, options.jobs)
+    for name, reason in failed.items():
+        print(f"FAILED {name}: {reason}\n       its output: {out / name / 'output.txt'}")
+    if len(failed) < len(entries):
+        from mtlflax.report import __main__ as report  # here: it imports jax
+
+        report.main([str(out), f"--out={out / 'report'}"])
+    return 1 if failed else 0
+
+
+def state(folder: Path) -> str:
+    """Return whether a run is finished, running, stopped or new."""
+    if evaluations.finished(folder):
+        return "finished"
+    if workdir.is_locked(folder):
+        return "running"
+    return "stopped" if (folder / "config.json").exists() else "new"
+
+
+def train(entries: Sequence[Entry], out: Path, jobs: int) -> dict[str, str]:
+    """Train the runs that are not finished, `jobs` at a time; return the name and the reason of those that failed."""
+    waiting = [entry for entry in entries if state(out / entry.name) != "finished"]
+    done = len(entries) - len(waiting)
+    print(f"{len(entries)} runs in {out}: {done} finished before, {len(waiting)} to train", flush=True)
+    running: dict[str, tuple[subprocess.Popen[bytes], float]] = {}
+    failed: dict[str, str] = {}
+    began, told, trained = time.monotonic(), time.monotonic(), 0
+    try:
+        while waiting or running:
+            # One that an earlier sweep has started, which was killed, goes on by itself: its turn comes when it ends.
+            free = [entry for entry in waiting if not workdir.is_locked(out / entry.name)]
+            while free and len(running) < jobs:
+                entry = free.pop(0)
+                waiting.remove(entry)
+                running[entry.name] = (start(entry, out), time.monotonic())
+                print(f"[{done + len(running) + len(failed)}/{len(entries)}] {entry.name}: started", flush=True)
+            time.sleep(0.2)
+            for name, (process, since) in list(running.items()):
+                if (code := process.poll()) is None:
+                    continue
+                del running[name]
+                if code:
+                    failed[name] = last_line(out / name / "output.txt") or f"exit code {code}"
+                    print(f"[{done + len(failed)}/{len(entries)}] {name}: FAILED: {failed[name]}", flush=True)
+                    continue
+                done, trained = done + 1, trained + 1
+                left = (time.monotonic() - began) / trained * (len(waiting) + len(running))
+                took = format_seconds(time.monotonic() - since)
+                print(
+                    f"[{done + len(failed)}/{len(entries)}] {name}: {headline(out / name)}, took {took}; sweep: "
+                    f"{len(waiting) + len(running)} to go, about {format_seconds(left)}",
+                    flush=True,
+                )
+            if time.monotonic() - told > 60:
+                told = time.monotonic()
+                print("".join(f"    {name}: {position(out / name)}\n" for name in running), end="", flush=True)
+    except BaseException:  # Ctrl-C among them: what they have trained is kept
+        for process, _ in running.values():
+            process.terminate()
+        for process, _ in running.values():
+            process.wait()
+        print("stopped; run the same command again to resume", file=sys.stderr)
+        raise
+    return failed
+
+
+def start(entry: Entry, out: Path) -> subprocess.Popen[bytes]:
+    """Start a run in a process of its own; UserError if its folder cannot be written."""
+    folder = out / entry.name
+    command = [
+        sys.executable,
+        "-m",
+        "mtlflax.main",
+        f"--config={entry.config}",
+        f"--workdir={folder}",
+        *entry.overrides,
+    ]
+    environment = dict(os.environ)
+    # Runs that differ in their seed alone compile the same step: it is compiled once.
+    environment.setdefault("JAX_COMPILATION_CACHE_DIR", str(out / "compiled"))
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(REPOSITORY), environment.get("PYTHONPATH")]))
+    with plain_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        with open(folder / "output.txt", "ab") as output:
+            return subprocess.Popen(command, env=environment, stdout=output, stderr=subprocess.STDOUT)
+
+
+def last_line(path: Path) -> str:
+    """Return the error in a run's output, or its last line."""
+    lines = [line.strip() for line in path.read_text(errors="replace").splitlines() if line.strip()]
+    errors = [line for line in lines if line.startswith("error: ")]
+    return (errors or lines or [""])[-1]
+
+
+def headline(folder: Path) -> str:
+    """Return the first figures of a finished run."""
+    results = json.loads((folder / evaluations.LAST).read_text())
+    names = ("miou", "rmse")
+    shown = [f"{k} {v:.4f}" for k, v in results.items() if k.startswith("val/") and k.rpartition("/")[2] in names]
+    return "  ".join(shown) or "finished"
+
+
+def position(folder: Path) -> str:
+    """Return how far a run is, from the last line of its metrics."""
+    try:
+        line: dict[str, Any] = json.loads((folder / "metrics.jsonl").read_text().splitlines()[-1])
+    except (OSError, ValueError, IndexError):
+        return "starting"
+    speed = line.get("train/images_per_second")
+    return f"step {line['step']}" + (f", {speed:.0f} images/s" if speed else "")
+
+
+if __name__ == "__main__":
+    command_line.run(main)

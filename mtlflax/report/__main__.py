@@ -1,0 +1,43 @@
+"""Report on runs: their table, and a page to look at.
+
+    python -m mtlflax.report DIR [DIR ...] --out=DIR
+
+Every workdir in the folders is read, at any depth: finished runs, runs that go on, and runs that died. Written are
+table.md and table.csv, the table: one row for runs that differ in their seed alone; differences.csv, how each row of
+several tasks compares with its single-task networks; and cost.csv, the time of a step, which is no two times the same.
+"""
+
+from collections.abc import Sequence
+
+from mtlflax import command_line
+from mtlflax.files import write_text
+from mtlflax.report import runs, summary, table
+
+
+def main(argv: Sequence[str]) -> None:
+    """Run the command."""
+    parser = command_line.Parser("mtlflax.report", __doc__ or "")
+    parser.add_argument(
+        "folders", type=command_line.path, nargs="+", metavar="DIR", help="workdirs, or folders of them"
+    )
+    parser.add_argument("--out", type=command_line.path, required=True, metavar="DIR", help="where to write the report")
+    parser.add_argument(
+        "--metrics",
+        type=lambda text: [part.strip() for part in text.split(",") if part.strip()],
+        default=[],
+        metavar="TASK/METRIC,...",
+        help="the columns, such as segmentation/miou,depth/abs_rel (default: the first metric of each task)",
+    )
+    options = parser.parse_args(argv)
+    records = [runs.read(workdir) for workdir in runs.find(options.folders)]
+    report = summary.summarize(table.rows(records), options.metrics)
+    text = report.markdown()
+    write_text(options.out / "table.md", text)
+    for name, part in report.parts().items():
+        write_text(options.out / f"{name}.csv", table.to_csv(part.header, part.cells))
+    print(text)
+    print(f"written to {options.out}: table.md, {', '.join(f'{name}.csv' for name in report.parts())}")
+
+
+if __name__ == "__main__":
+    command_line.run(main)

@@ -1,0 +1,140 @@
+"""The parts of a report that are text: the table, the differences, the cost, and notes on what the numbers are."""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from mtlflax import experiment
+from mtlflax.errors import UserError
+from mtlflax.models import cost
+from mtlflax.report import table
+from mtlflax.report.runs import FINISHED
+from mtlflax.report.statistics import Spread
+from mtlflax.report.table import Comparison, Row
+
+DELTAS = (
+    "Δm: mean over metrics of how much worse they are than the single-task networks', in percent; lower is better "
+    "(MTAN, Nash-MTL). Δp: mean over tasks of how much better their metrics are; higher is better (LibMTL, DB-MTL)."
+)
+
+
+class Part(NamedTuple):
+    """A table: what stands above its columns, and its cells."""
+
+    header: list[str]
+    cells: list[list[str]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """Rows, columns, and how rows compare with their baselines."""
+
+    rows: list[Row]
+    columns: list[str]  # task/metric
+    comparisons: dict[str, Comparison]  # label → against the single-task rows
+
+    def parts(self) -> dict[str, Part]:
+        """Return the tables by name; those without rows are left out."""
+        parts = {"table": self._table(), "differences": self._differences(), "cost": self._cost()}
+        return {name: part for name, part in parts.items() if part.cells}
+
+    def notes(self) -> list[str]:
+        """Return what must be known to read the numbers, and what is wrong with the runs."""
+        said = dict.fromkeys(f"{row.label}: {table.chosen(row)}." for row in self.rows if row.scored)
+        notes = list(said)
+        if self.comparisons:
+            notes.append(DELTAS)
+        for row in self.rows:
+            for run in row.runs:
+                if run.status != FINISHED:
+                    step = run.history[-1]["step"] if run.history else 0
+                    notes.append(f"{run.workdir} is {run.status} at step {step}.")
+                notes += [f"{run.workdir}: {note}." for note in run.notes]
+        return notes
+
+    def markdown(self) -> str:
+        """Return everything as Markdown, without the cost, which is no two times the same."""
+        parts = self.parts()
+        texts = [table.to_markdown(*parts["table"])] if "table" in parts else []
+        if "differences" in parts:
+            texts.append("Differences to the single-task networks, 95 % by paired bootstrap over frames:\n")
+            texts.append(table.to_markdown(*parts["differences"]))
+        return "\n".join([*texts, *[f"- {note}" for note in self.notes()]]) + "\n"
+
+    def _table(self) -> Part:
+        header = ["model", "seeds"]
+        header += [f"{column} {'↓' if self._minimized(column) else '↑'}" for column in self.columns]
+        header += ["Δm % ↓", "Δp % ↑"] * bool(self.comparisons) + ["parameters", "multiply-adds"]
+        cells = []
+        for row in self.rows:
+            line = [row.label, str(len(row.scored))]
+            line += [_spread(row.score(column), 4) for column in self.columns]
+            if self.comparisons:
+                compared = self.comparisons.get(row.label)
+                line += [_spread(compared.delta_m, 2), _spread(compared.delta_p, 2)] if compared else ["", ""]
+            cells.append([*line, *_cost(row)])
+        return Part(header, cells)
+
+    def _differences(self) -> Part:
+        cells = []
+        for row in self.rows:
+            if not (compared := self.comparisons.get(row.label)):
+                continue
+            for column, (low, high) in compared.intervals.items():
+                baseline = compared.baselines[column.partition("/")[0]]
+                ours, theirs = row.score(column), baseline.score(column)
+                assert ours is not None
+                assert theirs is not None
+                clear = "" if low <= 0 <= high else "better" if (high < 0) == self._minimized(column) else "worse"
+                numbers = [f"{ours.mean - theirs.mean:+.4f}", f"{low:+.4f}", f"{high:+.4f}"]
+                seeds = max((s.deviation for s in (ours, theirs) if not math.isnan(s.deviation)), default=math.nan)
+                spread = "" if math.isnan(seeds) else f"{seeds:.4f}"
+                cells.append([row.label, column, baseline.label, *numbers, spread, clear])
+        header = ["model", "metric", "against", "difference", "from", "to", "σ over seeds", "clear over frames"]
+        return Part(header, cells)
+
+    def _cost(self) -> Part:
+        cells = []
+        for row in self.rows:
+            times = [run.seconds_per_step for run in row.runs if not math.isnan(run.seconds_per_step)]
+            if times:
+                devices = ", ".join(dict.fromkeys(str(d) for run in row.runs for d in run.record.get("devices", [])))
+                cells.append([row.label, f"{sum(times) / len(times):.4g}", devices])
+        return Part(["model", "seconds per step", "devices"], cells)
+
+    def _minimized(self, column: str) -> bool:
+        return any(table.minimized(row, column) for row in self.rows)
+
+
+def summarize(rows: list[Row], asked: Sequence[str] = ()) -> Report:
+    """Return the report on some rows, with the columns asked for, or the first metric of each task.
+
+    UserError for a column that no run has.
+    """
+    columns = table.metrics(rows, asked)
+    for column in asked:
+        if not any(row.score(column) for row in rows):
+            known = {
+                name.partition("/")[2] for row in rows for run in row.scored for name in run.results if "/" in name
+            }
+            raise UserError(f"--metrics: no run has {column!r}; there are {', '.join(sorted(known))}")
+    compared = {row.label: table.compare(row, rows, columns) for row in rows}
+    return Report(rows, columns, {label: c for label, c in compared.items() if c is not None})
+
+
+def _spread(value: Spread | None, digits: int) -> str:
+    if value is None:
+        return ""
+    deviation = "" if math.isnan(value.deviation) else f" ± {value.deviation:.{digits}f}"
+    return f"{value.mean:.{digits}f}{deviation}"
+
+
+def _cost(row: Row) -> list[str]:
+    """The parameters and the multiply-adds of a row's network; empty if it cannot be built any more."""
+    try:
+        network = experiment.load(row.runs[0].workdir)
+        parameters, operations = cost.count(network.model, network.size)
+    except (UserError, ValueError, TypeError):
+        return ["", ""]
+    return [f"{parameters / 1e6:.2f} M", f"{operations / 1e9:.2f} G"]

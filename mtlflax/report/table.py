@@ -1,0 +1,182 @@
+"""The table of a set of runs: rows of runs that differ in their seed alone, with Δ against single-task baselines."""
+
+import csv
+import dataclasses
+import io
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from mtlflax.report import statistics
+from mtlflax.report.runs import RunRecord
+from mtlflax.report.statistics import Spread
+from mtlflax.run import evaluations
+from mtlflax.tasks import Task
+
+_FREE = ("seed", "pictures", "log_every")  # keys in which runs of one row may differ, besides `_FREE_DATA` of the data
+_FREE_DATA = ("root", "num_threads", "num_workers", "prefetch")
+RESAMPLES = 1000
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """Runs of one configuration, one per seed."""
+
+    label: str
+    runs: tuple[RunRecord, ...]
+
+    @property
+    def scored(self) -> list[RunRecord]:
+        """The runs that have results."""
+        return [run for run in self.runs if run.results]
+
+    @property
+    def tasks(self) -> tuple[Task, ...]:
+        """Those of the runs; () if they cannot be built."""
+        return next((run.tasks for run in self.runs if run.tasks), ())
+
+    def score(self, metric: str) -> Spread | None:
+        """Return the mean of `task/metric` and its spread over the seeds; None if no run has it."""
+        values = [value for run in self.scored if not math.isnan(value := run.score(metric))]
+        return statistics.spread(values) if values else None
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """How a row compares with single-task baselines: Δm and Δp in percent, and per metric the difference."""
+
+    baselines: Mapping[str, Row]  # task → the row of its single-task network
+    delta_m: Spread  # each seed against the baselines' means; lower is better
+    delta_p: Spread  # higher is better
+    intervals: Mapping[str, tuple[float, float]]  # task/metric → of the difference, 95 %, over frames; {} if unknown
+
+
+def rows(records: Iterable[RunRecord]) -> list[Row]:
+    """Group runs that differ in their seed alone, in the order in which they come."""
+    groups: dict[str, list[RunRecord]] = {}
+    for run in records:
+        config = {key: value for key, value in run.config.items() if key not in _FREE}
+        config["data"] = {key: value for key, value in config.get("data", {}).items() if key not in _FREE_DATA}
+        groups.setdefault(json.dumps([config, run.record.get("facts", {})], sort_keys=True), []).append(run)
+    return [Row(_label(group), tuple(group)) for group in groups.values()]
+
+
+def metrics(table: Sequence[Row], asked: Sequence[str] = ()) -> list[str]:
+    """Return the columns, `task/metric`: those asked for, else each task's first one."""
+    if asked:
+        return list(asked)
+    firsts = [f"{task.name}/{task.headline[0]}" for row in table for task in row.tasks if task.headline]
+    return list(dict.fromkeys(firsts))
+
+
+def minimized(row: Row, metric: str) -> bool:
+    """Whether less of a metric is better; False where its task does not say."""
+    task, _, name = metric.partition("/")
+    of_task = next((each for each in row.tasks if each.name == task), None)
+    return bool(of_task and of_task.minimized and of_task.minimized(name))
+
+
+def compare(row: Row, table: Sequence[Row], columns: Sequence[str], resamples: int = RESAMPLES) -> Comparison | None:
+    """Compare a row of several tasks with the single-task rows of the same encoder; None if one is missing.
+
+    Where there are several single-task rows for a task, the one with the most of the configuration in common counts.
+    """
+    if len(row.tasks) < 2:
+        return None
+    baselines, gains = {}, []
+    for task in row.tasks:
+        if (baseline := _baseline(row, table, task.name)) is None:
+            return None
+        baselines[task.name] = baseline
+    columns = [column for column in columns if column.partition("/")[0] in baselines]
+    means = {column: baselines[column.partition("/")[0]].score(column) for column in columns}
+    if not columns or any(mean is None or not mean.mean for mean in means.values()):
+        return None
+    for run in row.scored:
+        of_run: dict[str, dict[str, float]] = {}
+        for column, mean in means.items():
+            assert mean is not None
+            gain = statistics.relative(run.score(column), mean.mean, minimized(row, column))
+            of_run.setdefault(column.partition("/")[0], {})[column] = gain
+        if not any(math.isnan(gain) for of_task in of_run.values() for gain in of_task.values()):
+            gains.append(of_run)
+    if not gains:
+        return None
+    of_m, of_p = ([delta(gain) for gain in gains] for delta in (statistics.delta_m, statistics.delta_p))
+    intervals = _intervals(row, baselines, columns, resamples)
+    return Comparison(baselines, statistics.spread(of_m), statistics.spread(of_p), intervals)
+
+
+def _baseline(row: Row, table: Sequence[Row], task: str) -> Row | None:
+    """The single-task row of a task that has most of the configuration in common."""
+    wanted = row.runs[0].config
+    found = []
+    for other in table:
+        config = other.runs[0].config
+        same = all(config.get(part, {}).get(key) == wanted.get(part, {}).get(key) for part, key in _ALIKE)
+        if [each.name for each in other.tasks] == [task] and same and other.scored:
+            found.append((sum(config.get(key) != value for key, value in wanted.items()), other))
+    return min(found, key=lambda pair: pair[0])[1] if found else None
+
+
+_ALIKE = (("model", "backbone"), ("model", "name"), ("data", "name"), ("data", "size"), ("data", "validation"))
+
+
+def _intervals(
+    row: Row, baselines: Mapping[str, Row], columns: Sequence[str], resamples: int
+) -> dict[str, tuple[float, float]]:
+    """Bootstrap over frames: both rows on the same sets of frames, each the mean over its seeds."""
+    intervals = {}
+    for task in row.tasks:
+        ours = [counted for run in row.scored if (counted := run.frames())]
+        theirs = [counted for run in baselines[task.name].scored if (counted := run.frames())]
+        if not ours or not theirs or len({counted.names for counted in ours + theirs}) > 1:
+            continue
+        if any(task.name not in counted.sums for counted in ours + theirs):
+            continue
+        times = statistics.draw(len(ours[0].names), resamples)
+        a, b = ([statistics.resampled(f, task.name, task.metrics, times) for f in each] for each in (ours, theirs))
+        for column in columns:
+            of_task, _, name = column.partition("/")
+            if of_task == task.name and all(name in each for each in a + b):
+                difference = np.mean([each[name] for each in a], axis=0) - np.mean([each[name] for each in b], axis=0)
+                intervals[column] = statistics.interval(difference)
+    return intervals
+
+
+def _label(runs: Sequence[RunRecord]) -> str:
+    """The folder that the runs of several seeds lie in, or the workdir of a single one."""
+    folders = {run.workdir.resolve().parent for run in runs}
+    if len(folders) == 1 and (len(runs) > 1 or runs[0].workdir.name.startswith("seed")):
+        return folders.pop().name
+    return ", ".join(dict.fromkeys(run.workdir.name for run in runs))
+
+
+def chosen(row: Row) -> str:
+    """Say which evaluation a row's numbers are of, in words."""
+    run = row.scored[0]
+    size = "×".join(str(n) for n in run.results.get("size", run.config["data"]["size"]))
+    best = run.config["best"]["metric"]
+    how = f"best epoch by {best}" if run.which == evaluations.BEST else "last evaluation; no epoch competed"
+    return f"{how}; scored at {size} on {run.results.get('num_val', '?')} frames of {run.results.get('data', '?')}"
+
+
+def to_csv(header: Sequence[str], cells: Iterable[Sequence[object]]) -> str:
+    """Return a table as CSV."""
+    buffer = io.StringIO()
+    csv.writer(buffer, lineterminator="\n").writerows([header, *cells])
+    return buffer.getvalue()
+
+
+def to_markdown(header: Sequence[str], cells: Iterable[Sequence[object]]) -> str:
+    """Return a table as Markdown."""
+    lines = [header, ["---"] * len(header), *cells]
+    return "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines) + "\n"
+
+
+def relative_to(path: Path, folder: Path) -> str:
+    """Return a path as it is seen from a folder, if it lies below."""
+    return str(path.relative_to(folder)) if path.is_relative_to(folder) else str(path)

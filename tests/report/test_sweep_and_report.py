@@ -1,0 +1,169 @@
+"""launch/sweep.py as a user starts it, and the report on what it leaves."""
+
+import csv
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from helpers.commands import REPOSITORY, call
+from helpers.trees import write_tree
+
+from mtlflax.report import __main__ as report
+
+SWEEP = """
+from configs import ewdw, single_task
+
+def get_config(arg):
+    return (ewdw if arg == "both" else single_task).get_config("quick" if arg == "both" else arg + ",quick")
+
+def sweep(add, arg="2"):
+    for seed in range(int(arg)):
+        for tasks in ("segmentation", "depth", "both"):
+            values = {{
+                "seed": seed, "data.name": "cityscapes", "data.root": {root!r}, "data.size": (32, 64),
+                "model.name": "helpers.tiny:tiny", "batch_size": 4, "epochs": 4, "optimizer.learning_rate": 0.01,
+                "log_every": 2,
+            }}
+            add(f"{{tasks}}/seed{{seed}}", f"{{__file__}}:{{tasks}}", values)
+    if arg == "3":
+        add("broken", f"{{__file__}}:both", {{"data.name": "cityscapes", "data.root": "/nowhere"}})
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("sweep")
+    root = write_tree(folder / "tree", train=12, val=4)
+    (folder / "mine.py").write_text(SWEEP.format(root=str(root)))
+    return folder
+
+
+def sweep(folder, *arguments, code=0):
+    import os
+
+    done = subprocess.run(
+        [sys.executable, str(REPOSITORY / "launch" / "sweep.py"), *arguments],
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": f"{REPOSITORY}:{REPOSITORY}/tests", "JAX_NUM_CPU_DEVICES": "1"},
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    assert done.returncode == code, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    return done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def runs(folder):
+    """All runs of the sweep, and what it said."""
+    return folder / "runs", sweep(folder, "mine.py", "--out=runs", "--jobs=2")
+
+
+def test_a_sweep_trains_all_and_prints_their_table(runs):
+    out, said = runs
+    assert "6 runs in" in said
+    assert said.count(": started") == 6
+    assert "[6/6]" in said
+    assert "0 to go" in said
+    assert "| both | 2 |" in said
+    assert (out / "report" / "table.md").read_text() in said
+
+
+def test_the_table_is_read_from_the_runs(runs):
+    out, _ = runs
+    with open(out / "report" / "table.csv") as file:
+        lines = {line["model"]: line for line in csv.DictReader(file)}
+    assert set(lines) == {"both", "segmentation", "depth"}
+    best = {
+        (tasks, seed): json.loads((out / tasks / f"seed{seed}" / "best.json").read_text())
+        for tasks in lines
+        for seed in range(2)
+    }
+    scores = [best["both", seed]["val/segmentation/miou"] for seed in range(2)]
+    mean, deviation = sum(scores) / 2, abs(scores[0] - scores[1]) / 2**0.5
+    assert lines["both"]["segmentation/miou ↑"] == f"{mean:.4f} ± {deviation:.4f}"
+    assert lines["depth"]["segmentation/miou ↑"] == ""
+    assert lines["depth"]["Δm % ↓"] == ""
+    single = sum(best["segmentation", seed]["val/segmentation/miou"] for seed in range(2)) / 2
+    depth = sum(best["depth", seed]["val/depth/rmse"] for seed in range(2)) / 2
+    worse = []
+    for seed in range(2):
+        miou, rmse = (best["both", seed][f"val/{name}"] for name in ("segmentation/miou", "depth/rmse"))
+        worse.append(50 * ((single - miou) / single + (rmse - depth) / depth))
+    assert lines["both"]["Δm % ↓"].startswith(f"{sum(worse) / 2:.2f} ± ")
+    assert lines["both"]["Δp % ↑"].startswith(f"{-sum(worse) / 2:.2f} ± ")
+    with open(out / "report" / "differences.csv") as file:
+        differences = {line["metric"]: line for line in csv.DictReader(file)}
+    assert set(differences) == {"segmentation/miou", "depth/rmse"}
+    for line in differences.values():
+        assert float(line["from"]) <= float(line["difference"]) <= float(line["to"])
+    assert "best epoch by val/segmentation/miou; scored at 32×64 on 4 frames" in (out / "report/table.md").read_text()
+
+
+def test_finished_runs_are_skipped_and_the_table_stays(runs, folder):
+    out, _ = runs
+    before = (out / "report" / "table.md").read_bytes()
+    said = sweep(folder, "mine.py", "--out=runs")
+    assert "6 finished before, 0 to train" in said
+    assert (out / "report" / "table.md").read_bytes() == before
+    listed = sweep(folder, "mine.py", "--out=runs", "--list")
+    assert listed.count("finished") == 6
+
+
+def test_a_broken_run_is_named_and_does_not_stop_the_rest(runs, folder, tmp_path):
+    shutil.copytree(runs[0], tmp_path / "runs")
+    for tasks in ("segmentation", "depth", "both"):  # as if they had been trained
+        shutil.copytree(tmp_path / "runs" / tasks / "seed0", tmp_path / "runs" / tasks / "seed2")
+    said = sweep(folder, "mine.py:3", f"--out={tmp_path / 'runs'}", code=1)
+    assert "FAILED broken: error: " in said
+    assert "/nowhere" in said
+    assert "| both | 3 |" in said
+
+
+def test_mistakes_are_one_line(folder):
+    assert "no such file: none.py" in sweep(folder, "none.py", "--out=x", code=1)
+    assert "--only=6: there are 6 runs" in sweep(folder, "mine.py", "--out=x", "--only=6", code=2)
+    assert "mine.py, line 8: ValueError: invalid literal" in sweep(folder, "mine.py:many", "--out=x", code=1)
+    assert not (folder / "x").exists()
+
+
+def test_a_slurm_array_is_printed(folder):
+    said = sweep(folder, "mine.py", "--out=runs", "--slurm", "--jobs=4")
+    assert "#SBATCH --array=0-5%4" in said
+    script = folder / "job.sh"
+    script.write_text(said)
+    subprocess.run(["bash", "-n", str(script)], check=True)
+
+
+def test_a_report_on_runs_of_any_state(runs, tmp_path):
+    """A run of one task, one that died, a damaged metrics.jsonl, three runs of different tasks, an empty folder."""
+    out, _ = runs
+    said = call([str(out / "depth" / "seed0"), f"--out={tmp_path / 'one'}"], report.main)
+    assert "depth/rmse ↓" in said
+    assert "segmentation" not in said
+
+    died = tmp_path / "died"
+    shutil.copytree(out / "both" / "seed0", died)
+    for name in ("best.json", "results.json"):
+        (died / name).unlink()
+    said = call([str(died), f"--out={tmp_path / 'two'}"], report.main)
+    assert "is stopped at step" in said
+
+    damaged = tmp_path / "damaged"
+    shutil.copytree(out / "both" / "seed0", damaged)
+    path: Path = damaged / "metrics.jsonl"
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join([*lines[:3], lines[3][:20], "[1, 2]", *lines[4:]]) + "\n" + '{"step": 9, "tr')
+    said = call([str(damaged), f"--out={tmp_path / 'three'}"], report.main)
+    assert "2 lines of metrics.jsonl are damaged and left out" in said
+
+    (tmp_path / "empty").mkdir()
+    said = call([str(tmp_path / "empty"), f"--out={tmp_path / 'four'}"], report.main, code=1)
+    assert "holds no runs" in said
+    said = call([str(out), f"--out={tmp_path / 'five'}", "--metrics=depth/rmsee"], report.main, code=1)
+    assert "no run has 'depth/rmsee'; there are" in said
