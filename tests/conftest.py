@@ -3,7 +3,7 @@
 import itertools
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Generator
 from importlib import metadata
 from pathlib import Path
 
@@ -72,15 +72,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("quick")
 
 
-@pytest.fixture(autouse=True, scope="module")
-def compile_in_a_hurry(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Turn most of XLA's optimizations off, also in the processes that these tests start."""
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Turn most of XLA's optimizations off, also in the processes that a test starts. A slow test trains for long."""
     import jax  # here: the environment above is read when it is imported
 
-    hurry = request.node.nodeid.startswith(IN_A_HURRY)
+    hurry = item.nodeid.startswith(IN_A_HURRY) and "slow" not in item.keywords
     with pytest.MonkeyPatch.context() as patch:
         if hurry:
             patch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "true")
-            jax.config.update("jax_disable_most_optimizations", True)
-        yield
+        jax.config.update("jax_disable_most_optimizations", hurry)
+        result = yield
     jax.config.update("jax_disable_most_optimizations", False)
+    return result
