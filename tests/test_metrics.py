@@ -140,6 +140,9 @@ def reference(prediction, truth, unit):
                     metric.append((guess, metres))
     assert 0 < len(metric) < len(trained)
     in_metres = {f"{k}_metres": v for k, v in figures(metric).items()}
+    for near, far in ((0, 10), (10, 20), (20, 40), (40, 80)):
+        if errors := [abs(p - t) for p, t in metric if near < t <= far]:
+            in_metres[f"mae_metres/{near}-{far}"] = np.mean(errors)
     if unit != "normalised_disparity":
         return figures(trained) | in_metres
     finite = [(p, t) for p, t in trained if t > 1.5 / 65535]

@@ -3,15 +3,20 @@
     python -m mtlflax.report DIR [DIR ...] --out=DIR
 
 Every workdir in the folders is read, at any depth: finished runs, runs that go on, and runs that died. Written are
-table.md and table.csv, the table: one row for runs that differ in their seed alone; differences.csv, how each row of
-several tasks compares with its single-task networks; and cost.csv, the time of a step, which is no two times the same.
+
+    index.html         everything on one page, with curves and pictures (needs Matplotlib: the extra `report`)
+    table.md           the table, how it compares with the single-task networks, and notes on the numbers
+    table.csv          one row for runs that differ in their seed alone
+    differences.csv    how each row of several tasks compares with its single-task networks
+    cost.csv           the time of a step, which is no two times the same
 """
 
 from collections.abc import Sequence
 
 from mtlflax import command_line
+from mtlflax.errors import UserError
 from mtlflax.files import write_text
-from mtlflax.report import runs, summary, table
+from mtlflax.report import page, runs, summary, table
 
 
 def main(argv: Sequence[str]) -> None:
@@ -35,8 +40,14 @@ def main(argv: Sequence[str]) -> None:
     write_text(options.out / "table.md", text)
     for name, part in report.parts().items():
         write_text(options.out / f"{name}.csv", table.to_csv(part.header, part.cells))
+    written = ["table.md", *[f"{name}.csv" for name in report.parts()]]
+    try:
+        write_text(options.out / "index.html", page.page(report, ", ".join(str(folder) for folder in options.folders)))
+        written.append("index.html")
+    except UserError as error:  # without Matplotlib
+        print(f"NOTE: no index.html: {error}")
     print(text)
-    print(f"written to {options.out}: table.md, {', '.join(f'{name}.csv' for name in report.parts())}")
+    print(f"written to {options.out}: {', '.join(written)}")
 
 
 if __name__ == "__main__":

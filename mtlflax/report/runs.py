@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 
 from mtlflax import tasks
 from mtlflax.data import field_json
+from mtlflax.data.source import Field
 from mtlflax.errors import UserError
 from mtlflax.run import evaluations
 from mtlflax.run import workdir as workdirs
@@ -38,6 +39,11 @@ class RunRecord:
     def config(self) -> dict[str, Any]:
         """As the run has recorded it."""
         return self.record["config"]
+
+    @property
+    def fields(self) -> dict[str, Field]:
+        """Of its data set."""
+        return field_json.from_json(self.record["fields"])
 
     @property
     def split(self) -> str:

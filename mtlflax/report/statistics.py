@@ -16,12 +16,18 @@ class Spread(NamedTuple):
 
     mean: float
     deviation: float
+    seeds: int = 1
+
+    @property
+    def error(self) -> float:
+        """The standard error of the mean."""
+        return self.deviation / self.seeds**0.5
 
 
 def spread(values: Sequence[float]) -> Spread:
     """Return the mean and the deviation of one value per seed."""
     deviation = np.std(values, ddof=1) if len(values) > 1 else np.nan
-    return Spread(float(np.mean(values)), float(deviation))
+    return Spread(float(np.mean(values)), float(deviation), len(values))
 
 
 def relative(value: float, baseline: float, minimized: bool) -> float:

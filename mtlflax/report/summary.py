@@ -17,6 +17,10 @@ DELTAS = (
     "Δm: mean over metrics of how much worse they are than the single-task networks', in percent; lower is better "
     "(MTAN, Nash-MTL). Δp: mean over tasks of how much better their metrics are; higher is better (LibMTL, DB-MTL)."
 )
+DIFFERENCES = (
+    "Differences to the single-task networks: means over seeds, with 95 % intervals by paired bootstrap over frames; "
+    "± of seeds is twice the standard error over seeds. A difference is clear if it is beyond both."
+)
 
 
 class Part(NamedTuple):
@@ -58,7 +62,7 @@ class Report:
         parts = self.parts()
         texts = [table.to_markdown(*parts["table"])] if "table" in parts else []
         if "differences" in parts:
-            texts.append("Differences to the single-task networks, 95 % by paired bootstrap over frames:\n")
+            texts.append(f"{DIFFERENCES}\n")
             texts.append(table.to_markdown(*parts["differences"]))
         return "\n".join([*texts, *[f"- {note}" for note in self.notes()]]) + "\n"
 
@@ -86,12 +90,14 @@ class Report:
                 ours, theirs = row.score(column), baseline.score(column)
                 assert ours is not None
                 assert theirs is not None
-                clear = "" if low <= 0 <= high else "better" if (high < 0) == self._minimized(column) else "worse"
-                numbers = [f"{ours.mean - theirs.mean:+.4f}", f"{low:+.4f}", f"{high:+.4f}"]
-                seeds = max((s.deviation for s in (ours, theirs) if not math.isnan(s.deviation)), default=math.nan)
-                spread = "" if math.isnan(seeds) else f"{seeds:.4f}"
-                cells.append([row.label, column, baseline.label, *numbers, spread, clear])
-        header = ["model", "metric", "against", "difference", "from", "to", "σ over seeds", "clear over frames"]
+                difference, noise = ours.mean - theirs.mean, 2 * math.hypot(ours.error, theirs.error)
+                # Beyond what other frames would give, and beyond what other seeds would.
+                clear = not low <= 0 <= high and not abs(difference) <= noise
+                verdict = "better" if (difference < 0) == self._minimized(column) else "worse"
+                numbers = [f"{difference:+.4f}", f"{low:+.4f}", f"{high:+.4f}"]
+                seeds = "" if math.isnan(noise) else f"{noise:.4f}"
+                cells.append([row.label, column, baseline.label, *numbers, seeds, verdict if clear else ""])
+        header = ["model", "metric", "against", "difference", "from", "to", "± of seeds", "clear"]
         return Part(header, cells)
 
     def _cost(self) -> Part:
@@ -137,4 +143,4 @@ def _cost(row: Row) -> list[str]:
         parameters, operations = cost.count(network.model, network.size)
     except (UserError, ValueError, TypeError):
         return ["", ""]
-    return [f"{parameters / 1e6:.2f} M", f"{operations / 1e9:.2f} G"]
+    return [f"{parameters / 1e6:.4g} M", f"{operations / 1e9:.4g} G"]

@@ -1,5 +1,6 @@
 """Depth, in the unit and the valid range of the field that it reads."""
 
+import itertools
 from collections.abc import Mapping
 
 import cv2
@@ -13,6 +14,7 @@ from mtlflax.data.units import MAX_METRES, MIN_METRES, Unit
 from mtlflax.tasks.task import Arrays, Batch, Task
 
 _FARTHEST = 65535 / 256  # metres that a 16-bit file holds
+_RANGES = (0, 10, 20, 40, 80)  # metres
 
 
 def depth(fields: Mapping[str, Field], name: str = "depth", loss: str = "l1", reads: str = "") -> Task:
@@ -20,8 +22,9 @@ def depth(fields: Mapping[str, Field], name: str = "depth", loss: str = "l1", re
 
     Metrics (`metrics.depth_metrics`) in the trained unit and, named `<metric>_metres`, in metres, over pixels whose
     true depth is 0.001 to 80 m, predictions clipped to that range; those need `focal_baseline` if the unit is a
-    disparity. Where the unit has a value for "infinitely far", `infinite_share` is the share of such pixels, which
-    ratios and logarithms leave out; `mtan_abs_err` and `mtan_rel_err` include them, as MTAN and LibMTL do.
+    disparity. `mae_metres/<from>-<to>` is the mean absolute error where the true depth is in that range. Where the unit
+    has a value for "infinitely far", `infinite_share` is the share of such pixels, which ratios and logarithms leave
+    out; `mtan_abs_err` and `mtan_rel_err` include them, as MTAN and LibMTL do.
 
     `reads` is the field that holds the truth and the unit, by default the one called as the task; `loss` is a key of
     `losses.DEPTH`. UserError if the data set has no such field; ValueError for an unknown loss, or a field that is no
@@ -54,6 +57,11 @@ def depth(fields: Mapping[str, Field], name: str = "depth", loss: str = "l1", re
             known = valid & (true >= MIN_METRES) & (true <= MAX_METRES)
             metres = metrics.depth_sums(jnp.clip(guess, MIN_METRES, MAX_METRES), true, known, known)
             result |= {f"{key}_metres": rows for key, rows in metres.items()}
+            error = jnp.abs(jnp.clip(guess, MIN_METRES, MAX_METRES) - jnp.where(known, true, 0))
+            for near, far in itertools.pairwise(_RANGES):
+                within = known & (true > near) & (true <= far)
+                result[f"count_{near}-{far}"] = jnp.sum(within, axis=(0, 2, 3))
+                result[f"absolute_{near}-{far}"] = jnp.sum(jnp.where(within, error, 0), axis=(0, 2, 3))
         return result
 
     def task_metrics(totals: Arrays) -> dict[str, float]:
@@ -64,6 +72,9 @@ def depth(fields: Mapping[str, Field], name: str = "depth", loss: str = "l1", re
             result["infinite_share"] = float(1 - finite / count)
             result["mtan_abs_err"] = result["mae"]
             result["mtan_rel_err"] = float(np.sum(totals["absolute_relative_all"]) / count)
+        for near, far in itertools.pairwise(_RANGES):
+            if in_metres and (count := np.sum(totals[f"count_{near}-{far}"])):
+                result[f"mae_metres/{near}-{far}"] = float(np.sum(totals[f"absolute_{near}-{far}"]) / count)
         in_m = {key.removesuffix("_metres"): rows for key, rows in totals.items() if key.endswith("_metres")}
         return result | {f"{key}_metres": value for key, value in (metrics.depth_metrics(in_m) if in_m else {}).items()}
 

@@ -55,10 +55,11 @@ def test_the_two_conventions_differ_where_tasks_have_different_numbers_of_metric
 
 
 def test_spread():
-    assert statistics.spread([1.0, 2.0, 6.0]) == (3.0, pytest.approx(np.sqrt(7)))
-    mean, deviation = statistics.spread([4.0])
-    assert mean == 4
-    assert np.isnan(deviation)
+    spread = statistics.spread([1.0, 2.0, 6.0])
+    assert spread == (3.0, pytest.approx(np.sqrt(7)), 3)
+    assert spread.error == pytest.approx(np.sqrt(7 / 3))
+    assert statistics.spread([4.0]).mean == 4
+    assert np.isnan(statistics.spread([4.0]).error)
 
 
 def errors(values):

@@ -2,11 +2,15 @@
 
 import csv
 import json
+import os
+import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 from helpers.commands import REPOSITORY, call
 from helpers.trees import write_tree
@@ -42,8 +46,6 @@ def folder(tmp_path_factory):
 
 
 def sweep(folder, *arguments, code=0):
-    import os
-
     done = subprocess.run(
         [sys.executable, str(REPOSITORY / "launch" / "sweep.py"), *arguments],
         cwd=folder,
@@ -103,6 +105,38 @@ def test_the_table_is_read_from_the_runs(runs):
     for line in differences.values():
         assert float(line["from"]) <= float(line["difference"]) <= float(line["to"])
     assert "best epoch by val/segmentation/miou; scored at 32×64 on 4 frames" in (out / "report/table.md").read_text()
+
+
+def test_the_page_stands_alone_and_renders(runs, tmp_path):
+    """In a real browser, if there is one: as wide as a screen and as a phone, light and dark."""
+    page = (runs[0] / "report" / "index.html").read_text()
+    assert not re.search(r"""(src|href)=["'](?!data:|#)|url\((?!#)|@import|<script""", page)
+    for section in ("Results", "Learning curves", "Weights", "Classes", "Depth by range", "Pictures", "Configurations"):
+        assert f"<h2>{section}</h2>" in page
+    assert page.count("<svg") == page.count("</svg>") >= 8
+    ids = re.findall(r'\bid="([^"]+)"', page)
+    assert len(set(ids)) == len(ids)  # two charts that share an id would share a clip path
+    browser = shutil.which("chromium") or shutil.which("google-chrome")
+    if browser is None:
+        pytest.skip("no browser")
+    quiet = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"
+    url = (runs[0] / "report" / "index.html").as_uri()
+    for name, width, scheme in (("screen", 1200, 1), ("phone", 400, 0)):
+        command = [
+            browser,
+            *quiet.split(),
+            "--disable-component-update",
+            "--disable-sync",
+            f"--window-size={width},3000",
+        ]
+        command += [f"--user-data-dir={tmp_path / name}", f"--blink-settings=preferredColorScheme={scheme}"]
+        subprocess.run(
+            [*command, f"--screenshot={tmp_path / name}.png", url], check=True, capture_output=True, timeout=90
+        )
+        shot = cv2.imread(str(tmp_path / f"{name}.png"))
+        background = shot[2, 2].mean()
+        assert (background > 250) == (scheme == 1)
+        assert 0.01 < np.mean(np.abs(shot.astype(int) - shot[2, 2]).max(axis=2) > 60) < 0.6
 
 
 def test_finished_runs_are_skipped_and_the_table_stays(runs, folder):

@@ -121,7 +121,8 @@ def test_metric_names_are_those_of_the_declared_fields():
     parts = tasks.segmentation(fields, name="parts")
     assert parts.channels == 3
     assert parts.metric_names(fields) == ["miou", "pixel_accuracy", "category_iou", "iou/a", "iou/b", "iou/c"]
-    assert tasks.depth(fields).metric_names(fields) == OF_DEPTH + [f"{name}_metres" for name in OF_DEPTH]
+    ranges = [f"mae_metres/{name}" for name in ("0-10", "10-20", "20-40", "40-80")]
+    assert tasks.depth(fields).metric_names(fields) == OF_DEPTH + ranges + [f"{name}_metres" for name in OF_DEPTH]
     assert "category_iou" not in tasks.segmentation(make_fields(classes=7)).metric_names(make_fields(classes=7))
 
 

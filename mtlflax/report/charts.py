@@ -1,0 +1,177 @@
+"""The charts of a report, as SVG that takes the text color of the page around it.
+
+Matplotlib draws them: it is kept well, needs no JavaScript, and its SVG prints as sharply as it is shown.
+"""
+
+import io
+import itertools
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from mtlflax.errors import UserError
+from mtlflax.report.table import Row
+
+try:
+    import matplotlib as mpl
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+except ImportError:  # the extra `report` is not installed
+    mpl = None  # type: ignore[assignment]
+
+# Okabe and Ito's colors, which people tell apart who do not see all of them.
+_COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#8A8A00", "#7F7F7F")
+_STYLES = ("-", "--", ":", "-.")
+_TEXT = "#123456"  # replaced by the color of the page's text
+_STYLE: dict[Any, Any] = {
+    "svg.fonttype": "none",
+    "font.family": "sans-serif",
+    "font.size": 9,
+    "text.color": _TEXT,
+    "axes.edgecolor": _TEXT,
+    "axes.labelcolor": _TEXT,
+    "xtick.color": _TEXT,
+    "ytick.color": _TEXT,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.alpha": 0.2,
+    "grid.color": _TEXT,
+    "figure.facecolor": "none",
+    "axes.facecolor": "none",
+}
+
+
+def check() -> None:
+    """Raise UserError if Matplotlib is not installed."""
+    if mpl is None:
+        raise UserError("a page needs Matplotlib: pip install -e '.[report]', or pip install matplotlib")
+
+
+def curves(rows: Sequence[Row], name: str, label: str) -> str:
+    """Draw one name of metrics.jsonl over the steps, a line per row: the mean over seeds, and their range."""
+    figure, axes = _figure(7, 3)
+    for row, (color, style) in zip(rows, _looks(), strict=False):
+        series = [dict(zip(*run.series(name), strict=True)) for run in row.runs]
+        steps = sorted(set.union(set(), *series))
+        if not steps:
+            continue
+        values = np.array([[of_run.get(step, np.nan) for step in steps] for of_run in series])
+        mean, low, high = _ignoring_nan(values)
+        axes.plot(steps, mean, color=color, linestyle=style, label=row.label, marker="." if len(steps) < 3 else "")
+        if len(series) > 1:
+            axes.fill_between(steps, low, high, color=color, alpha=0.15, linewidth=0)
+    axes.set_xlabel("step")
+    axes.set_ylabel(label)
+    _legend(axes)
+    return _svg(figure, f"curves {name}")
+
+
+def weights(row: Row) -> str:
+    """Draw the weights of a row's tasks over the steps, of its first run; '' for one task, or a method without any."""
+    run = row.runs[0]
+    series = {task: run.series(f"train/weight/{task}") for task in _tasks_of(run.history, "train/weight/")}
+    return lines(series, "weight", f"weights {row.label}") if len(series) > 1 else ""
+
+
+def cosines(row: Row) -> str:
+    """Draw the cosines of pairs of task gradients over the steps, of a row's first run; '' if none were measured."""
+    run = row.runs[0]
+    series: dict[str, tuple[list[int], list[float]]] = {}
+    for prefix in ("train/cosine/", "diagnostics/cosine/"):
+        for pair in _tasks_of(run.history, prefix):
+            series.setdefault(pair.replace("/", " · "), run.series(prefix + pair))
+    return lines(series, "cosine", f"cosines {row.label}")
+
+
+def lines(series: Mapping[str, tuple[Sequence[int], Sequence[float]]], label: str, key: str) -> str:
+    """Draw several lines over the steps: name → steps, values; '' if there are none."""
+    if not series:
+        return ""
+    figure, axes = _figure(4.5, 2.2)
+    for (name, (steps, values)), (color, style) in zip(series.items(), _looks(), strict=False):
+        axes.plot(steps, values, color=color, linestyle=style, label=name)
+    axes.set_xlabel("step")
+    axes.set_ylabel(label)
+    _legend(axes)
+    return _svg(figure, key)
+
+
+def bars(rows: Sequence[Row], names: Sequence[str], label: str, strip: str = "") -> str:
+    """Draw several results, `task/metric`, as groups of bars, one bar per row: means over seeds, with deviations."""
+    figure, axes = _figure(7, 0.6 + 0.14 * len(names) * (len(rows) + 1))
+    height = 1 / (len(rows) + 1)
+    for i, (row, (color, _)) in enumerate(zip(rows, _looks(), strict=False)):
+        found = [row.score(name) for name in names]
+        places = np.arange(len(names)) + i * height
+        means = [np.nan if each is None else each.mean for each in found]
+        deviations = [0.0 if each is None or np.isnan(each.deviation) else each.deviation for each in found]
+        axes.barh(places, means, height * 0.9, xerr=deviations, color=color, label=row.label, ecolor=_TEXT)
+    axes.set_yticks(np.arange(len(names)) + (len(rows) - 1) * height / 2, [name.removeprefix(strip) for name in names])
+    axes.invert_yaxis()
+    axes.set_xlabel(label)
+    _legend(axes)
+    return _svg(figure, f"bars {' '.join(names)}")
+
+
+def confusion(matrix: np.ndarray, names: Sequence[str], key: str) -> str:
+    """Draw a confusion matrix, integers [C, C], rows = truth: the share of each true class's pixels, in percent."""
+    present = np.flatnonzero(matrix.sum(axis=0) + matrix.sum(axis=1))
+    matrix = matrix[np.ix_(present, present)]
+    shown = [names[int(i)] for i in present]
+    shares = 100 * matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
+    side = 1.6 + 0.32 * len(shown)
+    figure, axes = _figure(side, side)
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=100)
+    for i, j in itertools.product(range(len(shown)), repeat=2):
+        if shares[i, j] >= 0.5:
+            color = "white" if shares[i, j] > 55 else "black"
+            axes.text(j, i, f"{shares[i, j]:.0f}", ha="center", va="center", fontsize=7, color=color)
+    axes.set_xticks(range(len(shown)), shown, rotation=90)
+    axes.set_yticks(range(len(shown)), shown)
+    axes.set_xlabel("predicted")
+    axes.set_ylabel("true")
+    axes.grid(visible=False)
+    return _svg(figure, f"confusion {key}")
+
+
+def _figure(width: float, height: float) -> tuple["Figure", "Axes"]:
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(width, height), layout="constrained")
+        return figure, figure.add_subplot()
+
+
+def _looks() -> Any:
+    return ((color, style) for style in _STYLES for color in _COLORS)
+
+
+def _legend(axes: "Axes") -> None:
+    handles, labels = axes.get_legend_handles_labels()
+    if handles:
+        axes.legend(handles, labels, fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
+
+
+def _ignoring_nan(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The mean, the smallest and the largest over the first axis; every column has a number."""
+    return np.nanmean(values, axis=0), np.nanmin(values, axis=0), np.nanmax(values, axis=0)
+
+
+def _tasks_of(history: Sequence[Mapping[str, Any]], prefix: str) -> list[str]:
+    return list(
+        dict.fromkeys(name.removeprefix(prefix) for line in history for name in line if name.startswith(prefix))
+    )
+
+
+def _svg(figure: "Figure", key: str) -> str:
+    """The SVG element; ids depend on the key, so that those of two charts on a page differ."""
+    buffer = io.StringIO()
+    with mpl.rc_context(_STYLE | {"svg.hashsalt": key}):
+        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    svg = buffer.getvalue()
+    svg = svg[svg.index("<svg") :].replace(_TEXT, "currentColor")
+    used = set(re.findall(r"#([\w-]+)", svg))  # names that nothing refers to would be on the page once per chart
+    svg = re.sub(r' id="([\w.-]+)"', lambda match: match[0] if match[1] in used else "", svg)
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    return re.sub(r' (width|height)="[\d.]+pt"', "", svg, count=2)
