@@ -171,3 +171,25 @@ def parse(arg: str | None, *own: str) -> tuple[str, ...]:
     if sum(part in BACKBONES for part in args) > 1:
         raise UserError(f"config arguments {', '.join(args)}: give one encoder")
     return args
+
+
+def parse_sweep(arg: str, *own: str, seeds: int = 1) -> tuple[tuple[str, ...], range]:
+    """Split a sweep's argument, `quick,seeds=3`, into those of its configs, as `parse` does, and its seeds.
+
+    UserError for an unknown part, or a number of seeds below 1.
+    """
+    parts = [part.strip() for part in arg.split(",") if part.strip()]
+    counts = [part.removeprefix("seeds=") for part in parts if part.startswith("seeds=")]
+    if any(not count.isdecimal() or int(count) < 1 for count in counts):
+        raise UserError(f"seeds={counts[-1]}: give a whole number of at least 1")
+    rest = parse(",".join(part for part in parts if not part.startswith("seeds=")), *own)
+    return rest, range(int(counts[-1]) if counts else seeds)
+
+
+def command(file: str, *args: str) -> str:
+    """Return what --config takes: the name of a file here, and arguments.
+
+    >>> command("weighting", "famo", "quick")
+    'configs/weighting.py:famo,quick'
+    """
+    return f"configs/{file}.py" + (f":{','.join(args)}" if args else "")

@@ -116,6 +116,41 @@ def bars(rows: Sequence[Row], names: Sequence[str], label: str, strip: str = "")
     return _svg(figure, f"bars {' '.join(names)}")
 
 
+def pareto(rows: Sequence[Row], columns: Sequence[str], better: Sequence[str], chosen: Sequence[Row] = ()) -> str:
+    """Draw rows by two metrics, with deviations, and the front of those that no other row beats in both.
+
+    `better` is "more" or "less" for each column; rows that were chosen have larger marks. Rows whose labels have the
+    same first part, "group/variant", share a color.
+    """
+    figure, axes = _figure(7, 4.5)
+    groups = list(dict.fromkeys(row.label.partition("/")[0] for row in rows))
+    looks = dict(zip(groups, itertools.cycle(itertools.product("osD^vP", _COLORS)), strict=False))
+    points = np.array([[row.score(column).mean for column in columns] for row in rows])  # type: ignore[union-attr]
+    named = set()
+    for row, (x, y) in zip(rows, points, strict=True):
+        errors = [np.nan_to_num(row.score(column).deviation) for column in columns]  # type: ignore[union-attr]
+        group = row.label.partition("/")[0]
+        marker, color = looks[group]
+        size = 9 if row in chosen else 5
+        label = group if group not in named else None
+        named.add(group)
+        axes.errorbar(x, y, errors[1], errors[0], fmt=marker, color=color, markersize=size, elinewidth=0.7, label=label)
+    best = [rows.index(row) for row in front(rows, columns, better)]
+    axes.plot(points[best, 0], points[best, 1], color=_TEXT, linewidth=0.8, linestyle=":", zorder=0)
+    axes.set_xlabel(columns[0])
+    axes.set_ylabel(columns[1])
+    _legend(axes)
+    return _svg(figure, f"pareto {' '.join(columns)}")
+
+
+def front(rows: Sequence[Row], columns: Sequence[str], better: Sequence[str]) -> list[Row]:
+    """Return the rows that no other row beats in some metric without being worse in another, by the first metric."""
+    signs = np.array([1 if each == "more" else -1 for each in better])
+    points = signs * np.array([[row.score(column).mean for column in columns] for row in rows])  # type: ignore[union-attr]
+    kept = [i for i, p in enumerate(points) if not any((q >= p).all() and (q > p).any() for q in points)]
+    return [rows[i] for i in sorted(kept, key=lambda i: points[i, 0] * signs[0])]
+
+
 def confusion(matrix: np.ndarray, names: Sequence[str], key: str) -> str:
     """Draw a confusion matrix, integers [C, C], rows = truth: the share of each true class's pixels, in percent."""
     present = np.flatnonzero(matrix.sum(axis=0) + matrix.sum(axis=1))

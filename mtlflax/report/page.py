@@ -12,7 +12,7 @@ from flax.traverse_util import flatten_dict
 
 from mtlflax.data.source import Labels
 from mtlflax.report import charts
-from mtlflax.report.summary import DIFFERENCES, Part, Report
+from mtlflax.report.summary import CHOSEN, DIFFERENCES, Part, Report
 from mtlflax.report.table import Row
 
 _STYLE = (Path(__file__).parent / "page.css").read_text()
@@ -49,6 +49,14 @@ def page(report: Report, title: str) -> str:
 def _results(report: Report) -> str:
     parts = report.parts()
     texts = [_table(parts["table"])] if "table" in parts else ["<p>No run has been evaluated yet.</p>"]
+    if "chosen" in parts:
+        texts += [f"<p>{CHOSEN}</p>", _table(parts["chosen"])]
+    if len(report.columns) == 2 and (drawn := [row for row in report.rows if all(map(row.score, report.columns))]):
+        better = ["less" if report.minimized(column) else "more" for column in report.columns]
+        label = (
+            f"Pareto plot: {' and '.join(f'{b} {c}' for b, c in zip(better, report.columns, strict=True))} is better"
+        )
+        texts.append(_figure(charts.pareto(drawn, report.columns, better, report.chosen), label))
     if "differences" in parts:
         texts.append(f"<p>{DIFFERENCES}</p>")
         texts.append(_table(parts["differences"]))

@@ -45,14 +45,9 @@ class RunRecord:
         """Of its data set."""
         return field_json.from_json(self.record["fields"])
 
-    @property
-    def split(self) -> str:
-        """The split that results are quoted on."""
-        return "val"
-
-    def score(self, metric: str) -> float:
-        """Return the result `task/metric` on that split; NaN if there is none."""
-        value = self.results.get(f"{self.split}/{metric}")
+    def score(self, metric: str, split: str = "val") -> float:
+        """Return the result `task/metric` on a split; NaN if there is none."""
+        value = self.results.get(f"{split}/{metric}")
         return float(value) if isinstance(value, int | float) else np.nan
 
     def series(self, name: str) -> tuple[list[int], list[float]]:

@@ -17,6 +17,7 @@ DELTAS = (
     "Δm: mean over metrics of how much worse they are than the single-task networks', in percent; lower is better "
     "(MTAN, Nash-MTL). Δp: mean over tasks of how much better their metrics are; higher is better (LibMTL, DB-MTL)."
 )
+CHOSEN = "Of each grid the variant that was best on the frames held out, scored on val, on which nothing was chosen:"
 DIFFERENCES = (
     "Differences to the single-task networks: means over seeds, with 95 % intervals by paired bootstrap over frames; "
     "± of seeds is twice the standard error over seeds. A difference is clear if it is beyond both."
@@ -37,10 +38,12 @@ class Report:
     rows: list[Row]
     columns: list[str]  # task/metric
     comparisons: dict[str, Comparison]  # label → against the single-task rows
+    chosen: list[Row]  # of grids, the rows that were best on frames held out
 
     def parts(self) -> dict[str, Part]:
         """Return the tables by name; those without rows are left out."""
-        parts = {"table": self._table(), "differences": self._differences(), "cost": self._cost()}
+        parts = {"table": self._table(self.rows), "chosen": self._table(self.chosen)}
+        parts |= {"differences": self._differences(), "cost": self._cost()}
         return {name: part for name, part in parts.items() if part.cells}
 
     def notes(self) -> list[str]:
@@ -61,17 +64,20 @@ class Report:
         """Return everything as Markdown, without the cost, which is no two times the same."""
         parts = self.parts()
         texts = [table.to_markdown(*parts["table"])] if "table" in parts else []
+        if "chosen" in parts:
+            texts.append(f"{CHOSEN}\n")
+            texts.append(table.to_markdown(*parts["chosen"]))
         if "differences" in parts:
             texts.append(f"{DIFFERENCES}\n")
             texts.append(table.to_markdown(*parts["differences"]))
         return "\n".join([*texts, *[f"- {note}" for note in self.notes()]]) + "\n"
 
-    def _table(self) -> Part:
+    def _table(self, rows: Sequence[Row]) -> Part:
         header = ["model", "seeds"]
-        header += [f"{column} {'↓' if self._minimized(column) else '↑'}" for column in self.columns]
+        header += [f"{column} {'↓' if self.minimized(column) else '↑'}" for column in self.columns]
         header += ["Δm % ↓", "Δp % ↑"] * bool(self.comparisons) + ["parameters", "multiply-adds"]
         cells = []
-        for row in self.rows:
+        for row in rows:
             line = [row.label, str(len(row.scored))]
             line += [_spread(row.score(column), 4) for column in self.columns]
             if self.comparisons:
@@ -93,7 +99,7 @@ class Report:
                 difference, noise = ours.mean - theirs.mean, 2 * math.hypot(ours.error, theirs.error)
                 # Beyond what other frames would give, and beyond what other seeds would.
                 clear = not low <= 0 <= high and not abs(difference) <= noise
-                verdict = "better" if (difference < 0) == self._minimized(column) else "worse"
+                verdict = "better" if (difference < 0) == self.minimized(column) else "worse"
                 numbers = [f"{difference:+.4f}", f"{low:+.4f}", f"{high:+.4f}"]
                 seeds = "" if math.isnan(noise) else f"{noise:.4f}"
                 cells.append([row.label, column, baseline.label, *numbers, seeds, verdict if clear else ""])
@@ -109,7 +115,8 @@ class Report:
                 cells.append([row.label, f"{sum(times) / len(times):.4g}", devices])
         return Part(["model", "seconds per step", "devices"], cells)
 
-    def _minimized(self, column: str) -> bool:
+    def minimized(self, column: str) -> bool:
+        """Whether less of a column is better."""
         return any(table.minimized(row, column) for row in self.rows)
 
 
@@ -125,8 +132,10 @@ def summarize(rows: list[Row], asked: Sequence[str] = ()) -> Report:
                 name.partition("/")[2] for row in rows for run in row.scored for name in run.results if "/" in name
             }
             raise UserError(f"--metrics: no run has {column!r}; there are {', '.join(sorted(known))}")
-    compared = {row.label: table.compare(row, rows, columns) for row in rows}
-    return Report(rows, columns, {label: c for label, c in compared.items() if c is not None})
+    chosen = table.best_of_grids(rows, columns)
+    # Baselines, too, are those that were chosen.
+    compared = {row.label: table.compare(row, chosen or rows, columns) for row in rows}
+    return Report(rows, columns, {label: c for label, c in compared.items() if c is not None}, chosen)
 
 
 def _spread(value: Spread | None, digits: int) -> str:

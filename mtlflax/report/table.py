@@ -5,6 +5,7 @@ import dataclasses
 import io
 import json
 import math
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -38,9 +39,9 @@ class Row:
         """Those of the runs; () if they cannot be built."""
         return next((run.tasks for run in self.runs if run.tasks), ())
 
-    def score(self, metric: str) -> Spread | None:
-        """Return the mean of `task/metric` and its spread over the seeds; None if no run has it."""
-        values = [value for run in self.scored if not math.isnan(value := run.score(metric))]
+    def score(self, metric: str, split: str = "val") -> Spread | None:
+        """Return the mean of `task/metric` on a split and its spread over the seeds; None if no run has it."""
+        values = [value for run in self.scored if not math.isnan(value := run.score(metric, split))]
         return statistics.spread(values) if values else None
 
 
@@ -57,11 +58,53 @@ class Comparison:
 def rows(records: Iterable[RunRecord]) -> list[Row]:
     """Group runs that differ in their seed alone, in the order in which they come."""
     groups: dict[str, list[RunRecord]] = {}
+    records = list(records)
     for run in records:
         config = {key: value for key, value in run.config.items() if key not in _FREE}
         config["data"] = {key: value for key, value in config.get("data", {}).items() if key not in _FREE_DATA}
         groups.setdefault(json.dumps([config, run.record.get("facts", {})], sort_keys=True), []).append(run)
-    return [Row(_label(group), tuple(group)) for group in groups.values()]
+    folders = [run.workdir.resolve().parent for run in records]
+    # A single row, or rows that lie side by side, are called as their own folders.
+    root = Path(os.path.commonpath(folders)) if len(set(folders)) > 1 else folders[0].parent
+    return [Row(_label(group, root), tuple(group)) for group in groups.values()]
+
+
+def best_of_grids(table: Sequence[Row], columns: Sequence[str]) -> list[Row]:
+    """Return, of rows called "group/variant" whose epochs were chosen on frames held out, the best of each group.
+
+    On those frames, single-task rows are ranked by what their epochs were chosen by (`config.best`), rows of several
+    tasks by Δp against the best single-task rows, or, if those are missing, as the former. [] if there are no groups.
+    """
+    held = [row for row in table if row.scored and row.runs[0].config["best"]["metric"].startswith("holdout/")]
+    groups: dict[str, list[Row]] = {}
+    for row in held:
+        group, _, variant = row.label.rpartition("/")
+        if group and variant:
+            groups.setdefault(group, []).append(row)
+    if all(len(group) == 1 for group in groups.values()):
+        return []
+    singles = [max(group, key=_by_best) for group in groups.values() if len(group[0].tasks) == 1]
+
+    def by_delta(row: Row) -> float:
+        gains: dict[str, dict[str, float]] = {}
+        for column in columns:
+            task = column.partition("/")[0]
+            baseline = next((each for each in singles if [t.name for t in each.tasks] == [task]), None)
+            scores = [each.score(column, "holdout") if each else None for each in (row, baseline)]
+            if scores[0] is None or scores[1] is None:
+                return _by_best(row)
+            gain = statistics.relative(scores[0].mean, scores[1].mean, minimized(row, column))
+            gains.setdefault(task, {})[column] = gain
+        return statistics.delta_p(gains) if gains else _by_best(row)
+
+    return [max(group, key=_by_best if len(group[0].tasks) == 1 else by_delta) for group in groups.values()]
+
+
+def _by_best(row: Row) -> float:
+    best = row.runs[0].config["best"]
+    values = [run.results.get(best["metric"], math.nan) for run in row.scored]
+    score = float(np.nanmean(values)) if not np.all(np.isnan(values)) else -math.inf
+    return score if best["mode"] == "max" else -score
 
 
 def metrics(table: Sequence[Row], asked: Sequence[str] = ()) -> list[str]:
@@ -147,11 +190,11 @@ def _intervals(
     return intervals
 
 
-def _label(runs: Sequence[RunRecord]) -> str:
-    """The folder that the runs of several seeds lie in, or the workdir of a single one."""
+def _label(runs: Sequence[RunRecord], root: Path) -> str:
+    """The folder, seen from the root, that the runs of several seeds lie in; or the names of the workdirs."""
     folders = {run.workdir.resolve().parent for run in runs}
-    if len(folders) == 1 and (len(runs) > 1 or runs[0].workdir.name.startswith("seed")):
-        return folders.pop().name
+    if len(folders) == 1 and (folder := folders.pop()) != root and all("seed" in run.workdir.name for run in runs):
+        return str(folder.relative_to(root))
     return ", ".join(dict.fromkeys(run.workdir.name for run in runs))
 
 
@@ -175,8 +218,3 @@ def to_markdown(header: Sequence[str], cells: Iterable[Sequence[object]]) -> str
     """Return a table as Markdown."""
     lines = [header, ["---"] * len(header), *cells]
     return "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines) + "\n"
-
-
-def relative_to(path: Path, folder: Path) -> str:
-    """Return a path as it is seen from a folder, if it lies below."""
-    return str(path.relative_to(folder)) if path.is_relative_to(folder) else str(path)
