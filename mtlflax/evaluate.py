@@ -109,18 +109,18 @@ def make_evaluator(experiment: Experiment, mesh: Mesh, batch_size: int, export: 
                 sums, predictions, maps = step(state, parallel.shard_batch(arrays, mesh))
                 if sample is None:
                     count = min(config.pictures, int(arrays["mask"].sum()))
-                    shown = {k: v[:count] for k, v in arrays.items()}
-                    if size and count:  # pictures are drawn at the images' size
-                        checked = samples.Checked(experiment.evaluated[split], experiment.batch_fields)
-                        frames_shown = [checked[int(i)] for i in shown["frame"]]
-                        shown |= samples.stack(experiment.batch_fields, frames_shown)
-                    sample = Sample(shown, {k: parallel.local_rows(v)[:count] for k, v in predictions.items()})
+                    sample = Sample(
+                        {k: v[:count] for k, v in arrays.items()},
+                        {k: parallel.local_rows(v)[:count] for k, v in predictions.items()},
+                    )
                 if waiting is not None:  # one batch's sums are read while the next is computed
                     finish(*waiting)
                 waiting = sums, maps, batch
         assert sample is not None  # the loader refuses an empty source
         assert waiting is not None
         finish(*waiting)
+        if size:
+            sample = _at_image_size(sample, experiment, split)
         frames = _collect(experiment.tasks, tuple(source.names), counted)
         totals = frames.total()
         results: dict[str, float] = {}
@@ -130,6 +130,13 @@ def make_evaluator(experiment: Experiment, mesh: Mesh, batch_size: int, export: 
         return Evaluation(results, frames, sample, size or experiment.size)
 
     return evaluate
+
+
+def _at_image_size(sample: Sample, experiment: Experiment, split: str) -> Sample:
+    """The same frames with their truth at the size of the images, for pictures of one size."""
+    source, fields = experiment.evaluated[split], experiment.batch_fields
+    frames = [samples.Checked(source, fields)[int(number)] for number in sample.batch["frame"]]
+    return sample._replace(batch=sample.batch | samples.stack(fields, frames)) if frames else sample
 
 
 def _frame_numbers(batch: int, rows: int) -> np.ndarray:
