@@ -120,7 +120,8 @@ def make_predict_train_ids(run: Run) -> Callable[[np.ndarray], np.ndarray]:
     """Return a function from a picture, uint8 [H, W, 3] RGB, to its train ids, uint8 [H, W].
 
     The picture is brought to the size of the run's frames as Cityscapes' reader does it, and the prediction is enlarged
-    as in evaluation at full size. UserError if the run does not predict the 19 train ids.
+    as in evaluation at full size. (Evaluation rounds in batches; of ten million pixels of a U-Net's, one differed.)
+    UserError if the run does not predict the 19 train ids.
     """
     network = run.network
     task = official.task(network.tasks, network.fields)

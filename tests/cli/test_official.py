@@ -139,3 +139,16 @@ def test_a_run_is_evaluated_at_full_size_while_it_is_trained(tree, tmp_path):
     assert sum("holdout/depth/rmse" in line for line in history(tmp_path / "run")) == 2
     picture = cv2.imread(str(tmp_path / "run" / "pictures" / "holdout_0000004.png"))
     assert picture.shape == (3 * 36 + 4, 5 * 68 + 4, 3)
+
+
+def test_a_data_set_of_one_size_is_exported_at_that_size(tmp_path, monkeypatch):
+    monkeypatch.setenv("MTLFLAX_CACHE", str(tmp_path / "cache"))
+    run = [flag for flag in flags(tmp_path, tmp_path / "run", "--config.data.name=streets") if "data.root" not in flag]
+    few = ["--config.data.streets.train=4", "--config.data.streets.val=2"]
+    call([*run, *few, "--config.epochs=1", "--config.best.from_epoch=0"])
+    evaluate(tmp_path / "run", f"--config.evaluate.export={tmp_path / 'out'}")
+    written = {path.name: cv2.imread(str(path), cv2.IMREAD_UNCHANGED) for path in (tmp_path / "out").iterdir()}
+    assert sorted(written) == [f"streets-val_{i:06}_000019_pred_labelIds.png" for i in range(2)]
+    for pixels in written.values():
+        assert pixels.shape == (32, 64)
+        assert np.isin(pixels, labels.LABEL_ID_LUT[:19]).all()
