@@ -74,6 +74,9 @@ def get_config(weighting: dict, args: tuple[str, ...] = (), *, model: str = "une
 
     config.log_every = 20  # steps
     config.evaluate_every = 1.0  # epochs; a checkpoint each time
+    # The size at which predictions are scored: "trained", data.size, or "full", the labels' own. A folder for the
+    # predictions as label ids, in the format of Cityscapes' evaluator, with --mode=evaluate; '' = none.
+    config.evaluate = ConfigDict({"size": "trained", "export": ""})
     # Steps between measurements of the task gradients' lengths and angles, whatever the weighting; 0 = none.
     config.diagnostics = ConfigDict({"every": 0})
     config.pictures = 4  # frames drawn at an evaluation

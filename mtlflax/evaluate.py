@@ -1,20 +1,26 @@
 """Exact evaluation on a whole set: every frame once, sums on the device, division once and on the host."""
 
+import functools
 import math
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from mtlflax.data import loader
+from mtlflax.data import loader, samples
+from mtlflax.data.full_truth import truth_size, with_full_truth
+from mtlflax.data.source import Source
 from mtlflax.experiment import Experiment
-from mtlflax.run import signals
+from mtlflax.run import official, signals
 from mtlflax.run.frames import Frames
 from mtlflax.tasks import Task
 from mtlflax.training import parallel
 from mtlflax.training.step import TrainState, make_evaluation_step
+
+Size = tuple[int, int]  # (H, W)
 
 
 class Sample(NamedTuple):
@@ -25,30 +31,67 @@ class Sample(NamedTuple):
 
 
 class Evaluation(NamedTuple):
-    """What an evaluation has found; the first two are the same on every process."""
+    """What an evaluation has found; all but the sample are the same on every process."""
 
     results: dict[str, float]  # `split/task/metric` → value
     frames: Frames  # what the results are read from, frame by frame
     sample: Sample  # this process's first frames: `config.pictures` of them, at most a batch
+    size: Size  # at which it was scored
 
 
 Evaluator = Callable[[TrainState, str], Evaluation]  # on a split: a key of `experiment.evaluated`
 
 
-def make_evaluator(experiment: Experiment, mesh: Mesh, batch_size: int) -> Evaluator:
-    """Return a function that evaluates a state on all frames of a split; it compiles at its first call."""
+class _Plan(NamedTuple):
+    """How a split is evaluated."""
+
+    source: Source
+    truth_size: Size | None  # at which it is scored; None: as the images
+    export_size: Size | None  # at which predictions are written; None: none are
+
+
+def make_evaluator(experiment: Experiment, mesh: Mesh, batch_size: int, export: Path | None = None) -> Evaluator:
+    """Return a function that evaluates a state on all frames of a split; it compiles at its first call.
+
+    `export` is a folder for the predictions for `val` in the official format (`run.official`), at the size of the
+    labels; each process writes those for its own frames. UserError if the folder holds others.
+    """
     config, tasks = experiment.config, experiment.tasks
-    out_specs = (parallel.REPLICATED, parallel.SHARDED)
-    step = make_evaluation_step(experiment.model, tasks)
-    step = parallel.map_step(step, mesh, via=config.parallel, out_specs=out_specs)
     # Padding is masked, so the batch may be larger than asked for in order to divide among the devices.
     batch_size = math.ceil(batch_size / mesh.size) * mesh.size
 
+    @functools.cache
+    def plan(split: str) -> _Plan:
+        source, exporting = experiment.evaluated[split], export is not None and split == "val"
+        at_full = config.evaluate.size == "full"
+        full = with_full_truth(source) if at_full or exporting else None
+        size = truth_size(full, experiment.batch_fields) if full else None
+        export_size = (size or experiment.size) if exporting else None
+        return _Plan(full, size, export_size) if at_full and full else _Plan(source, None, export_size)
+
+    @functools.cache
+    def step_at(size: Size | None, export_size: Size | None) -> Callable[[Any, Any], Any]:
+        exported = (official.task(tasks, experiment.fields), export_size) if export_size else None
+        step = make_evaluation_step(experiment.model, tasks, size=size, export=exported)
+        out_specs = (parallel.REPLICATED, parallel.SHARDED, parallel.SHARDED)
+        return parallel.map_step(step, mesh, via=config.parallel, out_specs=out_specs)
+
     def evaluate(state: TrainState, split: str) -> Evaluation:
-        source = experiment.evaluated[split]
+        source, size, export_size = plan(split)
+        step = step_at(size, export_size)
+        if export and export_size:
+            official.check_folder(export, source.names)
         counted: list[tuple[np.ndarray, dict[str, Any]]] = []
         sample = None
-        waiting = None
+        waiting: tuple[Any, jax.Array | None, dict[str, Any]] | None = None
+
+        def finish(sums: Any, maps: jax.Array | None, batch: dict[str, Any]) -> None:
+            counted.append(jax.device_get(sums))
+            if export and maps is not None:
+                for name, known, train_ids in zip(batch["name"], batch["mask"], parallel.local_rows(maps), strict=True):
+                    if known:
+                        official.write(export, name, train_ids)
+
         with loader.evaluation_batches(
             source,
             experiment.batch_fields,
@@ -57,12 +100,13 @@ def make_evaluator(experiment: Experiment, mesh: Mesh, batch_size: int) -> Evalu
             process_count=jax.process_count(),
             num_threads=config.data.num_threads,
             prefetch=config.data.prefetch,
+            truth_size=size,
         ) as batches:
             for number, batch in enumerate(batches):
                 signals.raise_pending()
                 arrays = {k: v for k, v in batch.items() if isinstance(v, np.ndarray)}
                 arrays["frame"] = _frame_numbers(number, len(arrays["mask"]))
-                sums, predictions = step(state, parallel.shard_batch(arrays, mesh))
+                sums, predictions, maps = step(state, parallel.shard_batch(arrays, mesh))
                 if sample is None:
                     count = min(config.pictures, int(arrays["mask"].sum()))
                     sample = Sample(
@@ -70,19 +114,29 @@ def make_evaluator(experiment: Experiment, mesh: Mesh, batch_size: int) -> Evalu
                         {k: parallel.local_rows(v)[:count] for k, v in predictions.items()},
                     )
                 if waiting is not None:  # one batch's sums are read while the next is computed
-                    counted.append(jax.device_get(waiting))
-                waiting = sums
+                    finish(*waiting)
+                waiting = sums, maps, batch
         assert sample is not None  # the loader refuses an empty source
-        counted.append(jax.device_get(waiting))
+        assert waiting is not None
+        finish(*waiting)
+        if size:
+            sample = _at_image_size(sample, experiment, split)
         frames = _collect(experiment.tasks, tuple(source.names), counted)
         totals = frames.total()
         results: dict[str, float] = {}
         for task in tasks:
             figures = task.metrics(totals[task.name])
             results |= {f"{split}/{task.name}/{name}": value for name, value in figures.items()}
-        return Evaluation(results, frames, sample)
+        return Evaluation(results, frames, sample, size or experiment.size)
 
     return evaluate
+
+
+def _at_image_size(sample: Sample, experiment: Experiment, split: str) -> Sample:
+    """The same frames with their truth at the size of the images, for pictures of one size."""
+    source, fields = experiment.evaluated[split], experiment.batch_fields
+    frames = [samples.Checked(source, fields)[int(number)] for number in sample.batch["frame"]]
+    return sample._replace(batch=sample.batch | samples.stack(fields, frames)) if frames else sample
 
 
 def _frame_numbers(batch: int, rows: int) -> np.ndarray:

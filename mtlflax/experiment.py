@@ -119,7 +119,7 @@ def build(config: ConfigDict) -> Experiment:
         data.check_alike(training, evaluated["val"], experiment.batch_fields)
         for task in experiment.tasks:
             tasks.check(task, network.fields, experiment.size)
-        config_ranges.check_best(config.best, experiment.chosen_on, experiment.tasks, experiment.fields)
+        config_ranges.check_evaluation(config, evaluated, experiment.tasks, experiment.fields)
         _check_shapes(experiment)
     except _NO_FIT as error:
         raise UserError(f"config: {describe(error)}") from error

@@ -15,9 +15,15 @@ Pictures of more than 8 bits are scaled to 8 by their range; a NOTE says where t
 
 A task of your own is written as NAME_<task>.png, in its colors, unless it says otherwise. If two pictures have the same
 name, their folders or suffixes become part of NAME.
+
+    python -m mtlflax.predict --official --workdir=DIR --images=CITYSCAPES/leftImg8bit/test --out=DIR
+
+With --official, pictures named as Cityscapes' are looked for, in a folder and in the folders in it, and nothing but
+their label ids is written, as CITY_SEQUENCE_FRAME_pred_labelIds.png: what the evaluator and the test server take.
 """
 
 import argparse
+import functools
 import math
 import sys
 from collections.abc import Callable, Sequence
@@ -31,15 +37,15 @@ import numpy as np
 from tqdm import tqdm
 
 from mtlflax import command_line, experiment
-from mtlflax.data import photo
+from mtlflax.data import photo, resize
 from mtlflax.data.source import Image
 from mtlflax.errors import UserError
 from mtlflax.experiment import Predictor
 from mtlflax.files import plain_errors
-from mtlflax.run import picture_files
+from mtlflax.run import official, picture_files
 from mtlflax.run.checkpoint import Checkpoints
 from mtlflax.run.map_files import FOCAL_BASELINE, write_maps
-from mtlflax.training.step import normalize
+from mtlflax.training.step import enlarge, normalize
 
 # Pictures longer than this many times their width, or the other way round, are skipped: memory grows with the aspect.
 _MAX_ASPECT = 8
@@ -110,16 +116,38 @@ def predict_picture(
     return {task: values[0] for task, values in maps.items()}
 
 
+def make_predict_train_ids(run: Run) -> Callable[[np.ndarray], np.ndarray]:
+    """Return a function from a picture, uint8 [H, W, 3] RGB, to its train ids, uint8 [H, W].
+
+    The picture is brought to the size of the run's frames as Cityscapes' reader does it, and the prediction is enlarged
+    as in evaluation at full size. (Evaluation rounds in batches; of ten million pixels of a U-Net's, one differed.)
+    UserError if the run does not predict the 19 train ids.
+    """
+    network = run.network
+    task = official.task(network.tasks, network.fields)
+
+    @functools.partial(jax.jit, static_argnames="size")
+    def predict(images: jax.Array, size: tuple[int, int]) -> jax.Array:
+        outputs = network.model.apply(run.variables, normalize(images), train=False)
+        return task.picture(enlarge(task.activation(outputs[task.name])[0], size)[None])[0]
+
+    def train_ids(picture: np.ndarray) -> np.ndarray:
+        height, width = picture.shape[:2]
+        return np.asarray(predict(resize.picture(picture, network.size)[None], (height, width)))
+
+    return train_ids
+
+
 def main(argv: Sequence[str]) -> int:
     """Run the command; return the exit code: 1 if a picture was skipped."""
     options = _parse(argv)
-    found, passed_over = picture_files.find(str(options.images))
-    names = picture_files.output_names(found)
+    naming = official if options.official else picture_files
+    found, passed_over = naming.find(str(options.images))
+    names = naming.output_names(found)
     _check_out(options.out, found, names)
-    run = load(options.workdir)
-    network, predict = run.network, make_predict(run)
-    image = network.fields["image"]
-    aspect = image.aspect if isinstance(image, Image) else None
+    if options.official:
+        official.check_folder(options.out, [name.name for name in names])
+    write = _make_writer(load(options.workdir), options)
     with plain_errors(options.out):
         options.out.mkdir(parents=True, exist_ok=True)
     skipped = 0
@@ -133,14 +161,29 @@ def main(argv: Sequence[str]) -> int:
             continue
         if note:
             bar.write(f"NOTE: {path}: {note}", file=sys.stderr)
-        maps = predict_picture(picture, predict, network.size, aspect)
-        write_maps(picture, maps, network.tasks, options.out / name, options.focal_baseline, raw=options.raw)
+        write(picture, name)
         if not sys.stderr.isatty():
             print(f"{path} done", file=sys.stderr, flush=True)
     done = len(found) - skipped
     summary = f"{done} picture{'' if done == 1 else 's'} done, {skipped} skipped; maps in {options.out}"
     print(f"{summary} ({picture_files.describe(passed_over)})" if passed_over else summary)
     return 1 if skipped else 0
+
+
+def _make_writer(run: Run, options: argparse.Namespace) -> Callable[[np.ndarray, Path], None]:
+    """Return a function that predicts a picture and writes what the options ask for, under its name in `--out`."""
+    if options.official:
+        train_ids = make_predict_train_ids(run)
+        return lambda picture, name: official.write(options.out, name.name, train_ids(picture))
+    network, predict = run.network, make_predict(run)
+    image = network.fields["image"]
+    aspect = image.aspect if isinstance(image, Image) else None
+
+    def write(picture: np.ndarray, name: Path) -> None:
+        maps = predict_picture(picture, predict, network.size, aspect)
+        write_maps(picture, maps, network.tasks, options.out / name, options.focal_baseline, raw=options.raw)
+
+    return write
 
 
 def _parse(argv: Sequence[str]) -> argparse.Namespace:
@@ -158,7 +201,9 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
         "baseline (in metres): turns a predicted disparity into metres. Default: %(default)s, of Cityscapes' first "
         "camera. Networks trained on metres or inverse metres do not use it",
     )
-    parser.add_argument("--raw", action="store_true", help="write NAME_depth_metres.npy too")
+    kind = parser.add_mutually_exclusive_group()
+    kind.add_argument("--raw", action="store_true", help="write NAME_depth_metres.npy too")
+    kind.add_argument("--official", action="store_true", help="write label ids for Cityscapes' evaluator, nothing else")
     return parser.parse_args(argv)
 
 

@@ -19,7 +19,6 @@ from mtlflax.files import write_text
 from mtlflax.run import evaluations, parameter_table, signals, summary
 from mtlflax.run import workdir as workdirs
 from mtlflax.run.checkpoint import Checkpoints
-from mtlflax.run.frames import Frames
 from mtlflax.run.metric_writer import MetricWriter
 from mtlflax.run.prepare_data import prepare_data
 from mtlflax.run.progress import Progress, format_seconds
@@ -44,7 +43,8 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict[str, flo
 def evaluate_checkpoint(config: ConfigDict, workdir: str | Path) -> dict[str, float]:
     """Evaluate the best checkpoint in `workdir`, by `config.best`, or the latest if none has competed.
 
-    `batch_size` may differ from the run's: it changes no result. Writes `results.json`; else as `train_and_evaluate`.
+    `batch_size` may differ from the run's, as it changes no result, and so may `evaluate`. Writes `results.json`, and
+    predictions to `evaluate.export`; else as `train_and_evaluate`.
     """
     workdir = Path(workdir)
     record = workdirs.load(workdir)
@@ -52,16 +52,20 @@ def evaluate_checkpoint(config: ConfigDict, workdir: str | Path) -> dict[str, fl
     config = config.copy_and_resolve_references()
     config.batch_size = record["config"].get("batch_size", batch_size)  # so that epochs are the run's
     experiment = experiments.build(config)
-    workdirs.compare(experiment.config, workdir, field_json.to_json(experiment.fields), **experiment.facts)
+    fields = field_json.to_json(experiment.fields)
+    workdirs.compare(experiment.config, workdir, fields, free=("evaluate.size",), **experiment.facts)
     checkpoints = Checkpoints(workdir, read_only=True)
     mesh = parallel.make_mesh()
     prepare_data(experiment, config.data.name, mesh)
     step, state = checkpoints.restore_best(_init(experiment, mesh))
     say(f"evaluating {checkpoints.directory / str(step)}")
-    results, frames = _evaluate_all(experiment, make_evaluator(experiment, mesh, batch_size), state)
-    say(summary.summary(experiment.tasks, results, step, experiment.size, workdir))
-    _write(workdir, evaluations.LAST, experiment, step, results, frames, finished=evaluations.finished(workdir))
-    return results
+    export = Path(config.evaluate.export).expanduser() if config.evaluate.export else None
+    found = _evaluate_all(experiment, make_evaluator(experiment, mesh, batch_size, export), state)
+    say(summary.summary(experiment.tasks, found.results, step, found.size, workdir))
+    if export:
+        say(f"predictions for {len(found.frames.names)} frames in {export}, in Cityscapes' official format")
+    _write(workdir, evaluations.LAST, experiment, step, found, finished=evaluations.finished(workdir))
+    return found.results
 
 
 def _train(config: ConfigDict, workdir: Path, stack: ExitStack) -> dict[str, float]:
@@ -73,6 +77,8 @@ def _train(config: ConfigDict, workdir: Path, stack: ExitStack) -> dict[str, flo
         stack.enter_context(workdirs.lock(workdir))
     resuming = workdirs.has_checkpoint(workdir)
     experiment = experiments.build(config)
+    if experiment.config.evaluate.export:
+        raise UserError("config: evaluate.export is for --mode=evaluate: give it when the run has been trained")
     mesh = parallel.make_mesh()
     if (batch_size := experiment.config.batch_size) % mesh.size:
         raise UserError(f"config.batch_size is {batch_size}: must be a multiple of the number of devices, {mesh.size}")
@@ -152,10 +158,11 @@ def _train(config: ConfigDict, workdir: Path, stack: ExitStack) -> dict[str, flo
                     writer.scalars(step, evaluated.results)
                     if picture is not None:
                         writer.picture(step, experiment.chosen_on, picture)
-                    progress.write(f"step {step}: " + summary.headline(experiment.tasks, evaluated.results))
+                    headline = summary.headline(experiment.tasks, evaluated.results)
+                    progress.write(f"step {step} at {evaluated.size[0]}×{evaluated.size[1]}: {headline}")
                     score = _score(experiment, step, evaluated.results)
                     for which in [evaluations.LAST] + [evaluations.BEST] * checkpoints.would_be_best(score):
-                        _write(workdir, which, experiment, step, *evaluated[:2])
+                        _write(workdir, which, experiment, step, evaluated)
                 checkpoints.save(step, state, config=config.to_dict(), score=score)
         if step == total:
             break
@@ -180,18 +187,16 @@ def _train(config: ConfigDict, workdir: Path, stack: ExitStack) -> dict[str, flo
     step = total
     if len(experiment.evaluated) > 1:  # on what nothing was chosen on, too
         step, state = checkpoints.restore_best(state)
-        results, frames = _evaluate_all(experiment, evaluate, state)
-        _write(workdir, evaluations.BEST, experiment, step, results, frames)
+        evaluated = _evaluate_all(experiment, evaluate, state)
+        _write(workdir, evaluations.BEST, experiment, step, evaluated)
     elif evaluated is None:  # the run was at its end when this process started
-        results, frames = _evaluate_all(experiment, evaluate, state)
-    else:
-        results, frames = evaluated[:2]
-    _write(workdir, evaluations.LAST, experiment, step, results, frames, finished=True)
-    say(summary.summary(experiment.tasks, results, step, experiment.size, workdir))
+        evaluated = _evaluate_all(experiment, evaluate, state)
+    _write(workdir, evaluations.LAST, experiment, step, evaluated, finished=True)
+    say(summary.summary(experiment.tasks, evaluated.results, step, evaluated.size, workdir))
     if (best := checkpoints.best_step) is not None:
         say(f"best {config.best.metric}: step {best}, in {checkpoints.directory / str(best)}")
     say(f"took {format_seconds(time.monotonic() - started)}")
-    return results
+    return evaluated.results
 
 
 def _init(experiment: Experiment, mesh: Mesh, encoder: Any = None) -> TrainState:
@@ -208,10 +213,10 @@ def _score(experiment: Experiment, step: int, results: dict[str, float]) -> floa
     return value if best.mode == "max" else -value
 
 
-def _evaluate_all(experiment: Experiment, evaluate: Evaluator, state: TrainState) -> tuple[dict[str, float], Frames]:
-    """Evaluate a state on every split: all results, and the frames of the last split, `val`."""
+def _evaluate_all(experiment: Experiment, evaluate: Evaluator, state: TrainState) -> Evaluation:
+    """Evaluate a state on every split: all results; the rest is the last split's, `val`."""
     found = [evaluate(state, split) for split in experiment.evaluated]
-    return {name: value for each in found for name, value in each.results.items()}, found[-1].frames
+    return found[-1]._replace(results={name: value for each in found for name, value in each.results.items()})
 
 
 def _write(
@@ -219,13 +224,12 @@ def _write(
     which: str,
     experiment: Experiment,
     step: int,
-    results: dict[str, float],
-    frames: Frames,
+    found: Evaluation,
     *,
     finished: bool = False,
 ) -> None:
     if jax.process_index() == 0:
         facts: dict[str, Any] = {"step": step, "epoch": step / experiment.steps_per_epoch, "finished": finished}
-        facts |= {"data": experiment.config.data.name, "size": list(experiment.size)}
+        facts |= {"data": experiment.config.data.name, "size": list(found.size)}
         facts |= {f"num_{split}": len(source) for split, source in experiment.evaluated.items()}
-        evaluations.write(workdir, which, facts, results, frames)
+        evaluations.write(workdir, which, facts, found.results, found.frames)

@@ -4,16 +4,16 @@
 (github.com/mcordts/cityscapesScripts) and the cameras' calibration document describe it.
 """
 
+import copy
 import json
 import os
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
-import cv2
 import numpy as np
 from absl import logging
 
-from mtlflax.data import labels, png, units
+from mtlflax.data import labels, png, resize, units
 from mtlflax.data.source import Depth, Field, Image, Labels, Number, Sample
 from mtlflax.errors import UserError
 from mtlflax.files import read_bytes
@@ -81,7 +81,7 @@ class Cityscapes:
         self._root, self._split, self._classes = check_root(root), split, classes
         if size and (len(size) != 2 or not all(isinstance(n, int | np.integer) and n > 0 for n in size)):
             raise UserError(f"data.size is {tuple(size)}: give (height, width), both positive")
-        self._size = size
+        self._size, self._full_truth = size, False
         self._lut = labels.lut(classes)
         self._unit = units.get(depth)
         self._check_folder("leftImg8bit")
@@ -109,6 +109,12 @@ class Cityscapes:
         """Of all frames, in their order."""
         return [frame.name for frame in self._frames]
 
+    def with_full_truth(self) -> Self:
+        """Return the same frames with labels and disparities as stored, beside images of the same size as here."""
+        full = copy.copy(self)
+        full._full_truth = True
+        return full
+
     def __len__(self) -> int:
         return len(self._frames)
 
@@ -116,7 +122,7 @@ class Cityscapes:
         frame = self._frames[index]
         image = png.read(self._path(frame, "leftImg8bit"), "8-bit RGB")
         focal_baseline = _focal_baseline(self._path(frame, "camera")) if "camera" in self._kinds else 0.0
-        sample: Sample = {"image": self._resized(image, exact=False)}
+        sample: Sample = {"image": resize.picture(image, self._size or image.shape[:2])}
         if "gtFine" in self._kinds:
             label = self._truth(frame, "gtFine", "8-bit gray", image)
             sample["segmentation"] = self._segmentation(label, self._path(frame, "gtFine"))
@@ -131,18 +137,7 @@ class Cityscapes:
         if pixels.shape != image.shape[:2]:
             found, wanted = ("×".join(map(str, x.shape[:2])) for x in (pixels, image))
             raise UserError(f"{path}: is {found} pixels, but its image is {wanted}: restore the original files")
-        return self._resized(pixels, exact=True)
-
-    def _resized(self, pixels: np.ndarray, *, exact: bool) -> np.ndarray:
-        if self._size in (None, pixels.shape[:2]):
-            return pixels
-        height, width = self._size
-        if exact:
-            method = cv2.INTER_NEAREST_EXACT  # plain INTER_NEAREST takes the corner, not the center
-        else:
-            shrinks = height <= pixels.shape[0] and width <= pixels.shape[1]
-            method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-        return cv2.resize(pixels, (width, height), interpolation=method)
+        return pixels if self._full_truth else resize.truth(pixels, self._size or pixels.shape)
 
     def _folder(self, kind: str) -> Path:
         return self._root / kind / self._split

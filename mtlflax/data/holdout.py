@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from mtlflax.data.full_truth import with_full_truth
 from mtlflax.data.source import Field, Sample, Source
 
 
@@ -32,6 +33,11 @@ class Part:
         """What the whole does once, before the first sample is read."""
         if prepare := getattr(self._source, "prepare", None):
             prepare()
+
+    def with_full_truth(self) -> "Part | None":
+        """The same part of the whole with its truth at its own size, if the whole has that."""
+        whole = with_full_truth(self._source)
+        return Part(whole, self._indices) if whole else None
 
     def __len__(self) -> int:
         return len(self._indices)

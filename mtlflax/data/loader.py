@@ -123,15 +123,17 @@ def evaluation_batches(
     process_count: int = 1,
     num_threads: int = 4,
     prefetch: int = 4,
+    truth_size: tuple[int, int] | None = None,
 ) -> Batches:
     """Return this process's part of one pass over the source: every frame exactly once.
 
     Arguments, batches and exceptions are as in `train_batches`, with `mask` float32 [b] and `name`, a list of b
     strings, in each batch. All processes get the same number of batches, all of one size: what is missing at the end is
-    padding, frames of which nothing is known, with mask 0.
+    padding, frames of which nothing is known, with mask 0. `truth_size` is (H, W) of all that is no image, if it is not
+    the images' size.
     """
     local_size = _local_size(source, batch_size, process_count)
-    dataset = grain.MapDataset.source(Padded(Checked(source, fields), fields, batch_size))
+    dataset = grain.MapDataset.source(Padded(Checked(source, fields, truth_size), fields, batch_size))
     stacked = functools.partial(stack_evaluation, fields)
     dataset = dataset[process_index::process_count].batch(local_size, batch_fn=stacked)
     return Batches(dataset.to_iter_dataset(_read_options(num_threads, prefetch)))

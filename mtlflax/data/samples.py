@@ -16,11 +16,12 @@ Batch = dict[str, Any]
 class Checked:
     """A source whose samples hold exactly the fields asked for, each as it is declared, and its name.
 
-    Samples are checked before they are augmented, so that the error names the frame instead of coming from OpenCV.
+    Samples are checked before they are augmented, so that the error names the frame instead of coming from OpenCV. All
+    fields have the size of the image, or those that are no images have `truth_size`, (H, W).
     """
 
-    def __init__(self, source: Source, fields: Mapping[str, Field]):
-        self._source, self._fields = source, fields
+    def __init__(self, source: Source, fields: Mapping[str, Field], truth_size: tuple[int, int] | None = None):
+        self._source, self._fields, self._truth_size = source, fields, truth_size
 
     def __len__(self) -> int:
         return len(self._source)
@@ -35,7 +36,9 @@ class Checked:
             if isinstance(field, Image) and name not in sample:
                 raise UserError(f"frame {sample['name']!r} has no {name}")
         size = _size(sample, self._fields)
-        values = {name: _value(sample, name, field, size) for name, field in self._fields.items()}
+        values = {}
+        for name, field in self._fields.items():
+            values[name] = _value(sample, name, field, size if isinstance(field, Image) else self._truth_size or size)
         return {**values, "name": sample["name"]}
 
 
@@ -56,8 +59,8 @@ class Padded:
 
     @functools.cached_property
     def _padding(self) -> Sample:
-        size = _size(self._source[0], self._fields)
-        unknown = {name: _unknown(field, size) for name, field in self._fields.items()}
+        first = self._source[0]
+        unknown = {name: np.full_like(first[name], field.fill) for name, field in self._fields.items()}
         return {**unknown, "name": "", "mask": np.float32(0)}
 
 

@@ -156,6 +156,9 @@ class Source(Protocol):
     `source[i]` is a dict with the declared fields, as NumPy arrays, and `name`, a string that tells the frame from all
     others. A source may have a method `prepare()`: what takes long (rendering, unpacking) and is done once, before the
     first sample is read. Where a sample lacks a declared field, that field is unknown throughout the frame.
+
+    A source can be evaluated at full size if it has a method `with_full_truth()`, which returns a source of the same
+    frames with the same images and the truth at its own size, one size for all frames.
     """
 
     @property

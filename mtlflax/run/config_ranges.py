@@ -1,11 +1,14 @@
 """The numbers and choices that a config may hold, whatever it trains."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from ml_collections import ConfigDict
 from ml_collections.config_flags import config_path
 
-from mtlflax.data.source import Field
+from mtlflax.data.full_truth import with_full_truth
+from mtlflax.data.source import Field, Source
+from mtlflax.errors import UserError
+from mtlflax.run import official
 from mtlflax.tasks import Task
 from mtlflax.training import parallel
 
@@ -38,13 +41,32 @@ def check(config: ConfigDict) -> None:
         ("best.mode", config.best.mode, ("max", "min")),
         ("parallel", config.parallel, parallel.MAPPINGS),
         ("data.validation", config.data.validation, ("val", "holdout")),
+        ("evaluate.size", config.evaluate.size, ("trained", "full")),
     ):
         if value not in choices:
             raise ValueError(f"{key} is {value!r}: choose {' or '.join(choices)}")
 
 
-def check_best(best: ConfigDict, split: str, tasks: Iterable[Task], fields: Mapping[str, Field]) -> None:
-    """Raise ValueError if `best.metric` is none of the split's, or `best.mode` not the direction of what is better."""
+def check_evaluation(
+    config: ConfigDict, evaluated: Mapping[str, Source], tasks: Sequence[Task], fields: Mapping[str, Field]
+) -> None:
+    """Raise an error if nothing can be chosen by `best`, or the splits not be evaluated as `evaluate` has it.
+
+    Raises:
+        ValueError: `best.metric` is none of the first split's, or `best.mode` not the direction of what is better.
+        UserError: there is no ground truth at full size, or the official format cannot hold what is predicted.
+    """
+    _check_best(config.best, next(iter(evaluated)), tasks, fields)
+    if config.evaluate.size == "full" and not all(with_full_truth(source) for source in evaluated.values()):
+        raise UserError(
+            f"config: evaluate.size is 'full', but the data set {config.data.name} has its truth at data.size alone "
+            "(it lacks `with_full_truth`, see mtlflax.data.source): give 'trained'"
+        )
+    if config.evaluate.export:
+        official.task(tasks, fields)
+
+
+def _check_best(best: ConfigDict, split: str, tasks: Iterable[Task], fields: Mapping[str, Field]) -> None:
     known = {f"{split}/{task.name}/{name}": (task, name) for task in tasks for name in task.metric_names(fields)}
     if best.metric not in known:
         raise ValueError(f"best.metric is {best.metric!r}: choose (with best.mode) from {', '.join(known)}")

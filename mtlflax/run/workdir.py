@@ -3,7 +3,7 @@
 import json
 import platform
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from importlib import metadata
 from pathlib import Path
@@ -17,7 +17,7 @@ from mtlflax import files, registry
 from mtlflax.errors import UserError
 
 # What may differ between the processes of one run: it changes no number.
-_FREE = ("data.root", "data.num_threads", "data.num_workers", "data.prefetch", "pictures")
+_FREE = ("data.root", "data.num_threads", "data.num_workers", "data.prefetch", "pictures", "evaluate.export")
 _VERSIONS = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "mtlflax")
 
 
@@ -95,8 +95,13 @@ def record(
         files.write_json(workdir / "config.json", content)
 
 
-def compare(config: ConfigDict, workdir: Path, fields: Mapping[str, Any], **facts: Any) -> None:
-    """Raise UserError, naming what differs, unless the run in the workdir has this configuration, fields and facts."""
+def compare(
+    config: ConfigDict, workdir: Path, fields: Mapping[str, Any], free: Sequence[str] = (), **facts: Any
+) -> None:
+    """Raise UserError, naming what differs, unless the run in the workdir has this configuration, fields and facts.
+
+    The keys of the config in `free` may differ, besides those that never change a number.
+    """
     known = load(workdir)
     # Of the fields, what is declared in both: whether one that no task reads is there makes no difference.
     shared = {name: json.loads(json.dumps(field)) for name, field in fields.items() if name in known["fields"]}
@@ -109,7 +114,7 @@ def compare(config: ConfigDict, workdir: Path, fields: Mapping[str, Any], **fact
     lines = [
         f"  {key}: {_short(there.get(key, absent))} there, {_short(here.get(key, absent))} here"
         for key in sorted(here.keys() | there.keys())
-        if key not in _FREE and there.get(key, absent) != here.get(key, absent)
+        if key not in (*_FREE, *free) and there.get(key, absent) != here.get(key, absent)
     ]
     if lines:
         raise UserError(

@@ -125,26 +125,64 @@ def make_train_step(
     return train_step
 
 
+def enlarge(values: jax.Array, size: tuple[int, int]) -> jax.Array:
+    """Resize the prediction for one frame, float32 [h, w, channels], to (H, W): bilinearly, aligned by its outer edges.
+
+    Values keep their unit: a disparity is in pixels at full width, whatever the size of the map.
+    """
+    return jax.image.resize(values, (*size, values.shape[-1]), "linear", antialias=False)
+
+
 def make_evaluation_step(
-    model: Network, tasks: Sequence[Task]
-) -> Callable[[TrainState, Batch], tuple[tuple[jax.Array, dict[str, Any]], dict[str, jax.Array]]]:
+    model: Network,
+    tasks: Sequence[Task],
+    *,
+    size: tuple[int, int] | None = None,
+    export: tuple[Task, tuple[int, int]] | None = None,
+) -> Callable[[TrainState, Batch], tuple[tuple[jax.Array, dict[str, Any]], dict[str, jax.Array], jax.Array | None]]:
     """Make the evaluation step.
+
+    Args:
+        model: the network.
+        tasks: to be scored.
+        size: (H, W) of the batch's truth, to which predictions are enlarged; None: it has the image's size.
+        export: a task whose predictions are wanted at the size (H, W), in the form of the truth; None: nobody's are.
 
     Returns:
         `step(state, batch)` → the numbers of the frames of the global batch, as in `batch["frame"]`, int32 [B], and per
-        task the sums of each, [B, ...] (replicated); and per task the device's own predictions for pictures (sharded
-        along the batch).
+        task the sums of each, [B, ...] (replicated); per task the device's own predictions for pictures, at the image's
+        size (sharded along the batch); and what is exported, [B, H, W, ...], or None (sharded).
     """
+
+    def score(frame: tuple[dict[str, jax.Array], dict[str, jax.Array]]) -> Any:
+        """At full size, the sums of one frame and what is exported of it."""
+        predictions, fields = frame
+        assert size is not None
+        image = jnp.round(enlarge(fields["image"].astype(jnp.float32), size)).astype(fields["image"].dtype)
+        row = {name: x[None] for name, x in (fields | {"image": image}).items()}
+        sums = {task.name: task.sums(enlarge(predictions[task.name], size)[None], row) for task in tasks}
+        return sums, exported(predictions)
+
+    def exported(predictions: dict[str, jax.Array]) -> jax.Array | None:
+        if export is None:
+            return None
+        task, full = export
+        return task.picture(enlarge(predictions[task.name], full)[None])[0]
 
     def evaluation_step(
         state: TrainState, batch: Batch
-    ) -> tuple[tuple[jax.Array, dict[str, Any]], dict[str, jax.Array]]:
+    ) -> tuple[tuple[jax.Array, dict[str, Any]], dict[str, jax.Array], jax.Array | None]:
         variables = {"params": state.params, "batch_stats": state.batch_stats}
         outputs: Any = model.apply(variables, normalize(batch["image"]), train=False)
         predictions = {task.name: task.activation(outputs[task.name]) for task in tasks}
-        sums = {task.name: _sums_of_frames(task, predictions[task.name], batch) for task in tasks}
+        # Frame by frame: a batch of predictions for 19 classes at Cityscapes' full size would be gigabytes.
+        if size is None:
+            sums = {task.name: _sums_of_frames(task, predictions[task.name], batch) for task in tasks}
+            maps = jax.lax.map(exported, predictions) if export else None
+        else:
+            sums, maps = jax.lax.map(score, (predictions, dict(batch)))
         pictures = {task.name: task.picture(predictions[task.name]) for task in tasks}
-        return jax.lax.all_gather((batch["frame"], sums), AXIS, tiled=True), pictures
+        return jax.lax.all_gather((batch["frame"], sums), AXIS, tiled=True), pictures, maps
 
     return evaluation_step
 

@@ -1,17 +1,12 @@
 """Our segmentation scores are those of Cityscapes' own evaluator, run on files in its format."""
 
-import importlib
-import json
-import sys
-
 import cv2
 import numpy as np
-import pytest
+from helpers import official_evaluator
 
 from mtlflax import metrics
 from mtlflax.data import labels
 
-EVALUATOR = "cityscapesscripts.evaluation.evalPixelLevelSemanticLabeling"
 H, W = 64, 128
 FRAMES = [("frankfurt", 0, 294), ("frankfurt", 1, 60), ("lindau", 2, 19), ("munster", 173, 7)]
 # Truck and bus occur nowhere, train only in predictions.
@@ -44,27 +39,7 @@ def predict(ids, rng):
     return truth, prediction
 
 
-@pytest.fixture
-def official(tmp_path, monkeypatch):
-    """Runs the evaluator on a dataset and results below tmp_path; gives what it writes."""
-
-    def run():
-        monkeypatch.setenv("CITYSCAPES_DATASET", str(tmp_path))
-        monkeypatch.setenv("CITYSCAPES_RESULTS", str(tmp_path / "results"))
-        monkeypatch.setenv("CITYSCAPES_EXPORT_DIR", str(tmp_path))
-        monkeypatch.setattr(sys, "argv", [EVALUATOR])
-        # cityscapesScripts 2.3 calls what NumPy 2.4 no longer has.
-        monkeypatch.setattr(np, "in1d", np.isin, raising=False)
-        # It reads the variables when it is imported.
-        monkeypatch.delitem(sys.modules, EVALUATOR, raising=False)
-        importlib.import_module(EVALUATOR).main()
-        return json.loads((tmp_path / "resultPixelLevelSemanticLabeling.json").read_text())
-
-    pytest.importorskip("cityscapesscripts")
-    return run
-
-
-def test_scores_equal_the_official_evaluators(tmp_path, official):
+def test_scores_equal_the_official_evaluators(tmp_path):
     rng = np.random.default_rng(0)
     totals = metrics.Totals()
     for city, sequence, frame in FRAMES:
@@ -79,7 +54,7 @@ def test_scores_equal_the_official_evaluators(tmp_path, official):
         assert cv2.imwrite(str(folder / f"{name}_gtFine_labelIds.png"), ids)
         assert cv2.imwrite(str(folder / f"{name}_gtFine_instanceIds.png"), instances)
         assert cv2.imwrite(str(results / f"{name}_pred.png"), labels.LABEL_ID_LUT[prediction])
-    result = official()
+    result = official_evaluator.evaluate(tmp_path, tmp_path / "results", tmp_path)
 
     confusion = totals.sums
     assert confusion.sum() < len(FRAMES) * H * W  # some pixels are ignored

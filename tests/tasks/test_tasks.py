@@ -77,10 +77,9 @@ def test_three_tasks_train(config, name):
         state, metrics = step(state, parallel.shard_batch(batch, mesh))
         losses.append(np.asarray(metrics["losses"]))
     assert (losses[-1] < losses[0]).all()
-    evaluate = parallel.map_step(
-        make_evaluation_step(model, chosen), mesh, out_specs=(parallel.REPLICATED, parallel.SHARDED)
-    )
-    (_, sums), _ = evaluate(state, parallel.shard_batch(batch | {"frame": np.arange(8)}, mesh))
+    out_specs = (parallel.REPLICATED, parallel.SHARDED, parallel.SHARDED)
+    evaluate = parallel.map_step(make_evaluation_step(model, chosen), mesh, out_specs=out_specs)
+    (_, sums), _, _ = evaluate(state, parallel.shard_batch(batch | {"frame": np.arange(8)}, mesh))
     totals = {key: x.sum(axis=0) for key, x in jax.device_get(sums["normals"]).items()}
     assert 0 < chosen[2].metrics(totals)["mean_angle"] < 180
 

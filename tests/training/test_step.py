@@ -160,10 +160,10 @@ def test_the_sums_of_a_frame_do_not_depend_on_devices_or_on_the_frames_beside_it
             make_evaluation_step(model, chosen),
             mesh,
             via=via,
-            out_specs=(parallel.REPLICATED, parallel.SHARDED),
+            out_specs=(parallel.REPLICATED, parallel.SHARDED, parallel.SHARDED),
         )
         state = make_state(model, optimizer, balancing, mesh)
-        (frames, sums), pictures = step(state, parallel.shard_batch(given, mesh))
+        (frames, sums), pictures, _ = step(state, parallel.shard_batch(given, mesh))
         np.testing.assert_array_equal(frames, given["frame"])
         rows = parallel.local_rows(pictures["segmentation"])[:5]
         results[devices, via] = (jax.device_get(sums), rows)
