@@ -79,6 +79,7 @@ def get_config(weighting: dict, args: tuple[str, ...] = (), *, model: str = "une
     config.evaluate = ConfigDict({"size": "trained", "export": ""})
     # Steps between measurements of the task gradients' lengths and angles, whatever the weighting; 0 = none.
     config.diagnostics = ConfigDict({"every": 0})
+    config.writers = ()  # trackers besides TensorBoard: wandb, mlflow, trackio, or your own "module:function"
     config.pictures = 4  # frames drawn at an evaluation
     config.checkpoint = ConfigDict({"every": 1.0, "keep": 2})  # epochs; how many of the latest to keep
     # The best epoch of this range counts, and its checkpoint is kept besides the latest.

@@ -1,5 +1,6 @@
 """Train and evaluate one config in one workdir, from start to end."""
 
+import functools
 import math
 import time
 from contextlib import ExitStack
@@ -16,7 +17,7 @@ from mtlflax.errors import UserError
 from mtlflax.evaluate import Evaluation, Evaluator, make_evaluator
 from mtlflax.experiment import Experiment
 from mtlflax.files import write_text
-from mtlflax.run import evaluations, parameter_table, signals, summary
+from mtlflax.run import evaluations, parameter_table, signals, summary, writers
 from mtlflax.run import workdir as workdirs
 from mtlflax.run.checkpoint import Checkpoints
 from mtlflax.run.metric_writer import MetricWriter
@@ -117,7 +118,8 @@ def _train(config: ConfigDict, workdir: Path, stack: ExitStack) -> dict[str, flo
     stack.enter_context(signals.deferred())
     progress = Progress(total, initial=first_step, batch_size=config.batch_size, enabled=first_process)
     stack.callback(progress.close)
-    writer = MetricWriter(workdir, step=first_step, enabled=first_process)
+    others = functools.partial(writers.make, config.writers, config, workdir)
+    writer = MetricWriter(workdir, step=first_step, enabled=first_process, others=others)
     stack.callback(writer.close)
     names = [task.name for task in experiment.tasks]
     log = TrainingLog(names, experiment.schedule, checkpoints, writer, progress, experiment.steps_per_epoch)

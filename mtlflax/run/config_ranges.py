@@ -8,7 +8,7 @@ from ml_collections.config_flags import config_path
 from mtlflax.data.full_truth import with_full_truth
 from mtlflax.data.source import Field, Source
 from mtlflax.errors import UserError
-from mtlflax.run import official
+from mtlflax.run import official, writers
 from mtlflax.tasks import Task
 from mtlflax.training import parallel
 
@@ -19,7 +19,8 @@ _POSITIVE = ("epochs", "evaluate_every", "checkpoint.every", "optimizer.learning
 
 
 def check(config: ConfigDict) -> None:
-    """Raise ValueError, naming the key, for a number or a choice that no run can have."""
+    """Raise ValueError, naming the key, for a number or a choice that no run can have; UserError as `writers.check`."""
+    writers.check(config.writers)
     least = dict.fromkeys(_AT_LEAST_0, 0) | dict.fromkeys(_AT_LEAST_1, 1)
     for key in (*least, *_POSITIVE):
         if key.startswith("data.streets.") and "streets" not in config.data:
