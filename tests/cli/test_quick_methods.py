@@ -44,9 +44,9 @@ def test_thirty_steps_of_a_small_network_are_finite_and_learn(name, tmp_path):
     check_thirty_steps(config, tmp_path / "run")
 
 
-@pytest.mark.slow  # a minute each
+@pytest.mark.slow  # half a minute each
 @pytest.mark.parametrize("name", weighting.names())
 def test_thirty_steps_are_finite_and_learn(name, tmp_path):
     config = settings(name)
-    config.data.size = (64, 128)
+    config.data.size = (32, 64)
     check_thirty_steps(config, tmp_path / "run")
