@@ -22,7 +22,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from mtlflax import command_line
-from mtlflax.files import plain_errors
+from mtlflax.files import plain_errors, write_text
 from mtlflax.run import config_file, evaluations, workdir
 from mtlflax.run.config_file import Entry
 from mtlflax.run.progress import format_seconds
@@ -86,11 +86,13 @@ def state(folder: Path) -> str:
 
 def train(entries: Sequence[Entry], out: Path, jobs: int) -> dict[str, str]:
     """Train the runs that are not finished, `jobs` at a time; return the name and the reason of those that failed."""
-    waiting = [entry for entry in entries if state(out / entry.name) != "finished"]
-    done = len(entries) - len(waiting)
-    print(f"{len(entries)} runs in {out}: {done} finished before, {len(waiting)} to train", flush=True)
     running: dict[str, tuple[subprocess.Popen[bytes], float]] = {}
-    failed: dict[str, str] = {}
+    failed = {
+        entry.name: "its folder holds a run of another config: give another --out" for entry in _others(entries, out)
+    }
+    waiting = [entry for entry in entries if state(out / entry.name) != "finished" and entry.name not in failed]
+    done = len(entries) - len(waiting) - len(failed)
+    print(f"{len(entries)} runs in {out}: {done} finished before, {len(waiting)} to train", flush=True)
     began, told, trained = time.monotonic(), time.monotonic(), 0
     try:
         while waiting or running:
@@ -131,6 +133,15 @@ def train(entries: Sequence[Entry], out: Path, jobs: int) -> dict[str, str]:
     return failed
 
 
+def _others(entries: Sequence[Entry], out: Path) -> list[Entry]:
+    """The runs in whose folders an earlier sweep has trained something else."""
+    return [entry for entry in entries if read_text(out / entry.name / "sweep.json") not in ("", _description(entry))]
+
+
+def _description(entry: Entry) -> str:
+    return json.dumps([entry.config, entry.overrides, config_file.load(entry.config, entry.overrides).to_json()]) + "\n"
+
+
 def start(entry: Entry, out: Path) -> subprocess.Popen[bytes]:
     """Start a run in a process of its own; UserError if its folder cannot be written."""
     folder = out / entry.name
@@ -148,15 +159,21 @@ def start(entry: Entry, out: Path) -> subprocess.Popen[bytes]:
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(REPOSITORY), environment.get("PYTHONPATH")]))
     with plain_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
+        write_text(folder / "sweep.json", _description(entry))
         with open(folder / "output.txt", "ab") as output:
             return subprocess.Popen(command, env=environment, stdout=output, stderr=subprocess.STDOUT)
 
 
 def last_line(path: Path) -> str:
     """Return the error in a run's output, or its last line."""
-    lines = [line.strip() for line in path.read_text(errors="replace").splitlines() if line.strip()]
+    lines = [line.strip() for line in read_text(path).splitlines() if line.strip()]
     errors = [line for line in lines if line.startswith("error: ")]
     return (errors or lines or [""])[-1]
+
+
+def read_text(path: Path) -> str:
+    """Return what is in a file; '' if there is none."""
+    return path.read_text(errors="replace") if path.exists() else ""
 
 
 def headline(folder: Path) -> str:

@@ -63,8 +63,7 @@ class Checkpoints:
         """Whether a checkpoint with this score would be the best."""
         if score is None or math.isnan(score):
             return False
-        best = self.best_step
-        return best is None or score >= (self._scores[best] or -math.inf)
+        return all(other is None or score >= other for other in self._scores.values())
 
     def save(self, step: int, state: Any, *, config: Mapping[str, Any], score: float | None = None) -> None:
         """Save in the background; the state is copied before this returns.

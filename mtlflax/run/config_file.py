@@ -3,7 +3,7 @@
 import importlib.util
 import sys
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,8 +29,8 @@ def load(name: str, overrides: Sequence[str] = ()) -> ConfigDict:
     Raises:
         UserError: there is no such file, there is an error in it (named with its line), or an override does not fit.
     """
-    path, arguments = _find(name)
-    config = _call(path, "get_config", *([] if arguments is None else [arguments]))
+    path, _ = _find(name)
+    config = function(name, "get_config")()
     if not isinstance(config, ConfigDict):
         raise UserError(f"{path}: get_config returns a {type(config).__name__}, not a ConfigDict")
     return override(config, overrides)
@@ -50,21 +50,35 @@ def load_sweep(name: str) -> list[Entry]:
     Each is added by `add(name, config, {"KEY": VALUE, ...})`; every config is loaded once, so that a mistake in one is
     found before any run starts. UserError as from `load`; and if a name occurs twice, or is no relative path.
     """
-    path, arguments = _find(name)
+    path, _ = _find(name)
     entries: dict[str, Entry] = {}
 
     def add(name: str, config: str, values: Mapping[str, Any] | None = None) -> None:
         if name in entries or Path(name).is_absolute() or ".." in Path(name).parts or not Path(name).parts:
             raise ValueError(f"run {name!r}: each needs a name of its own, a relative path")
-        given = {key: "" if value is None else value for key, value in (values or {}).items()}
-        entries[name] = Entry(name, config, tuple(f"--config.{key}={value}" for key, value in given.items()))
+        entries[name] = entry(name, config, values)
 
-    _call(path, "sweep", add, *([] if arguments is None else [arguments]))
+    function(name, "sweep")(add)
     if not entries:
         raise UserError(f"{path}: its sweep adds no runs")
-    for entry in entries.values():
-        load(entry.config, entry.overrides)
+    for each in entries.values():
+        load(each.config, each.overrides)
     return list(entries.values())
+
+
+def entry(name: str, config: str, values: Mapping[str, Any] | None = None) -> Entry:
+    """Return a run with overrides {"KEY": VALUE, ...}; None as a value stands for ''."""
+    given = {key: "" if value is None else value for key, value in (values or {}).items()}
+    return Entry(name, config, tuple(f"--config.{key}={value}" for key, value in given.items()))
+
+
+def function(name: str, called: str) -> Callable[..., Any]:
+    """Return a function of a config file "FILE:ARGUMENTS", called with the arguments behind its own.
+
+    An error in it becomes a UserError with the file and the line.
+    """
+    path, arguments = _find(name)
+    return lambda *own: _call(path, called, *own, *([] if arguments is None else [arguments]))
 
 
 def override(config: ConfigDict, overrides: Sequence[str]) -> ConfigDict:

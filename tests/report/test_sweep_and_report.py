@@ -149,6 +149,18 @@ def test_finished_runs_are_skipped_and_the_table_stays(runs, folder):
     assert listed.count("finished") == 6
 
 
+def test_a_sweep_that_was_changed_does_not_take_the_runs_of_another_for_its_own(runs, folder):
+    original = (folder / "mine.py").read_text()
+    try:
+        (folder / "mine.py").write_text(
+            original.replace('"optimizer.learning_rate": 0.01', '"optimizer.learning_rate": 0.02')
+        )
+        said = sweep(folder, "mine.py", "--out=runs", code=1)
+    finally:
+        (folder / "mine.py").write_text(original)
+    assert said.count("its folder holds a run of another config: give another --out") == 6
+
+
 def test_a_broken_run_is_named_and_does_not_stop_the_rest(runs, folder, tmp_path):
     shutil.copytree(runs[0], tmp_path / "runs")
     for tasks in ("segmentation", "depth", "both"):  # as if they had been trained
