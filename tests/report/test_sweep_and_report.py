@@ -165,6 +165,7 @@ def test_a_broken_run_is_named_and_does_not_stop_the_rest(runs, folder, tmp_path
     shutil.copytree(runs[0], tmp_path / "runs")
     for tasks in ("segmentation", "depth", "both"):  # as if they had been trained
         shutil.copytree(tmp_path / "runs" / tasks / "seed0", tmp_path / "runs" / tasks / "seed2")
+        (tmp_path / "runs" / tasks / "seed2" / "sweep.json").unlink()
     said = sweep(folder, "mine.py:3", f"--out={tmp_path / 'runs'}", code=1)
     assert "FAILED broken: error: " in said
     assert "/nowhere" in said
