@@ -26,7 +26,7 @@ QUICK = (
 # Where whole networks and steps are compiled, and run a few times: what takes time is compiling. The math of the
 # weightings, losses and metrics is tested as XLA optimizes it.
 IN_A_HURRY = ("tests/cli/", "tests/models/", "tests/tasks/", "tests/training/")
-TRAINS_FOR_LONG = "test_two_scenes_are_learnt_by_heart"
+TRAINS_FOR_LONG = ("test_two_scenes_are_learnt_by_heart", "test_thirty_steps_are_finite_and_learn")
 
 # Before jax starts: four simulated devices, so that every test can map over 1, 2 or 4 of them.
 os.environ.setdefault("JAX_NUM_CPU_DEVICES", "4")
@@ -78,7 +78,7 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
     """Turn most of XLA's optimizations off where compiling is what takes time, also in processes that a test starts."""
     import jax  # here: the environment above is read when it is imported
 
-    hurry = item.nodeid.startswith(IN_A_HURRY) and TRAINS_FOR_LONG not in item.nodeid
+    hurry = item.nodeid.startswith(IN_A_HURRY) and not any(name in item.nodeid for name in TRAINS_FOR_LONG)
     with pytest.MonkeyPatch.context() as patch:
         if hurry:
             patch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "true")
