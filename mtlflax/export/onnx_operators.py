@@ -1,0 +1,281 @@
+"""JAX primitives as ONNX operators (opset 18): `OPERATORS[primitive](graph, equation, *operands)` → the result's name.
+
+These are the primitives that networks of convolutions use. Whoever misses one adds a function here: the check against
+the network (`check`) says whether it is right.
+"""
+
+import string
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from mtlflax.export.onnx_graph import Graph, Value, is_fixed, tensor_type, unsupported
+
+Operator = Callable[..., Any]
+
+# Element by element, with the same meaning in both.
+_ALIKE = {
+    "abs": "Abs",
+    "add": "Add",
+    "and": "And",
+    "ceil": "Ceil",
+    "cos": "Cos",
+    "div": "Div",
+    "eq": "Equal",
+    "erf": "Erf",
+    "exp": "Exp",
+    "floor": "Floor",
+    "ge": "GreaterOrEqual",
+    "gt": "Greater",
+    "le": "LessOrEqual",
+    "log": "Log",
+    "logistic": "Sigmoid",
+    "lt": "Less",
+    "max": "Max",
+    "min": "Min",
+    "mul": "Mul",
+    "neg": "Neg",
+    "not": "Not",
+    "or": "Or",
+    "pow": "Pow",
+    "sign": "Sign",
+    "sin": "Sin",
+    "sqrt": "Sqrt",
+    "sub": "Sub",
+    "tanh": "Tanh",
+}
+_REDUCTIONS = {"reduce_sum": "ReduceSum", "reduce_max": "ReduceMax", "reduce_min": "ReduceMin"}
+
+
+def _alike(operator: str) -> Operator:
+    return lambda graph, equation, *operands: graph.add(operator, *operands)
+
+
+def _reduction(operator: str) -> Operator:
+    def add(graph: Graph, equation: Any, x: Value) -> str:
+        return graph.add(operator, x, np.array(equation.params["axes"], np.int64), keepdims=0)
+
+    return add
+
+
+def _same(graph: Graph, equation: Any, x: Value) -> Value:
+    return x
+
+
+def _cast(graph: Graph, equation: Any, x: Value) -> str:
+    return graph.add("Cast", x, to=tensor_type(equation.params["new_dtype"]))
+
+
+def _rsqrt(graph: Graph, equation: Any, x: Value) -> str:
+    return graph.add("Reciprocal", graph.add("Sqrt", x))
+
+
+def _square(graph: Graph, equation: Any, x: Value) -> str:
+    return graph.add("Mul", x, x)
+
+
+def _integer_pow(graph: Graph, equation: Any, x: Value) -> str:
+    return graph.add("Pow", x, np.array(equation.params["y"], equation.invars[0].aval.dtype))
+
+
+def _log1p(graph: Graph, equation: Any, x: Value) -> str:
+    return graph.add("Log", graph.add("Add", x, np.ones((), equation.invars[0].aval.dtype)))
+
+
+def _clamp(graph: Graph, equation: Any, least: Value, x: Value, most: Value) -> str:
+    return graph.add("Min", graph.add("Max", x, least), most)
+
+
+def _select(graph: Graph, equation: Any, which: Value, *cases: Value) -> str:
+    if equation.invars[0].aval.dtype != bool or len(cases) != 2:
+        raise unsupported("a choice among more than two")
+    return graph.add("Where", which, cases[1], cases[0])
+
+
+def _argmax(graph: Graph, equation: Any, x: Value) -> str:
+    (axis,) = equation.params["axes"]
+    found = graph.add("ArgMax", x, axis=int(axis), keepdims=0)
+    return graph.add("Cast", found, to=tensor_type(equation.params["index_dtype"]))
+
+
+# -------------------------------------------------------------------------------------------- shapes
+
+
+def _reshaped(graph: Graph, x: Value, dims: Sequence[Any]) -> Value:
+    """Return x in another shape; at most one dimension depends on the batch, and is left for ONNX to compute."""
+    if sum(not is_fixed(dim) for dim in dims) > 1:
+        raise unsupported(f"a tensor of shape {tuple(dims)}")
+    shape = np.array([dim if is_fixed(dim) else -1 for dim in dims], np.int64)
+    return graph.add("Reshape", x, shape) if isinstance(x, str) else np.reshape(np.asarray(x), shape)
+
+
+def _transposed(graph: Graph, x: Value, axes: Sequence[int]) -> Value:
+    axes = [int(axis) for axis in axes]
+    return graph.add("Transpose", x, perm=axes) if isinstance(x, str) else np.transpose(np.asarray(x), axes)
+
+
+def _reshape(graph: Graph, equation: Any, x: Value) -> Value:
+    return _reshaped(graph, x, equation.outvars[0].aval.shape)
+
+
+def _transpose(graph: Graph, equation: Any, x: Value) -> Value:
+    return _transposed(graph, x, equation.params["permutation"])
+
+
+def _broadcast_in_dim(graph: Graph, equation: Any, x: Value, *dynamic: Value) -> Value:
+    given, wanted = equation.invars[0].aval.shape, equation.outvars[0].aval.shape
+    dims: list[Any] = [1] * len(wanted)
+    for axis, dim in zip(equation.params["broadcast_dimensions"], given, strict=True):
+        dims[axis] = dim
+    x = _reshaped(graph, x, dims)
+    if all(dim == target for dim, target in zip(dims, wanted, strict=True)):
+        return x
+    # A 1 leaves the dimension as it is.
+    factors = [1 if dim == target else target for dim, target in zip(dims, wanted, strict=True)]
+    return graph.add("Expand", x, graph.shape(factors))
+
+
+def _concatenate(graph: Graph, equation: Any, *parts: Value) -> str:
+    return graph.add("Concat", *parts, axis=int(equation.params["dimension"]))
+
+
+def _stack(graph: Graph, equation: Any, *parts: Value) -> str:
+    axis = int(equation.params["axis"])
+    parts = tuple(graph.add("Unsqueeze", part, np.array([axis], np.int64)) for part in parts)
+    return graph.add("Concat", *parts, axis=axis)
+
+
+def _split(graph: Graph, equation: Any, x: Value) -> list[str]:
+    sizes = np.array(equation.params["sizes"], np.int64)
+    names = graph.add("Split", x, sizes, outputs=len(sizes), axis=int(equation.params["axis"]))
+    return names if isinstance(names, list) else [names]
+
+
+def _pad(graph: Graph, equation: Any, x: Value, value: Value) -> str:
+    low, high, interior = zip(*equation.params["padding_config"], strict=True)
+    if any(interior):
+        raise unsupported("padding between the pixels")
+    return graph.add("Pad", x, np.array([*low, *high], np.int64), value, mode="constant")
+
+
+def _slice(graph: Graph, equation: Any, x: Value) -> str:
+    p = equation.params
+    return _cut(graph, equation, x, p["start_indices"], p["limit_indices"], p["strides"])
+
+
+def _dynamic_slice(graph: Graph, equation: Any, x: Value, *starts: Value) -> str:
+    if any(isinstance(start, str) for start in starts):
+        raise unsupported("a slice at a position that depends on the image")
+    return _window(graph, equation, x, dict(enumerate(map(int, starts))))
+
+
+def _window(graph: Graph, equation: Any, x: Value, starts: dict[int, int]) -> str:
+    """Return the part of x that starts at the given positions (axis → position, else 0), moved to be inside."""
+    dims, sizes = equation.invars[0].aval.shape, equation.params["slice_sizes"]
+    firsts = [0] * len(dims)
+    for axis, start in starts.items():
+        firsts[axis] = min(max(start, 0), dims[axis] - sizes[axis]) if is_fixed(dims[axis]) else 0
+    ends = [first + size if first else size for first, size in zip(firsts, sizes, strict=True)]
+    return _cut(graph, equation, x, firsts, ends, None)
+
+
+def _cut(graph: Graph, equation: Any, x: Value, starts: Any, ends: Any, steps: Any) -> str:
+    dims = equation.invars[0].aval.shape
+    whole = [(0, dim, 1) for dim in dims]
+    parts = list(zip(starts, ends, steps or [1] * len(dims), strict=True))
+    cut = [axis for axis in range(len(dims)) if parts[axis] != whole[axis]]
+    if not all(is_fixed(bound) for axis in cut for bound in parts[axis]):
+        raise unsupported("a part of the batch")
+    bounds = np.array([parts[axis] for axis in cut], np.int64).reshape(-1, 3)
+    return graph.add("Slice", x, bounds[:, 0], bounds[:, 1], np.array(cut, np.int64), bounds[:, 2]) if cut else x
+
+
+def _gather(graph: Graph, equation: Any, x: Value, indices: Value) -> str:
+    """As `x[:, 3:9]`, `x[:, ::2, ::2]` or `x[..., 0]`, which JAX traces as a gather where the batch size is open."""
+    d, sizes = equation.params["dimension_numbers"], equation.params["slice_sizes"]
+    dims, rank = equation.invars[0].aval.shape, len(equation.outvars[0].aval.shape)
+    axes = d.start_index_map
+    if isinstance(indices, str) or d.operand_batching_dims:
+        raise unsupported("indexing with values that depend on the image")
+    positions = np.asarray(indices).astype(np.int64)  # [..., axes]
+    if not d.collapsed_slice_dims and positions.ndim == 1:
+        return _window(graph, equation, x, dict(zip(axes, positions.tolist(), strict=True)))
+
+    placed = tuple(i for i in range(rank) if i not in d.offset_dims)
+    whole = all(sizes[i] == dim for i, dim in enumerate(dims) if i not in axes)
+    if d.collapsed_slice_dims != axes or not whole or (placed != axes if positions.ndim > 1 else placed):
+        raise unsupported("indexing of a kind other than x[:, rows, columns]")
+    for k, axis in reversed(list(enumerate(axes))):  # from the last: an axis may vanish
+        along = positions[..., k] if positions.ndim == 1 else np.moveaxis(positions[..., k], k, 0)
+        line = along if along.ndim < 2 else along.reshape(len(along), -1)[:, 0]
+        same = along.ndim < 2 or bool((along.reshape(len(along), -1) == line[:, None]).all())
+        if not same or not is_fixed(dims[axis]) or not (0 <= line.min() <= line.max() < dims[axis]):
+            raise unsupported("indexing of a kind other than x[:, rows, columns], inside the map")
+        x = graph.add("Gather", x, line, axis=int(axis))
+    return x
+
+
+# ------------------------------------------------------------------------------------------ products
+
+
+def _conv(graph: Graph, equation: Any, x: Value, kernel: Value) -> Value:
+    """ONNX has images as [B, C, H, W] and kernels as [features, C, k, k]."""
+    p = equation.params
+    d, padding = p["dimension_numbers"], np.array(p["padding"])
+    if any(step != 1 for step in p["lhs_dilation"]) or p["batch_group_count"] != 1 or padding.min(initial=0) < 0:
+        raise unsupported("a transposed convolution")
+    y = graph.add(
+        "Conv",
+        _transposed(graph, x, d.lhs_spec),
+        _transposed(graph, kernel, d.rhs_spec),
+        strides=[int(step) for step in p["window_strides"]],
+        dilations=[int(step) for step in p["rhs_dilation"]],
+        pads=[int(n) for n in padding.T.ravel()],
+        group=int(p["feature_group_count"]),
+    )
+    return _transposed(graph, y, np.argsort(d.out_spec))
+
+
+def _dot_general(graph: Graph, equation: Any, a: Value, b: Value) -> str:
+    (a_sums, b_sums), (a_batch, b_batch) = equation.params["dimension_numbers"]
+    a_rank, b_rank = (len(atom.aval.shape) for atom in equation.invars)
+    if not a_batch and (tuple(a_sums), tuple(b_sums), b_rank) == ((a_rank - 1,), (0,), 2):
+        return graph.add("MatMul", a, b)
+    letters = iter(string.ascii_lowercase)
+    a_axes, b_axes = [next(letters) for _ in range(a_rank)], [next(letters) for _ in range(b_rank)]
+    for i, j in zip([*a_batch, *a_sums], [*b_batch, *b_sums], strict=True):
+        b_axes[j] = a_axes[i]
+    shared, summed = [a_axes[i] for i in a_batch], [a_axes[i] for i in a_sums]
+    kept = [axis for axis in a_axes + b_axes if axis not in shared + summed]
+    return graph.add("Einsum", a, b, equation="{},{}->{}".format(*map("".join, (a_axes, b_axes, shared + kept))))
+
+
+OPERATORS: dict[str, Operator] = {
+    **{primitive: _alike(operator) for primitive, operator in _ALIKE.items()},
+    **{primitive: _reduction(operator) for primitive, operator in _REDUCTIONS.items()},
+    "argmax": _argmax,
+    "broadcast_in_dim": _broadcast_in_dim,
+    "clamp": _clamp,
+    "concatenate": _concatenate,
+    "conv_general_dilated": _conv,
+    "convert_element_type": _cast,
+    "copy": _same,
+    "dot_general": _dot_general,
+    "dynamic_slice": _dynamic_slice,
+    "gather": _gather,
+    "integer_pow": _integer_pow,
+    "log1p": _log1p,
+    "pad": _pad,
+    "reshape": _reshape,
+    "rsqrt": _rsqrt,
+    "select_n": _select,
+    "slice": _slice,
+    "split": _split,
+    "square": _square,
+    "squeeze": _reshape,
+    "stack": _stack,
+    "stop_gradient": _same,
+    "transpose": _transpose,
+}
