@@ -31,7 +31,7 @@ def main(argv: Sequence[str]) -> None:
     tasks = ", ".join(f"{task.name} ({task.channels})" for task in run.network.tasks)
     print(f"step {run.step}, images of {height}×{width}, tasks and channels: {tasks}")
     megabytes = options.out.stat().st_size / 1e6
-    print(f"{options.out}: {chosen}, {megabytes:.1f} MB; differs from the network by at most {difference:.1g}")
+    print(f"{options.out}: {chosen}, {megabytes:.3g} MB; differs from the network by at most {difference:.1g}")
 
 
 def _parse(argv: Sequence[str]) -> argparse.Namespace:

@@ -31,19 +31,19 @@ def check(exported: Predict, network: Predict, size: tuple[int, int]) -> float:
     for title, images in batches(size):
         expected, actual = network(images), exported(images)
         if expected.keys() != actual.keys():
-            raise UserError(f"the exported network has the outputs {sorted(actual)}, and the network {sorted(expected)}")
+            raise UserError(f"the exported network has the outputs {sorted(actual)}, the network {sorted(expected)}")
         for task, values in expected.items():
             a, b = np.asarray(values), np.asarray(actual[task])
             if (a.shape, a.dtype) != (b.shape, b.dtype):
-                raise UserError(f"{task}, {title}: exported {b.dtype} {b.shape}, but the network has {a.dtype} {a.shape}")
+                raise UserError(f"{task} for {title} is exported as {b.dtype} {b.shape} instead of {a.dtype} {a.shape}")
             difference = _difference(a, b)
             place = np.unravel_index(np.argmax(difference), a.shape)
             largest = float(difference[place])
             if not largest <= TOLERANCE:
                 where = ", ".join(map(str, place))
                 raise UserError(
-                    f"the exported network is not the network: {task}[{where}] for {title} is {b[place]:.7g} instead of "
-                    f"{a[place]:.7g}, a difference of {largest:.2g} where {TOLERANCE:g} is allowed. Nothing was written"
+                    f"the exported network is another: {task}[{where}] for {title} is {b[place]:.7g} instead of "
+                    f"{a[place]:.7g}; {largest:.2g} apart, where {TOLERANCE:g} is allowed. Nothing was written"
                 )
             worst = max(worst, largest)
     return worst
@@ -62,7 +62,7 @@ def batches(size: tuple[int, int]) -> Iterator[tuple[str, np.ndarray]]:
 
 
 def _difference(expected: np.ndarray, actual: np.ndarray) -> np.ndarray:
-    """|actual − expected|, as a share of the largest |expected| above 1; 0 where both are NaN, infinity where one is."""
+    """|actual − expected| / max(1, the largest |expected|); 0 where both are NaN, infinity where one is."""
     finite = np.abs(expected[np.isfinite(expected)])
     with np.errstate(invalid="ignore"):
         difference = np.abs(actual - expected) / max(1.0, float(finite.max(initial=0)))

@@ -40,8 +40,11 @@ def export(run: Run, path: Path, name: str) -> float:
             written. Then nothing is.
     """
     convert, load = FORMATS[name]()
-    host = jax.local_devices(backend="cpu")[0]
-    # Matrix units round to fewer bits than the tolerance: what is compared is computed on the CPU.
+    try:
+        host = jax.local_devices(backend="cpu")[0]
+    except RuntimeError as error:
+        raise UserError("export computes on the CPU too: add ,cpu to JAX_PLATFORMS, or do not set it") from error
+    # GPUs and TPUs round to fewer bits than the tolerance: what is compared is computed on the CPU.
     with jax.default_device(host):
         run = run._replace(variables=jax.device_get(run.variables))
         predict, size = make_predict(run), run.network.size
@@ -59,7 +62,7 @@ def _onnx() -> tuple[Convert, Callable[[bytes], Predict]]:
     try:
         from mtlflax.export import onnx_model
     except ImportError as error:
-        raise UserError(f"ONNX needs packages that are not installed ({error}): pip install onnx onnxruntime") from error
+        raise UserError(f"ONNX needs two more packages ({error}): pip install onnx onnxruntime") from error
     return onnx_model.convert, onnx_model.load
 
 

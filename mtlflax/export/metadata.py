@@ -1,11 +1,13 @@
 """What an exported network says about itself, as JSON, the same in every format.
 
-    mtlflax, jax, jaxlib   versions that wrote it
-    step                   of the checkpoint
-    size                   [H, W] of the images
-    input                  name, shape, dtype and meaning of the input
-    tasks                  task → channels of its output, and the fields of the data set that it predicts
-    fields                 field → kind, and its class table or unit, as in the run's config.json
+| | |
+|---|---|
+| `mtlflax`, `jax`, `jaxlib` | the versions that wrote it |
+| `step` | of the checkpoint |
+| `size` | [H, W] of the images |
+| `input` | name, shape, dtype and order of the colors |
+| `tasks` | task → channels of its output, and the fields of the data set that it reads |
+| `fields` | field → kind, and its class table or unit, as in the run's `config.json` |
 """
 
 from importlib import metadata

@@ -70,4 +70,4 @@ def tensor_type(dtype: Any) -> int:
 
 def unsupported(what: str) -> UserError:
     """Return the error for a network with something that has no counterpart here."""
-    return UserError(f"the network cannot be written as ONNX: it uses {what}. Export it with --format=stablehlo instead")
+    return UserError(f"the network cannot be written as ONNX: it uses {what}. Export it as .stablehlo instead")

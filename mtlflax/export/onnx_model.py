@@ -15,6 +15,7 @@ import onnxruntime
 from jax.extend.core import ClosedJaxpr, Literal
 from onnx import helper
 
+from mtlflax.errors import UserError, describe
 from mtlflax.export.onnx_graph import Graph, Value, is_fixed, tensor_type, unsupported
 from mtlflax.export.onnx_operators import OPERATORS
 
@@ -42,11 +43,14 @@ def convert(predict: Predict, size: tuple[int, int], metadata: Mapping[str, Any]
         metadata: JSON, stored in the model's `metadata_props`, each value as JSON text.
 
     Raises:
-        UserError: the function uses something that has no conversion.
+        UserError: the function cannot be traced with an open batch size, or uses something that has no conversion.
     """
     (batch,) = jax.export.symbolic_shape("batch")
     images = jax.ShapeDtypeStruct((batch, *size, 3), np.uint8)
-    function, shapes = jax.make_jaxpr(predict, return_shape=True)(images)
+    try:
+        function, shapes = jax.make_jaxpr(predict, return_shape=True)(images)
+    except Exception as error:  # whatever jax makes of a network of one's own that looks at its batch size
+        raise UserError(f"the network cannot be traced for any batch size: {describe(error)}") from error
     graph = Graph(_IMAGES, batch)
     results = add_function(graph, function, [_IMAGES])
 
@@ -56,7 +60,8 @@ def convert(predict: Predict, size: tuple[int, int], metadata: Mapping[str, Any]
         task = path[0].key
         graph.nodes.append(helper.make_node("Identity", [graph.name(result)], [task]))
         outputs.append(_tensor(task, shape))
-    made = helper.make_graph(graph.nodes, "mtlflax", [_tensor(_IMAGES, images)], outputs, list(graph.constants.values()))
+    constants = list(graph.constants.values())
+    made = helper.make_graph(graph.nodes, "mtlflax", [_tensor(_IMAGES, images)], outputs, constants)
     opset = helper.make_opsetid("", _OPSET)
     model = helper.make_model(made, opset_imports=[opset], ir_version=_IR, producer_name="mtlflax")
     helper.set_model_props(model, {key: json.dumps(value) for key, value in metadata.items()})
@@ -64,8 +69,11 @@ def convert(predict: Predict, size: tuple[int, int], metadata: Mapping[str, Any]
 
 
 def load(model: bytes) -> Predict:
-    """Return the function that a model computes, on NumPy arrays, by ONNX Runtime on the CPU."""
-    session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+    """Return what a model computes as a function of NumPy arrays, by ONNX Runtime on the CPU; UserError if it cannot."""
+    try:
+        session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+    except Exception as error:  # it has a class for each of a dozen codes
+        raise UserError(f"ONNX Runtime does not accept the model: {describe(error)}") from error
     names = [output.name for output in session.get_outputs()]
     return lambda images: dict(zip(names, session.run(names, {_IMAGES: np.asarray(images)}), strict=True))
 
@@ -79,7 +87,10 @@ def add_function(graph: Graph, function: ClosedJaxpr, inputs: Sequence[Value]) -
     values: dict[Any, Value] = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*function.consts, *inputs], strict=True))
 
     def read(atom: Any) -> Value:
-        return np.asarray(atom.val, atom.aval.dtype) if isinstance(atom, Literal) else values[atom]
+        if not isinstance(atom, Literal):
+            return values[atom]
+        kind: Any = atom.aval
+        return np.asarray(atom.val, kind.dtype)
 
     for equation in jaxpr.eqns:
         name, operands = equation.primitive.name, [read(atom) for atom in equation.invars]

@@ -8,7 +8,6 @@ import string
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import jax
 import numpy as np
 
 from mtlflax.export.onnx_graph import Graph, Value, is_fixed, tensor_type, unsupported
@@ -126,6 +125,8 @@ def _transpose(graph: Graph, equation: Any, x: Value) -> Value:
 
 def _broadcast_in_dim(graph: Graph, equation: Any, x: Value, *dynamic: Value) -> Value:
     given, wanted = equation.invars[0].aval.shape, equation.outvars[0].aval.shape
+    if 0 in wanted and all(map(is_fixed, wanted)):  # padding by 0 pixels has it
+        return np.zeros(wanted, equation.outvars[0].aval.dtype)
     dims: list[Any] = [1] * len(wanted)
     for axis, dim in zip(equation.params["broadcast_dimensions"], given, strict=True):
         dims[axis] = dim
@@ -138,7 +139,9 @@ def _broadcast_in_dim(graph: Graph, equation: Any, x: Value, *dynamic: Value) ->
 
 
 def _concatenate(graph: Graph, equation: Any, *parts: Value) -> str:
-    return graph.add("Concat", *parts, axis=int(equation.params["dimension"]))
+    axis = int(equation.params["dimension"])
+    full = [part for part, atom in zip(parts, equation.invars, strict=True) if atom.aval.shape[axis] != 0]
+    return graph.add("Concat", *full, axis=axis)
 
 
 def _stack(graph: Graph, equation: Any, *parts: Value) -> str:
@@ -186,10 +189,20 @@ def _cut(graph: Graph, equation: Any, x: Value, starts: Any, ends: Any, steps: A
     whole = [(0, dim, 1) for dim in dims]
     parts = list(zip(starts, ends, steps or [1] * len(dims), strict=True))
     cut = [axis for axis in range(len(dims)) if parts[axis] != whole[axis]]
-    if not all(is_fixed(bound) for axis in cut for bound in parts[axis]):
-        raise unsupported("a part of the batch")
-    bounds = np.array([parts[axis] for axis in cut], np.int64).reshape(-1, 3)
-    return graph.add("Slice", x, bounds[:, 0], bounds[:, 1], np.array(cut, np.int64), bounds[:, 2]) if cut else x
+    if not cut:
+        return x
+    bounds = np.array([(*(_bound(n, dims[axis]) for n in parts[axis][:2]), parts[axis][2]) for axis in cut], np.int64)
+    return graph.add("Slice", x, bounds[:, 0], bounds[:, 1], np.array(cut, np.int64), bounds[:, 2])
+
+
+def _bound(bound: Any, dim: Any) -> int:
+    """Return a position along an axis; one that is given from the end of the batch is negative, as in Python."""
+    if is_fixed(bound):
+        return bound
+    back = dim - bound
+    if not is_fixed(back):
+        raise unsupported("a part of the batch whose length depends on it")
+    return -int(back) if back else np.iinfo(np.int64).max
 
 
 def _gather(graph: Graph, equation: Any, x: Value, indices: Value) -> str:
@@ -235,7 +248,7 @@ def _conv(graph: Graph, equation: Any, x: Value, kernel: Value) -> Value:
         pads=[int(n) for n in padding.T.ravel()],
         group=int(p["feature_group_count"]),
     )
-    return _transposed(graph, y, np.argsort(d.out_spec))
+    return _transposed(graph, y, np.argsort(d.out_spec).tolist())
 
 
 def _dot_general(graph: Graph, equation: Any, a: Value, b: Value) -> str:

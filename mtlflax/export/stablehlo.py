@@ -4,10 +4,10 @@ The file is a zip of `model.bin`, what `jax.export` serializes, and `metadata.js
 else: neither this package nor Flax.
 
 How long it can be read
-    `jax.export` promises that an artifact can be compiled and run by a jaxlib built up to six months after the one it was
-    written with, or up to three weeks before. What counts is when the two were built, not when they are used. Often
-    later versions read it too, but keep the workdir: it is what can be exported again. (`metadata.json` has the versions
-    of jax and jaxlib; see "Compatibility guarantees" in JAX's page on exporting.)
+    `jax.export` promises that an artifact can be compiled and run by a jaxlib built up to six months after the one it
+    was written with, or up to three weeks before (docs.jax.dev/en/latest/export/export.html, "Compatibility
+    guarantees"). What counts is when the two were built, not when they are used; `metadata.json` has the versions. Keep
+    the workdir: it can be exported again.
 """
 
 import io
@@ -35,16 +35,13 @@ class Artifact(NamedTuple):
     metadata: dict[str, Any]  # what `mtlflax.export.metadata` describes
 
 
-def convert(
-    predict: Callable[[Any], dict[str, Any]], size: tuple[int, int], metadata: Mapping[str, Any], run: str = "the network"
-) -> bytes:
+def convert(predict: Callable[[Any], dict[str, Any]], size: tuple[int, int], metadata: Mapping[str, Any]) -> bytes:
     """Return the content of a file that holds a jitted function and its metadata.
 
     Args:
         predict: images, uint8 [B, H, W, 3] → name → float32 [B, H, W, channels].
         size: (H, W) of the images; B stays open.
         metadata: JSON, to which the versions and platforms of `jax.export` are added.
-        run: what the function is called in errors.
 
     Raises:
         UserError: the function cannot be traced with an open batch size, or lowered for all `PLATFORMS`.
@@ -55,7 +52,8 @@ def convert(
         exported = jax.export.export(jax.jit(predict), platforms=PLATFORMS)(images)
         model = exported.serialize()
     except Exception as error:  # whatever jax makes of a network of one's own that looks at its batch size
-        raise UserError(f"{run} cannot be exported for any batch size and {', '.join(PLATFORMS)}: {describe(error)}") from error
+        everywhere = "any batch size on " + ", ".join(PLATFORMS)
+        raise UserError(f"the network cannot be exported for {everywhere}: {describe(error)}") from error
     versions = {"platforms": PLATFORMS, "calling_convention_version": exported.calling_convention_version}
     content = io.BytesIO()
     with zipfile.ZipFile(content, "w") as archive:
