@@ -25,7 +25,7 @@ QUICK = (
 
 # Where whole networks and steps are compiled, and run a few times: what takes time is compiling. The math of the
 # weightings, losses and metrics is tested as XLA optimizes it.
-IN_A_HURRY = ("tests/cli/", "tests/models/", "tests/tasks/", "tests/training/")
+IN_A_HURRY = ("tests/cli/", "tests/export/", "tests/models/", "tests/tasks/", "tests/training/")
 
 # Before jax starts: four simulated devices, so that every test can map over 1, 2 or 4 of them.
 os.environ.setdefault("JAX_NUM_CPU_DEVICES", "4")

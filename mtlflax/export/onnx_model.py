@@ -31,6 +31,7 @@ _CALLS = {
     "custom_jvp_call": "call_jaxpr",
     "custom_vjp_call": "call_jaxpr",
     "checkpoint": "jaxpr",
+    "remat2": "jaxpr",
 }
 
 
@@ -69,7 +70,7 @@ def convert(predict: Predict, size: tuple[int, int], metadata: Mapping[str, Any]
 
 
 def load(model: bytes) -> Predict:
-    """Return what a model computes as a function of NumPy arrays, by ONNX Runtime on the CPU; UserError if it cannot."""
+    """Return what a model computes as a function of NumPy arrays, by ONNX Runtime; UserError if it cannot."""
     try:
         session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
     except Exception as error:  # it has a class for each of a dozen codes

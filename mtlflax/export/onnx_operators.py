@@ -67,6 +67,10 @@ def _cast(graph: Graph, equation: Any, x: Value) -> str:
     return graph.add("Cast", x, to=tensor_type(equation.params["new_dtype"]))
 
 
+def _unequal(graph: Graph, equation: Any, a: Value, b: Value) -> str:
+    return graph.add("Not", graph.add("Equal", a, b))
+
+
 def _rsqrt(graph: Graph, equation: Any, x: Value) -> str:
     return graph.add("Reciprocal", graph.add("Sqrt", x))
 
@@ -81,6 +85,10 @@ def _integer_pow(graph: Graph, equation: Any, x: Value) -> str:
 
 def _log1p(graph: Graph, equation: Any, x: Value) -> str:
     return graph.add("Log", graph.add("Add", x, np.ones((), equation.invars[0].aval.dtype)))
+
+
+def _erfc(graph: Graph, equation: Any, x: Value) -> str:
+    return graph.add("Sub", np.ones((), equation.invars[0].aval.dtype), graph.add("Erf", x))
 
 
 def _clamp(graph: Graph, equation: Any, least: Value, x: Value, most: Value) -> str:
@@ -277,9 +285,11 @@ OPERATORS: dict[str, Operator] = {
     "copy": _same,
     "dot_general": _dot_general,
     "dynamic_slice": _dynamic_slice,
+    "erfc": _erfc,
     "gather": _gather,
     "integer_pow": _integer_pow,
     "log1p": _log1p,
+    "ne": _unequal,
     "pad": _pad,
     "reshape": _reshape,
     "rsqrt": _rsqrt,
