@@ -4,6 +4,7 @@ import functools
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 import zipfile
@@ -114,6 +115,16 @@ def test_both_say_what_they_are(folder):
     assert [c["name"] for c in said["fields"]["segmentation"]["classes"]][:2] == ["road", "sidewalk"]
     assert said["fields"]["depth"]["unit"]["name"] == "normalised_disparity"
     assert all(record["fields"][name] == field for name, field in said["fields"].items())
+
+
+def test_the_code_of_the_page_runs(folder, monkeypatch):
+    page = (Path(export.__file__).parent / "README.md").read_text()
+    monkeypatch.chdir(folder)
+    blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    assert len(blocks) == 3
+    for block in blocks:
+        exec(block, names := {})
+        assert names.get("maps", names)["depth"].shape[1:] == (*SIZE, 1)
 
 
 @pytest.mark.parametrize("name", ["stablehlo", "onnx"])
