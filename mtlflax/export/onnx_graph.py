@@ -1,7 +1,7 @@
 """An ONNX graph under construction: its nodes, its constants, and shapes in which the batch size is open."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,7 @@ from onnx import helper, numpy_helper
 
 from mtlflax.errors import UserError
 
+Operator = Callable[..., Any]  # (graph, equation, *operands) → the result's name, or the names of several
 Value = Any  # a tensor's name in the graph (str), or a constant: a NumPy or JAX array
 
 
