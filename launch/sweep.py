@@ -93,11 +93,16 @@ def train(entries: Sequence[Entry], out: Path, jobs: int) -> dict[str, str]:
     waiting = [entry for entry in entries if state(out / entry.name) != "finished" and entry.name not in failed]
     done = len(entries) - len(waiting) - len(failed)
     print(f"{len(entries)} runs in {out}: {done} finished before, {len(waiting)} to train", flush=True)
+    orphans: set[str] = set()
     began, told, trained = time.monotonic(), time.monotonic(), 0
     try:
         while waiting or running:
             # One that an earlier sweep has started, which was killed, goes on by itself: its turn comes when it ends.
             free = [entry for entry in waiting if not workdir.is_locked(out / entry.name)]
+            for entry in waiting:
+                if entry not in free and entry.name not in orphans:
+                    orphans.add(entry.name)
+                    print(f"{entry.name}: another process is training it; waiting for it to end", flush=True)
             while free and len(running) < jobs:
                 entry = free.pop(0)
                 waiting.remove(entry)

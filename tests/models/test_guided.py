@@ -151,7 +151,7 @@ def test_the_maps_that_guide_start_at_one_scale() -> None:
     model = models.get("pad_net", backbone="resnet18", heads={"a": 19, "b": 1})
     images = jax.random.normal(jax.random.key(0), (2, 64, 64, 3))
     variables = jax.jit(model.init)(jax.random.key(2), images)
-    _, updated = model.apply(variables, images, True, mutable=["batch_stats"])
+    _, updated = jax.jit(lambda v: model.apply(v, images, True, mutable=["batch_stats"]))(variables)
     for task in "ab":
         variance = updated["batch_stats"][f"features_{task}"]["bn"]["var"]
         assert np.mean(10 * (variance - 0.9)) > 0.1  # of what was seen, of which a tenth is kept
