@@ -68,8 +68,10 @@ def main(argv: Sequence[str]) -> int:
     )
     _take_up(study, out)
     failed = 0
-    while len(study.get_trials(deepcopy=False, states=(*_DONE, TrialState.RUNNING))) < options.trials:
-        failed += not _run(study, search, out, best["metric"], options.trials)
+    while (
+        count := len(study.get_trials(deepcopy=False, states=(*_DONE, TrialState.RUNNING)))
+    ) + failed < options.trials:
+        failed += not _run(study, search, out, best["metric"], f"[{count + failed + 1}/{options.trials}]")
     _say_best(study, out, best["metric"])
     return 1 if failed else 0
 
@@ -104,14 +106,14 @@ def _take_up(study: "optuna.Study", out: Path) -> None:
             print(f"{folder} was left behind: it is resumed", flush=True)
 
 
-def _run(study: "optuna.Study", search: Any, out: Path, metric: str, total: int) -> bool:
+def _run(study: "optuna.Study", search: Any, out: Path, metric: str, label: str) -> bool:
     """Train the next trial; return whether it went well."""
     trial = study.ask()
     entry, _ = _load(search, trial, "search")
     folder = trial.user_attrs.get("folder", entry.name)
     trial.set_user_attr("folder", folder)
     values = ", ".join(f"{name}={_short(value)}" for name, value in trial.params.items())
-    print(f"[{trial.number + 1}/{total}] {folder}: {values}", flush=True)
+    print(f"{label} {folder}: {values}", flush=True)
     process = sweep.start(entry._replace(name=folder), out)
     told: set[int] = set()
     try:

@@ -10,6 +10,7 @@ stop the rest; it is named at the end. The table is made when all are done, by `
 """
 
 import argparse
+import hashlib
 import json
 import os
 import subprocess
@@ -46,6 +47,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--out", type=command_line.path, required=True, metavar="DIR", help="where the runs are kept")
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="so many runs at a time (default: 1)")
     parser.add_argument("--only", type=int, metavar="I", help="train the I-th run alone, counted from 0, and no table")
+    parser.add_argument("--no-cost", action="store_true", help="do not measure first what the sweep will cost")
     parser.add_argument("--list", action="store_true", help="print the runs and their state, and train none")
     parser.add_argument("--slurm", action="store_true", help="print a Slurm array job, --jobs tasks at a time")
     options = parser.parse_args(argv)
@@ -65,6 +67,8 @@ def main(argv: Sequence[str]) -> int:
         return 0
     if options.only is not None:
         return 1 if train([entries[options.only]], out, 1) else 0
+    if not options.no_cost:
+        say_cost([entry for entry in entries if state(out / entry.name) in ("new", "stopped")], out, options.jobs)
     failed = train(entries, out, options.jobs)
     for name, reason in failed.items():
         print(f"FAILED {name}: {reason}\n       its output: {out / name / 'output.txt'}")
@@ -82,6 +86,41 @@ def state(folder: Path) -> str:
     if workdir.is_locked(folder):
         return "running"
     return "stopped" if (folder / "config.json").exists() else "new"
+
+
+def say_cost(entries: Sequence[Entry], out: Path, jobs: int) -> None:
+    """Measure the step of each kind of run that is to be trained, and print what all of them take.
+
+    What is compiled for that is not compiled again; what was measured is kept in DIR/cost.
+    """
+    kinds: dict[str, list[Entry]] = {}
+    for entry in entries:
+        same = [entry.config, *(value for value in entry.overrides if not value.startswith("--config.seed="))]
+        kinds.setdefault("\n".join(same), []).append(entry)
+    seconds = 0.0
+    for kind, alike in kinds.items():
+        path = out / "cost" / f"{hashlib.sha256(kind.encode()).hexdigest()[:16]}.json"
+        command = [
+            "mtlflax.benchmark",
+            f"--config={alike[0].config}",
+            "--steps=5",
+            f"--out={path}",
+            *alike[0].overrides,
+        ]
+        if not path.exists():
+            subprocess.run([sys.executable, "-m", *command], env=environment(out), check=False, capture_output=True)
+        try:
+            found = json.loads(path.read_text())
+        except (OSError, ValueError):
+            print(f"{alike[0].name}: its step cannot be timed", flush=True)
+            continue
+        whole = len(alike) * found["steps"] * found["median"]
+        seconds += whole
+        sum_of_kind = f"{len(alike)} × {found['steps']} steps × {found['median']:.3g} s = {format_seconds(whole)}"
+        print(f"{alike[0].name}: {sum_of_kind}", flush=True)
+    if kinds:
+        many = f", {jobs} at a time" if jobs > 1 else ""
+        print(f"cost: {format_seconds(seconds)} of training steps{many}; evaluation and data come on top", flush=True)
 
 
 def train(entries: Sequence[Entry], out: Path, jobs: int) -> dict[str, str]:
@@ -158,15 +197,20 @@ def start(entry: Entry, out: Path) -> subprocess.Popen[bytes]:
         f"--workdir={folder}",
         *entry.overrides,
     ]
-    environment = dict(os.environ)
-    # Runs that differ in their seed alone compile the same step: it is compiled once.
-    environment.setdefault("JAX_COMPILATION_CACHE_DIR", str(out / "compiled"))
-    environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(REPOSITORY), environment.get("PYTHONPATH")]))
     with plain_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         write_text(folder / "sweep.json", _description(entry))
         with open(folder / "output.txt", "ab") as output:
-            return subprocess.Popen(command, env=environment, stdout=output, stderr=subprocess.STDOUT)
+            return subprocess.Popen(command, env=environment(out), stdout=output, stderr=subprocess.STDOUT)
+
+
+def environment(out: Path) -> dict[str, str]:
+    """Return the environment of a sweep's processes."""
+    variables = dict(os.environ)
+    # Runs that differ in their seed alone compile the same step: it is compiled once.
+    variables.setdefault("JAX_COMPILATION_CACHE_DIR", str(out / "compiled"))
+    variables["PYTHONPATH"] = os.pathsep.join(filter(None, [str(REPOSITORY), variables.get("PYTHONPATH")]))
+    return variables
 
 
 def last_line(path: Path) -> str:

@@ -69,6 +69,8 @@ def runs(folder):
 def test_a_sweep_trains_all_and_prints_their_table(runs):
     out, said = runs
     assert "6 runs in" in said
+    assert len(re.findall(r"^\w+/seed0: 2 × 12 steps × [\d.e-]+ s = \d+s$", said, re.MULTILINE)) == 3
+    assert re.search(r"^cost: \d+s of training steps, 2 at a time", said, re.MULTILINE)
     assert said.count(": started") == 6
     assert "[6/6]" in said
     assert "0 to go" in said
