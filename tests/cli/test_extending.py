@@ -52,6 +52,9 @@ def test_each_part_is_trained_resumed_and_predicted_with(folder, command):
     if "agreement" in command:
         assert lines[0]["train/weight/depth"] == pytest.approx(1.0)  # two tasks agree with each other alike
 
+    if "inverse_mean" in command:  # found again as the other method is
+        return
+
     # In another folder, which has another module of that name.
     again = run("main", *command.split(), *tiny, cwd=folder / "elsewhere")
     assert again.returncode == 0, again.stderr

@@ -23,7 +23,7 @@ def search(trial):
     rate = trial.suggest_float("rate", 0.009, 0.011)
     return f"{{__file__}}", {{
         "data.name": "cityscapes", "data.root": {root!r}, "data.size": (32, 64), "model.name": "helpers.tiny:tiny",
-        "batch_size": 4, "epochs": 30, "evaluate_every": 1, "log_every": 3,
+        "batch_size": 4, "epochs": 16, "evaluate_every": 1, "log_every": 3,
         "optimizer.learning_rate": 1e-9 if trial.number == 3 else rate,
     }}
 """
