@@ -10,9 +10,7 @@ stop the rest; it is named at the end. The table is made when all are done, by `
 """
 
 import argparse
-import hashlib
 import json
-import os
 import subprocess
 import sys
 import time
@@ -22,13 +20,14 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from launch.sweep_cost import environment, say_cost
 from mtlflax import command_line
 from mtlflax.files import plain_errors, write_text
 from mtlflax.run import config_file, evaluations, workdir
 from mtlflax.run.config_file import Entry
 from mtlflax.run.progress import format_seconds
 
-REPOSITORY = Path(__file__).resolve().parents[1]
+STARTED = "--- started"  # before the output of each start
 SLURM = """#!/bin/bash
 #SBATCH --job-name={name}
 #SBATCH --array=0-{last}%{jobs}
@@ -88,41 +87,6 @@ def state(folder: Path) -> str:
     return "stopped" if (folder / "config.json").exists() else "new"
 
 
-def say_cost(entries: Sequence[Entry], out: Path, jobs: int) -> None:
-    """Measure the step of each kind of run that is to be trained, and print what all of them take.
-
-    What is compiled for that is not compiled again; what was measured is kept in DIR/cost.
-    """
-    kinds: dict[str, list[Entry]] = {}
-    for entry in entries:
-        same = [entry.config, *(value for value in entry.overrides if not value.startswith("--config.seed="))]
-        kinds.setdefault("\n".join(same), []).append(entry)
-    seconds = 0.0
-    for kind, alike in kinds.items():
-        path = out / "cost" / f"{hashlib.sha256(kind.encode()).hexdigest()[:16]}.json"
-        command = [
-            "mtlflax.benchmark",
-            f"--config={alike[0].config}",
-            "--steps=5",
-            f"--out={path}",
-            *alike[0].overrides,
-        ]
-        if not path.exists():
-            subprocess.run([sys.executable, "-m", *command], env=environment(out), check=False, capture_output=True)
-        try:
-            found = json.loads(path.read_text())
-        except (OSError, ValueError):
-            print(f"{alike[0].name}: its step cannot be timed", flush=True)
-            continue
-        whole = len(alike) * found["steps"] * found["median"]
-        seconds += whole
-        sum_of_kind = f"{len(alike)} × {found['steps']} steps × {found['median']:.3g} s = {format_seconds(whole)}"
-        print(f"{alike[0].name}: {sum_of_kind}", flush=True)
-    if kinds:
-        many = f", {jobs} at a time" if jobs > 1 else ""
-        print(f"cost: {format_seconds(seconds)} of training steps{many}; evaluation and data come on top", flush=True)
-
-
 def train(entries: Sequence[Entry], out: Path, jobs: int) -> dict[str, str]:
     """Train the runs that are not finished, `jobs` at a time; return the name and the reason of those that failed."""
     running: dict[str, tuple[subprocess.Popen[bytes], float]] = {}
@@ -133,6 +97,7 @@ def train(entries: Sequence[Entry], out: Path, jobs: int) -> dict[str, str]:
     done = len(entries) - len(waiting) - len(failed)
     print(f"{len(entries)} runs in {out}: {done} finished before, {len(waiting)} to train", flush=True)
     orphans: set[str] = set()
+    named = {entry.name: entry for entry in entries}
     began, told, trained = time.monotonic(), time.monotonic(), 0
     try:
         while waiting or running:
@@ -152,6 +117,9 @@ def train(entries: Sequence[Entry], out: Path, jobs: int) -> dict[str, str]:
                 if (code := process.poll()) is None:
                     continue
                 del running[name]
+                if code and "another run is writing" in last_line(out / name / "output.txt"):
+                    waiting.append(named[name])  # an orphan that had not yet locked its folder was faster
+                    continue
                 if code:
                     failed[name] = last_line(out / name / "output.txt") or f"exit code {code}"
                     print(f"[{done + len(failed)}/{len(entries)}] {name}: FAILED: {failed[name]}", flush=True)
@@ -201,21 +169,15 @@ def start(entry: Entry, out: Path) -> subprocess.Popen[bytes]:
         folder.mkdir(parents=True, exist_ok=True)
         write_text(folder / "sweep.json", _description(entry))
         with open(folder / "output.txt", "ab") as output:
+            output.write(f"{STARTED} {time.strftime('%Y-%m-%d %H:%M:%S')}\n".encode())
+            output.flush()
             return subprocess.Popen(command, env=environment(out), stdout=output, stderr=subprocess.STDOUT)
 
 
-def environment(out: Path) -> dict[str, str]:
-    """Return the environment of a sweep's processes."""
-    variables = dict(os.environ)
-    # Runs that differ in their seed alone compile the same step: it is compiled once.
-    variables.setdefault("JAX_COMPILATION_CACHE_DIR", str(out / "compiled"))
-    variables["PYTHONPATH"] = os.pathsep.join(filter(None, [str(REPOSITORY), variables.get("PYTHONPATH")]))
-    return variables
-
-
 def last_line(path: Path) -> str:
-    """Return the error in a run's output, or its last line."""
-    lines = [line.strip() for line in read_text(path).splitlines() if line.strip()]
+    """Return the error in the output of a run's last start, or its last line."""
+    text = read_text(path).rpartition(STARTED)[2]
+    lines = [line.strip() for line in text.splitlines()[1:] if line.strip()]
     errors = [line for line in lines if line.startswith("error: ")]
     return (errors or lines or [""])[-1]
 

@@ -2,62 +2,24 @@
 
 import csv
 import json
-import os
 import re
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
-from helpers.commands import REPOSITORY, call
-from helpers.trees import write_tree
+from helpers.commands import call
+from helpers.sweeps import sweep, write_sweep
 
 from mtlflax.report import __main__ as report
-
-SWEEP = """
-from configs import ewdw, single_task
-
-def get_config(arg):
-    return (ewdw if arg == "both" else single_task).get_config("quick" if arg == "both" else arg + ",quick")
-
-def sweep(add, arg="2"):
-    for seed in range(int(arg)):
-        for tasks in ("segmentation", "depth", "both"):
-            values = {{
-                "seed": seed, "data.name": "cityscapes", "data.root": {root!r}, "data.size": (32, 64),
-                "model.name": "helpers.tiny:tiny", "batch_size": 4, "epochs": 4, "optimizer.learning_rate": 0.01,
-                "log_every": 2,
-            }}
-            add(f"{{tasks}}/seed{{seed}}", f"{{__file__}}:{{tasks}}", values)
-    if arg == "3":
-        add("broken", f"{{__file__}}:both", {{"data.name": "cityscapes", "data.root": "/nowhere"}})
-"""
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("sweep")
-    root = write_tree(folder / "tree", train=12, val=4)
-    (folder / "mine.py").write_text(SWEEP.format(root=str(root)))
-    return folder
-
-
-def sweep(folder, *arguments, code=0):
-    done = subprocess.run(
-        [sys.executable, str(REPOSITORY / "launch" / "sweep.py"), *arguments],
-        cwd=folder,
-        env=os.environ | {"PYTHONPATH": f"{REPOSITORY}:{REPOSITORY}/tests", "JAX_NUM_CPU_DEVICES": "1"},
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
-    assert done.returncode == code, done.stdout + done.stderr
-    assert "Traceback" not in done.stderr
-    return done.stdout + done.stderr
+    return write_sweep(folder)
 
 
 @pytest.fixture(scope="module")
