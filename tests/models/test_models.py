@@ -303,9 +303,11 @@ def test_remat_changes_the_memory_and_not_the_gradients(backbone: str) -> None:
     (memory, expected), (memory_of_remat, ours) = gradients(remat=False), gradients(remat=True)
     assert memory_of_remat < 0.7 * memory  # the encoder or the decoder alone would not do
     assert jax.tree.structure(ours) == jax.tree.structure(expected)
-    # What is recomputed is fused with other operations, and BatchNorm amplifies how they round.
+    # What is recomputed is fused with other operations, and BatchNorm amplifies how they round. Where it takes a whole
+    # gradient away, rounding is all that is left.
+    largest = max(np.abs(leaf).max() for leaf in jax.tree.leaves(expected))
     for our, leaf in zip(jax.tree.leaves(ours), jax.tree.leaves(expected), strict=True):
-        np.testing.assert_allclose(our, leaf, rtol=0, atol=2e-3 * np.abs(leaf).max())
+        np.testing.assert_allclose(our, leaf, rtol=0, atol=2e-3 * np.abs(leaf).max() + 1e-6 * largest)
 
 
 def test_names_are_checked() -> None:
