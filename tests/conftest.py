@@ -26,7 +26,7 @@ QUICK = (
 # Where whole networks and steps are compiled, and run a few times: what takes time is compiling. The math of the
 # weightings, losses and metrics is tested as XLA optimizes it.
 IN_A_HURRY = ("tests/cli/", "tests/export/", "tests/models/", "tests/tasks/", "tests/training/")
-TRAINS_FOR_LONG = ("test_two_scenes_are_learnt_by_heart", "test_thirty_steps_are_finite_and_learn")
+TRAINS_FOR_LONG = ("two_scenes_are_learnt_by_heart", "thirty_steps_are_finite_and_learn", "train_the_unet_as_one")
 
 # Before jax starts: four simulated devices, so that every test can map over 1, 2 or 4 of them.
 os.environ.setdefault("JAX_NUM_CPU_DEVICES", "4")
