@@ -17,6 +17,8 @@ time in other terminals and on other hosts that share the folder, to search toge
 import argparse
 import json
 import logging
+import os
+import platform
 import sys
 import time
 import warnings
@@ -29,6 +31,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from launch import sweep
 from mtlflax import command_line
 from mtlflax.errors import UserError
+from mtlflax.files import plain_errors
 from mtlflax.run import config_file, evaluations, workdir
 from mtlflax.run.config_file import Entry
 
@@ -57,7 +60,8 @@ def main(argv: Sequence[str]) -> int:
     search = config_file.function(options.config, "search")
     optuna.logging.set_verbosity(logging.WARNING)
     out = options.out.absolute()
-    out.mkdir(parents=True, exist_ok=True)
+    with plain_errors(out):
+        out.mkdir(parents=True, exist_ok=True)
     best = _best(search, options.config)
     study = optuna.create_study(
         study_name="search",
@@ -100,10 +104,26 @@ def _take_up(study: "optuna.Study", out: Path) -> None:
     """Have trials that a killed process has left behind run again, in the folders where they are."""
     for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
         folder = trial.user_attrs.get("folder", f"trial{trial.number}")
-        if not workdir.is_locked(out / folder):
+        if not workdir.is_locked(out / folder) and not _is_searched(trial):
             study.tell(trial.number, state=TrialState.FAIL)
             study.enqueue_trial(trial.params, user_attrs={"folder": folder})
             print(f"{folder} was left behind: it is resumed", flush=True)
+
+
+def _is_searched(trial: Any) -> bool:
+    """Whether the process that runs a trial is still there, though its run may not have locked its folder yet."""
+    host, _, process = trial.user_attrs.get("process", "").partition(" ")
+    if not process:  # killed, or about to say which process it is
+        return trial.datetime_start is None or time.time() - trial.datetime_start.timestamp() < 60
+    if host != platform.node():
+        return False
+    try:
+        os.kill(int(process), 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # another user's
+        pass
+    return True
 
 
 def _run(study: "optuna.Study", search: Any, out: Path, metric: str, label: str) -> bool:
@@ -112,6 +132,7 @@ def _run(study: "optuna.Study", search: Any, out: Path, metric: str, label: str)
     entry, _ = _load(search, trial, "search")
     folder = trial.user_attrs.get("folder", entry.name)
     trial.set_user_attr("folder", folder)
+    trial.set_user_attr("process", f"{platform.node()} {os.getpid()}")
     values = ", ".join(f"{name}={_short(value)}" for name, value in trial.params.items())
     print(f"{label} {folder}: {values}", flush=True)
     process = sweep.start(entry._replace(name=folder), out)

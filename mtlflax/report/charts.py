@@ -125,10 +125,9 @@ def pareto(rows: Sequence[Row], columns: Sequence[str], better: Sequence[str], c
     figure, axes = _figure(7, 4.5)
     groups = list(dict.fromkeys(row.label.partition("/")[0] for row in rows))
     looks = dict(zip(groups, itertools.cycle(itertools.product("osD^vP", _COLORS)), strict=False))
-    points = np.array([[row.score(column).mean for column in columns] for row in rows])  # type: ignore[union-attr]
+    points, deviations = _points(rows, columns)
     named = set()
-    for row, (x, y) in zip(rows, points, strict=True):
-        errors = [np.nan_to_num(row.score(column).deviation) for column in columns]  # type: ignore[union-attr]
+    for row, (x, y), errors in zip(rows, points, np.nan_to_num(deviations), strict=True):
         group = row.label.partition("/")[0]
         marker, color = looks[group]
         size = 9 if row in chosen else 5
@@ -146,9 +145,17 @@ def pareto(rows: Sequence[Row], columns: Sequence[str], better: Sequence[str], c
 def front(rows: Sequence[Row], columns: Sequence[str], better: Sequence[str]) -> list[Row]:
     """Return the rows that no other row beats in some metric without being worse in another, by the first metric."""
     signs = np.array([1 if each == "more" else -1 for each in better])
-    points = signs * np.array([[row.score(column).mean for column in columns] for row in rows])  # type: ignore[union-attr]
+    points = signs * _points(rows, columns)[0]
     kept = [i for i, p in enumerate(points) if not any((q >= p).all() and (q > p).any() for q in points)]
     return [rows[i] for i in sorted(kept, key=lambda i: points[i, 0] * signs[0])]
+
+
+def _points(rows: Sequence[Row], columns: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """The means and the deviations of rows that have every column, [rows, columns] each."""
+    spreads = [[spread for column in columns if (spread := row.score(column))] for row in rows]
+    return np.array([[s.mean for s in line] for line in spreads]), np.array(
+        [[s.deviation for s in line] for line in spreads]
+    )
 
 
 def confusion(matrix: np.ndarray, names: Sequence[str], key: str) -> str:

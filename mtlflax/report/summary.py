@@ -1,8 +1,10 @@
 """The parts of a report that are text: the table, the differences, the cost, and notes on what the numbers are."""
 
 import dataclasses
+import functools
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 from mtlflax import experiment
@@ -83,7 +85,7 @@ class Report:
             if self.comparisons:
                 compared = self.comparisons.get(row.label)
                 line += [_spread(compared.delta_m, 2), _spread(compared.delta_p, 2)] if compared else ["", ""]
-            cells.append([*line, *_cost(row)])
+            cells.append([*line, *_cost(row.runs[0].workdir)])
         return Part(header, cells)
 
     def _differences(self) -> Part:
@@ -145,10 +147,11 @@ def _spread(value: Spread | None, digits: int) -> str:
     return f"{value.mean:.{digits}f}{deviation}"
 
 
-def _cost(row: Row) -> list[str]:
-    """The parameters and the multiply-adds of a row's network; empty if it cannot be built any more."""
+@functools.cache  # a network is traced for it, and a row is in several tables
+def _cost(workdir: Path) -> list[str]:
+    """The parameters and the multiply-adds of a run's network; empty if it cannot be built any more."""
     try:
-        network = experiment.load(row.runs[0].workdir)
+        network = experiment.load(workdir)
         parameters, operations = cost.count(network.model, network.size)
     except (UserError, ValueError, TypeError):
         return ["", ""]

@@ -79,6 +79,16 @@ def test_a_sweep_names_runs_whose_configs_load(name, argument):
     assert len({entry.name for entry in entries}) == len(entries) == SWEEPS[name]
 
 
+def test_the_sweep_of_the_page_on_comparing_is_one(tmp_path):
+    page = (Path(common.__file__).parents[1] / "docs" / "comparing.md").read_text()
+    (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    (tmp_path / "mine.py").write_text(code)
+    entries = config_file.load_sweep(str(tmp_path / "mine.py"))
+    assert len(entries) == 6
+    assert "famo/rate0.001/seed0" in {entry.name for entry in entries}
+    assert "famo/rate0.001/seed0" in page
+
+
 def test_the_paper_has_eight_models():
     entries = config_file.load_sweep("configs/table1.py:quick,seeds=1")
     assert len(entries) == 8
