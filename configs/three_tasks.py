@@ -22,6 +22,7 @@ from ml_collections import ConfigDict
 from configs import common
 from mtlflax import models, tasks
 from mtlflax.data.source import Depth, Field
+from mtlflax.tasks import pictures
 
 FOCAL = 2265 / 2048  # of Cityscapes' cameras, in widths of the image
 FARTHEST, EDGE = 80.0, 0.1  # metres; the relative step of depth from pixel to pixel that is no surface any more
@@ -73,6 +74,10 @@ def normals(config: Any, fields: Mapping[str, Field]) -> tasks.Task:
         cosines, known = cosine(prediction, batch)
         return jnp.degrees(jnp.arccos(jnp.clip(cosines, -1, 1))), known
 
+    def errors(normal: np.ndarray, prediction: np.ndarray) -> np.ndarray:
+        cosines = np.sum(normal * prediction, axis=-1)
+        return pictures.errors(np.arccos(np.clip(cosines, -1, 1)) / (np.pi / 4), np.any(normal != 0, axis=-1))
+
     return tasks.dense(
         "normals",
         3,
@@ -82,4 +87,5 @@ def normals(config: Any, fields: Mapping[str, Field]) -> tasks.Task:
         activation=lambda x: x / jnp.sqrt(jnp.sum(jnp.square(x), axis=-1, keepdims=True) + 1e-4),
         truth=lambda batch: np.asarray(truth(batch)[0]),
         colors=lambda normal: (127.5 * (normal + 1) * np.any(normal != 0, axis=-1, keepdims=True)).astype(np.uint8),
+        errors=errors,
     )

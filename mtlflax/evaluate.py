@@ -65,7 +65,7 @@ def make_evaluator(experiment: Experiment, mesh: Mesh, batch_size: int, export: 
         source, exporting = experiment.evaluated[split], export is not None and split == "val"
         at_full = config.evaluate.size == "full"
         full = with_full_truth(source) if at_full or exporting else None
-        size = truth_size(full, experiment.batch_fields) if full else None
+        size = truth_size(full, experiment.evaluation_fields) if full else None
         export_size = (size or experiment.size) if exporting else None
         return _Plan(full, size, export_size) if at_full and full else _Plan(source, None, export_size)
 
@@ -94,7 +94,7 @@ def make_evaluator(experiment: Experiment, mesh: Mesh, batch_size: int, export: 
 
         with loader.evaluation_batches(
             source,
-            experiment.batch_fields,
+            experiment.evaluation_fields,
             batch_size=batch_size,
             process_index=jax.process_index(),
             process_count=jax.process_count(),
@@ -134,7 +134,7 @@ def make_evaluator(experiment: Experiment, mesh: Mesh, batch_size: int, export: 
 
 def _at_image_size(sample: Sample, experiment: Experiment, split: str) -> Sample:
     """The same frames with their truth at the size of the images, for pictures of one size."""
-    source, fields = experiment.evaluated[split], experiment.batch_fields
+    source, fields = experiment.evaluated[split], experiment.evaluation_fields
     frames = [samples.Checked(source, fields)[int(number)] for number in sample.batch["frame"]]
     return sample._replace(batch=sample.batch | samples.stack(fields, frames)) if frames else sample
 

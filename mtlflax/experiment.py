@@ -80,6 +80,15 @@ class Experiment(Predictor):
         names = ["image", *(name for task in self.tasks for name in task.fields)]
         return {name: self.fields[name] for name in dict.fromkeys(names)}
 
+    @property
+    def evaluation_fields(self) -> dict[str, Field]:
+        """The fields that a batch holds in evaluation: those of training, and what tasks are scored by."""
+        fields = self.batch_fields
+        for name in dict.fromkeys(name for task in self.tasks for name in task.scored_by):
+            if all(source.fields.get(name) == self.fields[name] for source in self.evaluated.values()):
+                fields.setdefault(name, self.fields[name])
+        return fields
+
     def init(self, encoder: Any = None) -> TrainState:
         """Return the state at step 0: from scratch, or with the pretrained variables of an encoder."""
         made = (self.model, self.optimizer, self.method)

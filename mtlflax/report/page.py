@@ -1,22 +1,19 @@
 """The page of a report: one HTML file that asks for nothing from anywhere."""
 
-import base64
 import html
 import json
 import math
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-import cv2
 from flax.traverse_util import flatten_dict
 
 from mtlflax.data.source import Labels
-from mtlflax.report import charts
+from mtlflax.report import charts, pictures
 from mtlflax.report.summary import CHOSEN, DIFFERENCES, Part, Report
 from mtlflax.report.table import Row
 
 _STYLE = (Path(__file__).parent / "page.css").read_text()
-_WIDEST = 1600  # pixels of a picture
 
 
 def page(report: Report, title: str) -> str:
@@ -29,8 +26,8 @@ def page(report: Report, title: str) -> str:
         ("Weights", _by_row(rows, charts.weights)),
         ("Cosines of task gradients", _by_row(rows, charts.cosines)),
         ("Classes", _classes(rows)),
-        ("Depth by range", _ranges(rows)),
-        ("Pictures", _pictures(rows)),
+        ("Depth error", _depth(rows)),
+        ("Pictures", pictures.figures(rows)),
         ("Configurations", _configs(report.rows)),
         ("Runs", _runs(report.rows)),
     ]
@@ -97,8 +94,9 @@ def _classes(rows: Sequence[Row]) -> str:
     return "".join(found)
 
 
-def _ranges(rows: Sequence[Row]) -> str:
-    return _bars(rows, "mae_metres", "Mean absolute error by true distance", "metres")
+def _depth(rows: Sequence[Row]) -> str:
+    by_distance = _bars(rows, "mae_metres", "Mean absolute error by true distance in metres", "metres")
+    return by_distance + _bars(rows, "class_mae_metres", "Mean absolute error at the pixels of each class", "metres")
 
 
 def _bars(rows: Sequence[Row], metric: str, title: str, label: str) -> str:
@@ -112,27 +110,6 @@ def _bars(rows: Sequence[Row], metric: str, title: str, label: str) -> str:
         if scored:
             svg = charts.bars(scored, names, label, strip=f"{task}/{metric}/")
             found.append(_figure(svg, f"{title}, {task}"))
-    return "".join(found)
-
-
-def _pictures(rows: Sequence[Row]) -> str:
-    """The last pictures of each row's first run: the same frames in all of them."""
-    found = []
-    for row in rows:
-        paths = sorted((row.runs[0].workdir / "pictures").glob("*.png"))
-        picture = cv2.imread(str(paths[-1])) if paths else None
-        if picture is None:
-            continue
-        if picture.shape[1] > _WIDEST:
-            size = (_WIDEST, round(picture.shape[0] * _WIDEST / picture.shape[1]))
-            picture = cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
-        data = base64.b64encode(cv2.imencode(".webp", picture, [cv2.IMWRITE_WEBP_QUALITY, 90])[1].tobytes()).decode()
-        tasks = "; ".join(f"{task.name}: truth, prediction" for task in row.tasks)
-        label = f"{row.label}, step {int(paths[-1].stem.rpartition('_')[2])}. From left to right: image; {tasks}"
-        found.append(
-            f'<figure><img alt="{html.escape(label)}" src="data:image/webp;base64,{data}">'
-            f"<figcaption>{html.escape(label)}</figcaption></figure>"
-        )
     return "".join(found)
 
 

@@ -32,15 +32,19 @@ def summary(
 
 
 def panel(tasks: Sequence[Task], batch: Mapping[str, np.ndarray], predictions: Mapping[str, np.ndarray]) -> np.ndarray:
-    """Draw one row per frame, uint8 RGB: the image, and for each task the truth and the prediction.
+    """Draw one row per frame, uint8 RGB: the image, and for each task the truth, the prediction and, if drawn, errors.
 
     `batch` holds NumPy arrays with a leading axis of frames, and `predictions`, task → its `picture`, likewise.
     """
     truths = {task.name: np.asarray(task.truth(batch)) for task in tasks}
     rows = []
     for i, image in enumerate(batch["image"]):
-        pairs = [(task.colors(truths[task.name][i]), task.colors(predictions[task.name][i])) for task in tasks]
-        rows.append([image, *itertools.chain(*pairs)])
+        row = [image]
+        for task in tasks:
+            truth, prediction = truths[task.name][i], predictions[task.name][i]
+            row += [task.colors(truth), task.colors(prediction)]
+            row += [task.errors(truth, prediction)] if task.errors else []
+        rows.append(row)
     return pictures.panel(rows)
 
 

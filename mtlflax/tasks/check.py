@@ -15,7 +15,7 @@ def check(task: Task, fields: Mapping[str, Field], size: tuple[int, int]) -> Non
 
     Those of the device are traced. Those of the host are called, with a frame [1, H, W, ...] of which nothing is known.
     """
-    names = ("image", *task.fields)
+    names = dict.fromkeys(("image", *task.fields, *task.scored_by))
     batch = {name: np.full((1, *fields[name].shape(size)), fields[name].fill, fields[name].dtype) for name in names}
     batch["mask"] = np.ones(1, np.float32)
     prediction = np.zeros((1, *size, task.channels), np.float32)
@@ -39,6 +39,10 @@ def check(task: Task, fields: Mapping[str, Field], size: tuple[int, int]) -> Non
         for pixels in (np.zeros(picture.shape[1:], picture.dtype), truth[0]):
             colors = task.colors(pixels)
             _expect((colors.dtype, *colors.shape), (np.uint8, *size, 3))
+        if task.errors:
+            trying = "errors"
+            drawn = task.errors(truth[0], np.zeros(picture.shape[1:], picture.dtype))
+            _expect((drawn.dtype, *drawn.shape), (np.uint8, *size, 3))
         if task.files:
             trying = "files"
             for values in task.files(prediction[0], 0.0).values():

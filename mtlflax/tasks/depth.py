@@ -9,8 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from mtlflax import losses, metrics
-from mtlflax.data.source import Depth, Field
+from mtlflax.data.source import Depth, Field, Labels
 from mtlflax.data.units import MAX_METRES, MIN_METRES, Unit
+from mtlflax.tasks import pictures
 from mtlflax.tasks.task import Arrays, Batch, Task
 
 _FARTHEST = 65535 / 256  # metres that a 16-bit file holds
@@ -22,9 +23,11 @@ def depth(fields: Mapping[str, Field], name: str = "depth", loss: str = "l1", re
 
     Metrics (`metrics.depth_metrics`) in the trained unit and, named `<metric>_metres`, in metres, over pixels whose
     true depth is 0.001 to 80 m, predictions clipped to that range; those need `focal_baseline` if the unit is a
-    disparity. `mae_metres/<from>-<to>` is the mean absolute error where the true depth is in that range. Where the unit
-    has a value for "infinitely far", `infinite_share` is the share of such pixels, which ratios and logarithms leave
-    out; `mtan_abs_err` and `mtan_rel_err` include them, as MTAN and LibMTL do.
+    disparity. `mae_metres/<from>-<to>` is the mean absolute error where the true depth is in that range, and
+    `class_mae_metres/<class>` at the pixels of a class, if the data set declares a label map (the first one).
+
+    Where the unit has a value for "infinitely far", `infinite_share` is the share of such pixels, which ratios and
+    logarithms leave out; `mtan_abs_err` and `mtan_rel_err` include them, as MTAN and LibMTL do.
 
     `reads` is the field that holds the truth and the unit, by default the one called as the task; `loss` is a key of
     `losses.DEPTH`. UserError if the data set has no such field; ValueError for an unknown loss, or a field that is no
@@ -36,6 +39,8 @@ def depth(fields: Mapping[str, Field], name: str = "depth", loss: str = "l1", re
         raise ValueError(f"the task {name} needs a depth, not {field}")
     unit = field.unit
     in_metres = not unit.stereo or "focal_baseline" in fields
+    label_maps = {key: found.names for key, found in fields.items() if isinstance(found, Labels) and found.classes}
+    label_map, classes = next(iter(label_maps.items()), ("", ()))
     loss_function = losses.get(loss, losses.DEPTH)
 
     def target(batch: Batch) -> jax.Array:
@@ -62,6 +67,10 @@ def depth(fields: Mapping[str, Field], name: str = "depth", loss: str = "l1", re
                 within = known & (true > near) & (true <= far)
                 result[f"count_{near}-{far}"] = jnp.sum(within, axis=(0, 2, 3))
                 result[f"absolute_{near}-{far}"] = jnp.sum(jnp.where(within, error, 0), axis=(0, 2, 3))
+            if label_map in batch:
+                of_class = known & jax.nn.one_hot(batch[label_map], len(classes), dtype=bool)  # [B, H, W, C]
+                result["count_class"] = jnp.sum(of_class, axis=(0, 2))
+                result["absolute_class"] = jnp.sum(jnp.where(of_class, error, 0), axis=(0, 2))
         return result
 
     def task_metrics(totals: Arrays) -> dict[str, float]:
@@ -75,6 +84,11 @@ def depth(fields: Mapping[str, Field], name: str = "depth", loss: str = "l1", re
         for near, far in itertools.pairwise(_RANGES):
             if in_metres and (count := np.sum(totals[f"count_{near}-{far}"])):
                 result[f"mae_metres/{near}-{far}"] = float(np.sum(totals[f"absolute_{near}-{far}"]) / count)
+        if in_metres and "count_class" in totals:
+            counts, sums = (totals[key].reshape(-1, len(classes)).sum(0) for key in ("count_class", "absolute_class"))
+            for name, count, total in zip(classes, counts, sums, strict=True):
+                if count:
+                    result[f"class_mae_metres/{name}"] = float(total / count)
         in_m = {key.removesuffix("_metres"): rows for key, rows in totals.items() if key.endswith("_metres")}
         return result | {f"{key}_metres": value for key, value in (metrics.depth_metrics(in_m) if in_m else {}).items()}
 
@@ -85,6 +99,12 @@ def depth(fields: Mapping[str, Field], name: str = "depth", loss: str = "l1", re
         codes = np.where(known, np.rint(np.where(known, metres, 0) * 256), 0).astype(np.uint16)
         raw = np.where(metres > 0, metres, 0).astype(np.float32)
         return {name: codes, f"{name}_color": colors(values, unit), f"{name}_metres": raw}
+
+    def errors(truth: np.ndarray, prediction: np.ndarray) -> np.ndarray:
+        """Half the truth or more is red; "infinitely far" is not drawn."""
+        known = field.measured(truth) & (truth > np.float32(unit.infinity))
+        share = np.abs(prediction - truth) / np.where(known, truth, 1) / 0.5
+        return pictures.errors(share[..., 0], known[..., 0])
 
     return Task(
         name=name,
@@ -101,6 +121,8 @@ def depth(fields: Mapping[str, Field], name: str = "depth", loss: str = "l1", re
         truth=lambda batch: batch[reads].astype(np.float32),
         colors=lambda values: colors(values[..., 0], unit),
         files=files,
+        errors=errors,
+        scored_by=(label_map,) if label_map and in_metres else (),
         headline=("rmse", "rmse_constant"),
         minimized=lambda metric: not metric.startswith("delta"),
         condense=lambda sums: {key: rows.sum(axis=1) for key, rows in sums.items()},

@@ -8,6 +8,7 @@ import numpy as np
 
 from mtlflax import losses, metrics
 from mtlflax.data.source import Field, Labels
+from mtlflax.tasks import pictures
 from mtlflax.tasks.task import Arrays, Batch, Task
 
 
@@ -72,6 +73,7 @@ def segmentation(
         truth=lambda batch: batch[reads],
         colors=colors,
         files=files,
+        errors=lambda truth, ids: pictures.errors(truth != ids, truth != field.ignore),
         headline=("miou",),
         minimized=lambda metric: False,
     )

@@ -36,6 +36,11 @@ class Task:
         colors: such a map of one frame → uint8 [H, W, 3] RGB, on the host.
         files: (prediction [h, W, channels] of some rows of one image, its focal length × baseline) → the maps that
             prediction writes: name → array [h, W, ...]; on the host. None: one picture, called as the task.
+        errors: (truth, prediction) of one frame, as `truth` and `picture` have them → uint8 [H, W, 3] RGB: where and
+            how far the prediction is off, on the host (drawn by `pictures.errors` in the built-in tasks). None: not
+            drawn.
+        scored_by: fields that `sums` uses if a batch holds them, such as the labels for the depth error of each class.
+            They are read in evaluation alone, and only where all evaluated sets declare them.
         headline: names of the metrics to show first; the first is missing or NaN where the set has no truth.
         minimized: the name of a metric → whether less is better; None: not known.
         auxiliary: the factor of the losses of a network's auxiliary predictions, in training.
@@ -53,6 +58,8 @@ class Task:
     truth: Callable[[Arrays], np.ndarray]
     colors: Callable[[np.ndarray], np.ndarray]
     files: Callable[[np.ndarray, float], dict[str, np.ndarray]] | None = None
+    errors: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None
+    scored_by: tuple[str, ...] = ()
     headline: tuple[str, ...] = ()
     minimized: Callable[[str], bool] | None = None
     condense: Callable[[Arrays], Arrays] = dict
@@ -62,7 +69,7 @@ class Task:
         """Return all metrics that the task can have, given a data set's fields: those where everything occurs once."""
         size = (2, 2)
         batch = {"mask": jax.ShapeDtypeStruct((1,), np.dtype(np.float32))}
-        for name in ("image", *self.fields):
+        for name in dict.fromkeys(("image", *self.fields, *self.scored_by)):
             batch[name] = jax.ShapeDtypeStruct((1, *fields[name].shape(size)), fields[name].dtype)
         prediction = jax.ShapeDtypeStruct((1, *size, self.channels), np.dtype(np.float32))
         sums = jax.eval_shape(self.sums, prediction, batch)
@@ -83,6 +90,7 @@ def dense(
     truth: Callable[[Arrays], np.ndarray],
     colors: Callable[[np.ndarray], np.ndarray],
     activation: Callable[[jax.Array], jax.Array] = lambda output: output,
+    errors: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None,
 ) -> Task:
     """Return a task whose loss and metrics are means over the pixels that count: of the global batch, and of the set.
 
@@ -123,5 +131,6 @@ def dense(
         picture=lambda prediction: prediction,
         truth=truth,
         colors=colors,
+        errors=errors,
         headline=tuple(metrics)[:1],
     )

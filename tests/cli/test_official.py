@@ -138,7 +138,7 @@ def test_a_run_is_evaluated_at_full_size_while_it_is_trained(tree, tmp_path):
     assert results(tmp_path / "run")["size"] == [64, 128]
     assert sum("holdout/depth/rmse" in line for line in history(tmp_path / "run")) == 2
     picture = cv2.imread(str(tmp_path / "run" / "pictures" / "holdout_0000004.png"))
-    assert picture.shape == (3 * 36 + 4, 5 * 68 + 4, 3)
+    assert picture.shape == (3 * 36 + 4, 7 * 68 + 4, 3)
 
 
 def test_a_data_set_of_one_size_is_exported_at_that_size(tmp_path, monkeypatch):

@@ -75,11 +75,18 @@ def test_the_page_stands_alone_and_renders(runs, tmp_path):
     """In a real browser, if there is one: as wide as a screen and as a phone, light and dark."""
     page = (runs[0] / "report" / "index.html").read_text()
     assert not re.search(r"""(src|href)=["'](?!data:|#)|url\((?!#)|@import|<script""", page)
-    for section in ("Results", "Learning curves", "Weights", "Classes", "Depth by range", "Pictures", "Configurations"):
+    for section in ("Results", "Learning curves", "Weights", "Classes", "Depth error", "Pictures", "Configurations"):
         assert f"<h2>{section}</h2>" in page
     assert page.count("<svg") == page.count("</svg>") >= 8
     ids = re.findall(r'\bid="([^"]+)"', page)
     assert len(set(ids)) == len(ids)  # two charts that share an id would share a clip path
+    both = cv2.imread(str(sorted((runs[0] / "both" / "seed0" / "pictures").glob("*.png"))[-1]))
+    columns = 7  # image; truth, prediction, errors of two tasks
+    assert both.shape[1] == columns * (64 + 4) + 4
+    frames = (both.shape[0] - 4) // (32 + 4)
+    # For each frame and task: what is true, and what two models made of it.
+    assert page.count("<img") == frames * 2 * 3
+    assert page.count(">image, truth<") == frames * 2
     browser = shutil.which("chromium") or shutil.which("google-chrome")
     if browser is None:
         pytest.skip("no browser")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from helpers.batches import FIELDS, make_batch, make_fields
 
-from configs import dwa
+from configs import dwa, single_task
 from mtlflax import data, experiment, metrics, tasks
 from mtlflax.data import units
 from mtlflax.data.source import Class, Depth, Image, Labels, Number
@@ -122,8 +122,58 @@ def test_metric_names_are_those_of_the_declared_fields():
     assert parts.channels == 3
     assert parts.metric_names(fields) == ["miou", "pixel_accuracy", "category_iou", "iou/a", "iou/b", "iou/c"]
     ranges = [f"mae_metres/{name}" for name in ("0-10", "10-20", "20-40", "40-80")]
-    assert tasks.depth(fields).metric_names(fields) == OF_DEPTH + ranges + [f"{name}_metres" for name in OF_DEPTH]
+    of_class = [f"class_mae_metres/{name}" for name in "abc"]
+    in_metres = [f"{name}_metres" for name in OF_DEPTH]
+    assert tasks.depth(fields).metric_names(fields) == OF_DEPTH + ranges + of_class + in_metres
     assert "category_iou" not in tasks.segmentation(make_fields(classes=7)).metric_names(make_fields(classes=7))
+
+
+def test_the_depth_error_of_each_class():
+    """Against sums over each class's pixels; classes that do not occur are left out, and so is a frame's padding."""
+    task, batch = tasks.depth(make_fields("metres")), make_batch(0)
+    depth = np.where(batch["depth"] > 0, 90 * batch["depth"], 0)  # some of it out of range
+    batch |= {"depth": depth, "segmentation": np.where(batch["segmentation"] == 3, 4, batch["segmentation"])}
+    prediction = np.random.default_rng(1).uniform(0.5, 60, depth.shape).astype(np.float32)
+    assert task.fields == ("depth",)
+    assert task.scored_by == ("segmentation",)
+    batch["mask"] = np.array([1, 1, 1, 1, 0, 1, 1, 1], np.float32)
+    found = evaluate(task, prediction, batch)
+    frames = np.delete(np.arange(8), 4)
+    of_class, true, guess = (x[frames].ravel() for x in (batch["segmentation"], depth, prediction))
+    names = FIELDS["segmentation"].names
+    assert "class_mae_metres/wall" not in found
+    for number, name in enumerate(names):
+        pixels = (of_class == number) & (true > 0) & (true <= 80)
+        if number != 3:
+            expected = np.abs(guess.astype(np.float64) - true)[pixels].mean()
+            assert found[f"class_mae_metres/{name}"] == pytest.approx(expected, rel=1e-5)
+    # What is kept of each frame gives the same.
+    sums = jax.device_get(jax.jit(task.sums)(prediction, batch))
+    rows = {key: x[None].astype(np.float64) for key, x in sums.items()}
+    kept = {key: x.sum(axis=0) for key, x in task.condense(rows).items()}
+    assert task.metrics(kept) == pytest.approx(found)
+    # Without labels the rest is as before.
+    unlabeled = evaluate(task, prediction, {k: v for k, v in batch.items() if k != "segmentation"})
+    assert unlabeled == {k: v for k, v in found.items() if not k.startswith("class_")}
+
+
+def test_labels_are_read_with_a_single_depth_in_evaluation_alone():
+    built = experiment.build(single_task.get_config("depth,quick"))
+    assert list(built.batch_fields) == ["image", "depth", "focal_baseline"]
+    assert list(built.evaluation_fields) == ["image", "depth", "focal_baseline", "segmentation"]
+    val = built.evaluated["val"]
+    val.fields = {name: field for name, field in val.fields.items() if name != "segmentation"}
+    assert list(built.evaluation_fields) == ["image", "depth", "focal_baseline"]
+
+
+def test_errors_are_red():
+    truth = np.array([[0, 1, 255]], np.uint8)
+    drawn = tasks.segmentation(FIELDS).errors(truth, np.array([[0, 2, 3]], np.uint8))
+    assert drawn.tolist() == [[[225, 225, 225], [200, 20, 20], [0, 0, 0]]]
+    task = tasks.depth(FIELDS)
+    truth = np.array([0.2, 0.2, 0.2, FIRST, 0], np.float32).reshape(1, 5, 1)
+    drawn = task.errors(truth, np.array([0.2, 0.25, np.nan, 0.2, 0.2], np.float32).reshape(1, 5, 1))
+    assert drawn.tolist() == [[[225, 225, 225], [212, 122, 122], [200, 20, 20], [0, 0, 0], [0, 0, 0]]]
 
 
 def test_classes_of_a_field_of_ones_own():
