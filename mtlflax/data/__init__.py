@@ -44,23 +44,34 @@ def _streets(config: Any, split: str) -> Source:
     return Streets(split, **options, length=length, seed=seed, cache="auto")
 
 
+def _folder(config: Any, split: str) -> Source:
+    from mtlflax.data.folder import open_folder
+
+    return open_folder(config, split)
+
+
 # Name → function from `config.data` and a split, "train" or "val", to a source.
-SOURCES: dict[str, Callable[[Any, str], Source]] = {"cityscapes": _cityscapes, "streets": _streets}
+SOURCES: dict[str, Callable[[Any, str], Source]] = {
+    "cityscapes": _cityscapes,
+    "streets": _streets,
+    "folder": _folder,
+}
 
 
 def resolve(name: str, root: str | os.PathLike[str] | None = None) -> tuple[str, str | None]:
     """Decide which data set a config means: the name and the root that `open_source` takes.
 
     `name` is "streets", the embedded data set; "cityscapes"; "auto": Cityscapes where a root is known, else `streets`;
-    or "package.module:function". `root` is of Cityscapes; empty or None = the environment variable CITYSCAPES_DATASET.
-    A source of your own takes it as it likes; if it is a path that exists, it becomes absolute.
+    "folder", your own files; or "package.module:function". `root` is of Cityscapes; empty or None = the environment
+    variable CITYSCAPES_DATASET. Your own files, and a source of your own, have it, too; if it is a path that exists, it
+    becomes absolute.
 
     Raises:
         UserError: the root, given here or in the environment, is not Cityscapes'; or one is given here for `streets`.
         ValueError: unknown name.
     """
     given = os.fspath(root) if root else ""
-    if registry.is_path(name):
+    if registry.is_path(name) or name == "folder":
         path = Path(given).expanduser()
         return name, str(path.absolute()) if given and path.exists() else given
     if name == "streets":

@@ -85,9 +85,9 @@ def test_it_is_trained_on(folder):
     assert record["modules"]["my_data"] == str(folder.resolve())
     assert record["fields"]["depth"]["unit"]["name"] == "millimetres"
     assert [entry["name"] for entry in record["fields"]["segmentation"]["classes"]] == list(classes)
-    # One row per drawn frame: the image, and truth and prediction of three tasks.
+    # One row per drawn frame: the image, and truth, prediction and errors of three tasks.
     (picture, *_) = sorted((folder / "runs" / "rooms" / "pictures").glob("*.png"))
-    assert cv2.imread(str(picture)).shape[1] == 7 * (64 + 4) + 4
+    assert cv2.imread(str(picture)).shape[1] == 10 * (64 + 4) + 4
 
 
 def test_it_is_evaluated_and_resumed(folder):
