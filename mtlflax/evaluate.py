@@ -65,7 +65,8 @@ def make_evaluator(experiment: Experiment, mesh: Mesh, batch_size: int, export: 
         source, exporting = experiment.evaluated[split], export is not None and split == "val"
         at_full = config.evaluate.size == "full"
         full = with_full_truth(source) if at_full or exporting else None
-        size = truth_size(full, experiment.evaluation_fields) if full else None
+        read = samples.Readable(full, config.data.on_error) if full else None
+        size = truth_size(read, experiment.evaluation_fields) if read else None
         export_size = (size or experiment.size) if exporting else None
         return _Plan(full, size, export_size) if at_full and full else _Plan(source, None, export_size)
 
@@ -101,6 +102,7 @@ def make_evaluator(experiment: Experiment, mesh: Mesh, batch_size: int, export: 
             num_threads=config.data.num_threads,
             prefetch=config.data.prefetch,
             truth_size=size,
+            on_error=config.data.on_error,
         ) as batches:
             for number, batch in enumerate(batches):
                 signals.raise_pending()
@@ -108,10 +110,10 @@ def make_evaluator(experiment: Experiment, mesh: Mesh, batch_size: int, export: 
                 arrays["frame"] = _frame_numbers(number, len(arrays["mask"]))
                 sums, predictions, maps = step(state, parallel.shard_batch(arrays, mesh))
                 if sample is None:
-                    count = min(config.pictures, int(arrays["mask"].sum()))
+                    rows = np.flatnonzero(arrays["mask"])[: config.pictures]
                     sample = Sample(
-                        {k: v[:count] for k, v in arrays.items()},
-                        {k: parallel.local_rows(v)[:count] for k, v in predictions.items()},
+                        {k: v[rows] for k, v in arrays.items()},
+                        {k: parallel.local_rows(v)[rows] for k, v in predictions.items()},
                     )
                 if waiting is not None:  # one batch's sums are read while the next is computed
                     finish(*waiting)

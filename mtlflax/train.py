@@ -136,6 +136,7 @@ def _train(config: ConfigDict, workdir: Path, stack: ExitStack) -> dict[str, flo
             num_threads=config.data.num_threads,
             prefetch=config.data.prefetch,
             num_workers=config.data.num_workers,
+            on_error=config.data.on_error,
         )
     )
     evaluated: Evaluation | None = None

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from mtlflax.data.samples import Readable
 from mtlflax.data.source import Field, Image, Source
 
 
@@ -13,7 +14,7 @@ def with_full_truth(source: Source) -> Source | None:
     return method() if method else None
 
 
-def truth_size(source: Source, fields: Mapping[str, Field]) -> tuple[int, int]:
+def truth_size(source: Source | Readable, fields: Mapping[str, Field]) -> tuple[int, int]:
     """Return (H, W) of the first truth among the fields that a frame holds, as one frame after the other is read.
 
     ValueError if none of them has a truth with pixels.

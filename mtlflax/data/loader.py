@@ -20,7 +20,7 @@ import grain
 import numpy as np
 from absl import flags
 
-from mtlflax.data.samples import Batch, Checked, Padded, stack, stack_evaluation
+from mtlflax.data.samples import Batch, Checked, Padded, Readable, stack, stack_evaluation
 from mtlflax.data.source import Field, Sample, Source
 from mtlflax.errors import UserError
 
@@ -75,6 +75,7 @@ def train_batches(
     num_threads: int = 4,
     prefetch: int = 4,
     num_workers: int = 0,
+    on_error: str = "raise",
 ) -> Batches:
     """Return this process's part of the endless sequence of global batches, from `start_step` on.
 
@@ -83,7 +84,8 @@ def train_batches(
 
     `augment` is given each sample and a random generator of its position. `num_threads` of each process read a batch
     each (0: batches are read when asked for), and `prefetch` batches are held ready, at least one a thread. With
-    `num_workers`, so many processes read instead of this one; `source` and `augment` are pickled.
+    `num_workers`, so many processes read instead of this one; `source` and `augment` are pickled. With `on_error`
+    "skip", the next frame stands for one that cannot be read, which is named.
 
     Raises:
         UserError: the batch cannot be divided among the processes, there are no frames, or the seed is negative. While
@@ -92,7 +94,7 @@ def train_batches(
     if seed < 0:
         raise UserError(f"seed is {seed}: give a number of at least 0")
     local_size = _local_size(source, batch_size, process_count)
-    dataset = grain.MapDataset.source(Checked(source, fields)).seed(seed).shuffle().repeat()
+    dataset = grain.MapDataset.source(Readable(Checked(source, fields), on_error)).seed(seed).shuffle().repeat()
     if augment is not None:
         # Before the slice, so that the random numbers are those of the global position.
         dataset = dataset.random_map(augment)
@@ -124,16 +126,18 @@ def evaluation_batches(
     num_threads: int = 4,
     prefetch: int = 4,
     truth_size: tuple[int, int] | None = None,
+    on_error: str = "raise",
 ) -> Batches:
     """Return this process's part of one pass over the source: every frame exactly once.
 
     Arguments, batches and exceptions are as in `train_batches`, with `mask` float32 [b] and `name`, a list of b
     strings, in each batch. All processes get the same number of batches, all of one size: what is missing at the end is
-    padding, frames of which nothing is known, with mask 0. `truth_size` is (H, W) of all that is no image, if it is not
-    the images' size.
+    padding, frames of which nothing is known, with mask 0, and so are frames that cannot be read, if they are to be
+    skipped. `truth_size` is (H, W) of all that is no image, if it is not the images' size.
     """
     local_size = _local_size(source, batch_size, process_count)
-    dataset = grain.MapDataset.source(Padded(Checked(source, fields, truth_size), fields, batch_size))
+    frames = Readable(Checked(source, fields, truth_size), on_error)
+    dataset = grain.MapDataset.source(Padded(frames, fields, batch_size))
     stacked = functools.partial(stack_evaluation, fields)
     dataset = dataset[process_index::process_count].batch(local_size, batch_fn=stacked)
     return Batches(dataset.to_iter_dataset(_read_options(num_threads, prefetch)))

@@ -2,6 +2,7 @@
 
 import functools
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -42,10 +43,50 @@ class Checked:
         return {**values, "name": sample["name"]}
 
 
-class Padded:
-    """A source as long as a whole number of batches, with masks; what is missing at the end is unknown throughout."""
+class Readable:
+    """A source in whose place of a frame that cannot be read stands the next one that can; the frame is named once.
 
-    def __init__(self, source: Checked, fields: Mapping[str, Field], batch_size: int):
+    With `on_error` "raise" it is the source as it is. A frame cannot be read if that raises a UserError, an OSError or
+    a ValueError; if none can, that is a UserError.
+    """
+
+    def __init__(self, source: Source | Checked, on_error: str = "raise"):
+        self.source, self.skips = source, on_error == "skip"
+        self._named: set[int] = set()
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, index: int) -> Sample:
+        if not self.skips:
+            return self.source[index]
+        count = len(self)
+        for i in range(index, index + count):
+            sample = self.get(i % count)
+            if sample is not None:
+                return sample
+        raise UserError(f"none of {count} frames can be read")
+
+    def get(self, index: int) -> Sample | None:
+        """Return a frame, or None, after naming it, if it cannot be read."""
+        try:
+            return self.source[index]
+        except (UserError, OSError, ValueError) as error:
+            if not self.skips:
+                raise
+            if index not in self._named:
+                self._named.add(index)
+                print(f"NOTE: a frame is left out: {error}", file=sys.stderr, flush=True)
+            return None
+
+
+class Padded:
+    """A source as long as a whole number of batches, with masks; what is missing at the end is unknown throughout.
+
+    So are frames that cannot be read, if they are to be skipped.
+    """
+
+    def __init__(self, source: Readable, fields: Mapping[str, Field], batch_size: int):
         self._source, self._fields = source, fields
         self._length = math.ceil(len(source) / batch_size) * batch_size
 
@@ -53,9 +94,8 @@ class Padded:
         return self._length
 
     def __getitem__(self, index: int) -> Sample:
-        if index >= len(self._source):
-            return self._padding
-        return {**self._source[index], "mask": np.float32(1)}
+        sample = self._source.get(index) if index < len(self._source) else None
+        return self._padding if sample is None else {**sample, "mask": np.float32(1)}
 
     @functools.cached_property
     def _padding(self) -> Sample:

@@ -42,6 +42,7 @@ def check(config: ConfigDict) -> None:
         ("best.mode", config.best.mode, ("max", "min")),
         ("parallel", config.parallel, parallel.MAPPINGS),
         ("data.validation", config.data.validation, ("val", "holdout")),
+        ("data.on_error", config.data.on_error, ("raise", "skip")),
         ("evaluate.size", config.evaluate.size, ("trained", "full")),
     ):
         if value not in choices:

@@ -35,7 +35,8 @@ def prepare_data(experiment: Experiment, asked_for: str, mesh: Mesh) -> None:
         if prepare := getattr(source, "prepare", None):
             prepare()
     image = {"image": experiment.fields["image"]}
-    size = samples.Checked(experiment.training, image)[0]["image"].shape[:2]
+    first = samples.Readable(samples.Checked(experiment.training, image), config.data.on_error)[0]
+    size = first["image"].shape[:2]
     if size != experiment.size:  # prediction scales pictures to data.size
         raise UserError(f"the training frames are {size[0]}×{size[1]}: give '--config.data.size={size}', their size")
     held = [f"{len(source)} held out of them" for source in [experiment.evaluated.get("holdout")] if source]
@@ -43,5 +44,6 @@ def prepare_data(experiment: Experiment, asked_for: str, mesh: Mesh) -> None:
     say(f"{' and '.join(counts)}; {mesh.size} × {mesh.devices.flat[0].device_kind}")
     if experiment.facts["train_frames"] == experiment.facts["val_frames"]:
         say("NOTE: the training and the validation frames have the same names: are they the same frames?")
-    for note in data.check_truth(experiment.training, {task.name: task.fields for task in experiment.tasks}):
+    reads = {task.name: task.fields for task in experiment.tasks}
+    for note in data.check_truth(experiment.training, reads, config.data.on_error):
         say(f"NOTE: {note}")

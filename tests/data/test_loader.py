@@ -148,6 +148,31 @@ def test_errors_of_reading_reach_the_user(options):
         assert list(batches) == []  # it is closed
 
 
+@pytest.mark.parametrize("options", [{"num_threads": 0}, {"num_threads": 4}, {"num_workers": 1}])
+def test_frames_that_cannot_be_read_may_be_left_out(options, capfd):
+    """The next one stands for it in training, wherever it is read; in evaluation it counts for nothing."""
+    expected = take(10, Frames(10))
+    found = take(10, Frames(10, broken=5), on_error="skip", **options)
+    numbers = [[int(n) for batch in batches for n in batch["focal_baseline"]] for batches in (expected, found)]
+    assert 5 in numbers[0]
+    assert numbers[1] == [6 if n == 5 else n for n in numbers[0]]
+    said = capfd.readouterr().err
+    assert said.count("NOTE: a frame is left out: frame_5.png: is truncated") == 1
+    if "num_workers" not in options:
+        batches = list(evaluation_batches(Frames(10, broken=5), FIELDS, batch_size=4, on_error="skip", **options))
+        mask = np.concatenate([batch["mask"] for batch in batches])
+        assert mask.tolist() == [1, 1, 1, 1, 1, 0, 1, 1, 1, 1, 0, 0]
+        names = [name for batch in batches for name in batch["name"]]
+        assert names[4:8] == ["frame_4", "", "frame_6", "frame_7"]
+        assert (batches[1]["segmentation"][1] == 255).all()
+
+
+def test_none_that_can_be_read(capfd):
+    with pytest.raises(UserError, match="none of 1 frames can be read"):
+        take(1, Frames(1, broken=0), on_error="skip")
+    capfd.readouterr()
+
+
 def test_users_mistakes():
     with pytest.raises(UserError, match=r"batch_size is 6: .* multiple of 4"):
         train_batches(Frames(9), FIELDS, batch_size=6, seed=0, process_count=4)
