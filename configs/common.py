@@ -39,6 +39,7 @@ def get_config(weighting: dict, args: tuple[str, ...] = (), *, model: str = "une
     # that nothing is chosen on val.
     config.data.validation = "val"
     config.data.holdout = 0.2  # the share that is held out
+    config.data.on_error = "raise"  # at a frame that cannot be read, or "skip": name it and leave it out
     config.data.num_threads = 4  # that read pictures, per process
     config.data.num_workers = 0  # processes that read, if threads are not enough
     config.data.prefetch = 4  # batches held ready

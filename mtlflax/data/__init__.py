@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from mtlflax import registry
-from mtlflax.data import field_json, holdout
+from mtlflax.data import field_json, holdout, samples
 from mtlflax.data.source import Depth, Field, Image, Labels, Map, Source
 from mtlflax.errors import UserError
 
@@ -170,12 +170,13 @@ def check_alike(training: Source, validation: Source, names: Iterable[str]) -> N
             )
 
 
-def check_truth(opened: Source, reads: Mapping[str, Sequence[str]]) -> list[str]:
+def check_truth(opened: Source, reads: Mapping[str, Sequence[str]], on_error: str = "raise") -> list[str]:
     """Look for tasks that would train on nothing, in up to 32 frames spread over a source, which is prepared.
 
     `reads` is task → the fields it reads. Returns a note for each task without a single known value in these frames;
-    raises UserError if they are all that there are.
+    raises UserError if they are all that there are, or one cannot be read and is not to be skipped.
     """
+    readable = samples.Readable(opened, on_error)
     count = min(len(opened), _LOOKED_AT)
     waiting = {}
     for task, names in reads.items():
@@ -184,7 +185,7 @@ def check_truth(opened: Source, reads: Mapping[str, Sequence[str]]) -> list[str]
     for i in range(count):
         if not waiting:
             break
-        sample = opened[i * len(opened) // count]
+        sample = readable[i * len(opened) // count]
         for task, names in list(waiting.items()):
             if all(_known(sample.get(name), opened.fields[name]) for name in names):
                 del waiting[task]
