@@ -50,11 +50,20 @@ def _folder(config: Any, split: str) -> Source:
     return open_folder(config, split)
 
 
+def _mtan(config: Any, split: str) -> Source:
+    from mtlflax.data.mtan import MTANCityscapes
+
+    if not config.root:
+        raise UserError("data.name is mtan: give the folder that holds train and val as data.root")
+    return MTANCityscapes(config.root, split, size=tuple(config.size), classes=config.classes)
+
+
 # Name → function from `config.data` and a split, "train" or "val", to a source.
 SOURCES: dict[str, Callable[[Any, str], Source]] = {
     "cityscapes": _cityscapes,
     "streets": _streets,
     "folder": _folder,
+    "mtan": _mtan,
 }
 
 
@@ -62,16 +71,16 @@ def resolve(name: str, root: str | os.PathLike[str] | None = None) -> tuple[str,
     """Decide which data set a config means: the name and the root that `open_source` takes.
 
     `name` is "streets", the embedded data set; "cityscapes"; "auto": Cityscapes where a root is known, else `streets`;
-    "folder", your own files; or "package.module:function". `root` is of Cityscapes; empty or None = the environment
-    variable CITYSCAPES_DATASET. Your own files, and a source of your own, have it, too; if it is a path that exists, it
-    becomes absolute.
+    "folder", your own files; "mtan", MTAN's arrays; or "package.module:function". `root` is of Cityscapes; empty or
+    None = the environment variable CITYSCAPES_DATASET. The others have a root of their own; if it is a path that
+    exists, it becomes absolute.
 
     Raises:
         UserError: the root, given here or in the environment, is not Cityscapes'; or one is given here for `streets`.
         ValueError: unknown name.
     """
     given = os.fspath(root) if root else ""
-    if registry.is_path(name) or name == "folder":
+    if registry.is_path(name) or name in ("folder", "mtan"):
         path = Path(given).expanduser()
         return name, str(path.absolute()) if given and path.exists() else given
     if name == "streets":
