@@ -39,6 +39,8 @@ def get_config(weighting: dict, args: tuple[str, ...] = (), *, model: str = "une
     # that nothing is chosen on val.
     config.data.validation = "val"
     config.data.holdout = 0.2  # the share that is held out
+    # A cache at data.size: "auto", or a folder made by python -m mtlflax.data.records; '' = read the files each time.
+    config.data.cache = ""
     config.data.on_error = "raise"  # at a frame that cannot be read, or "skip": name it and leave it out
     config.data.num_threads = 4  # that read pictures, per process
     config.data.num_workers = 0  # processes that read, if threads are not enough

@@ -128,10 +128,16 @@ def open_splits(config: Any) -> tuple[Source, dict[str, Source]]:
     """Open what a run needs, from `config.data`: the training frames, and split → frames to evaluate.
 
     With `config.validation` "val" that is the data set's own "val". With "holdout" it is first "holdout", a part of the
-    training frames (`config.holdout`, a share), which the best checkpoint is chosen on, and then "val". Errors are as
-    in `open_source`; ValueError for a share that leaves nothing.
+    training frames (`config.holdout`, a share), which the best checkpoint is chosen on, and then "val". With
+    `config.cache` they are read from a cache (`mtlflax.data.records`). Errors are as in `open_source`; UserError for a
+    cache that does not fit, ValueError for a share that leaves nothing.
     """
-    training, validation = (open_source(config.name, config, split) for split in ("train", "val"))
+    opened = {split: open_source(config.name, config, split) for split in ("train", "val")}
+    if config.get("cache"):
+        from mtlflax.data.records import cached
+
+        opened = cached(config, opened)
+    training, validation = opened.values()
     if config.validation == "val":
         return training, {"val": validation}
     rest, held = holdout.split(training, config.holdout)

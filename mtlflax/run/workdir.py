@@ -17,7 +17,16 @@ from mtlflax import files, registry
 from mtlflax.errors import UserError
 
 # What may differ between the processes of one run: it changes no number.
-_FREE = ("data.root", "data.num_threads", "data.num_workers", "data.prefetch", "pictures", "evaluate.export", "writers")
+_FREE = (
+    "data.root",
+    "data.cache",
+    "data.num_threads",
+    "data.num_workers",
+    "data.prefetch",
+    "pictures",
+    "evaluate.export",
+    "writers",
+)
 _VERSIONS = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "mtlflax")
 
 

@@ -1,0 +1,138 @@
+"""Make a cache: read every frame of a source once, and write its record."""
+
+import json
+import os
+import shutil
+import zlib
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mtlflax.data import describe, field_json
+from mtlflax.data.records.layout import InexactError, Layout, coding_of
+from mtlflax.data.records.reader import MANIFEST, VERSION
+from mtlflax.data.samples import Checked
+from mtlflax.data.source import Source
+from mtlflax.errors import UserError
+from mtlflax.files import lock, plain_errors, write_text
+
+BLOCK = 64  # frames, of a split: what is lost if the process is killed
+_LOCK, _BEGUN, _BLOCKS = "lock", "begun.json", "blocks"
+
+
+def write(
+    folder: Path,
+    sources: Mapping[str, Source],
+    key: Mapping[str, Any],
+    *,
+    threads: int = 4,
+    seen: Callable[[], object] = lambda: None,
+) -> None:
+    """Write a cache of some splits; one that was begun with the same key is finished, and a finished one left alone.
+
+    Args:
+        folder: where it is made; another process that makes it is waited for.
+        sources: split → source, which is prepared.
+        key: what the cache is of.
+        threads: that read frames.
+        seen: called after each frame.
+
+    Raises:
+        UserError: a frame cannot be read, or the folder not be written, or holds something else.
+    """
+    with plain_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    with plain_errors(folder), lock(folder / _LOCK, wait=f"waiting for another process that makes {folder}"):
+        if (folder / MANIFEST).exists():
+            return
+        _begin(folder, json.dumps(key, sort_keys=True), sources)
+        splits = {name: _split(folder, name, source, threads, seen) for name, source in sources.items()}
+        manifest = {"version": VERSION, "key": dict(key), "splits": splits}
+        write_text(folder / MANIFEST, json.dumps(manifest, indent=1) + "\n")  # from here on it is a cache
+        shutil.rmtree(folder / _BLOCKS, ignore_errors=True)
+        (folder / _BEGUN).unlink()
+
+
+def _begin(folder: Path, key: str, sources: Mapping[str, Source]) -> None:
+    """Keep what was begun with the same key, and remove what was begun with another."""
+    begun = folder / _BEGUN
+    ours = {_LOCK, _BEGUN, _BLOCKS, *(f"{name}.records" for name in sources)}
+    if strange := [path.name for path in folder.iterdir() if path.name not in ours and not path.name.startswith(".")]:
+        raise UserError(f"{folder}: holds {strange[0]}: give an empty folder for the cache")
+    if not begun.exists() or begun.read_text() != key:
+        for name in sources:
+            _discard(folder, name)
+        write_text(begun, key)
+
+
+def _discard(folder: Path, name: str) -> None:
+    (folder / f"{name}.records").unlink(missing_ok=True)
+    shutil.rmtree(folder / _BLOCKS / name, ignore_errors=True)
+
+
+def _split(folder: Path, name: str, source: Source, threads: int, seen: Callable[[], object]) -> dict[str, Any]:
+    """Write a split's records, and return its part of the manifest."""
+    frames = Checked(source, source.fields)
+    examples = [frames[0]]
+    while True:
+        values = {key: [np.asarray(sample[key]) for sample in examples] for key in source.fields}
+        codings = {key: coding_of(field, values[key]) for key, field in source.fields.items()}
+        height, width = examples[0]["image"].shape[:2]
+        layout = Layout.of(source.fields, (height, width), codings)
+        try:
+            checksums = _blocks(folder, name, frames, layout, threads, seen)
+        except _FrameError as error:  # its depth does not fit the codes of those before
+            examples.append(frames[error.index])
+            _discard(folder, name)
+            continue
+        return {
+            "frames": describe(source),
+            "names": list(source.names),
+            "fields": field_json.to_json(source.fields),
+            "layout": layout.to_json(),
+            "block": BLOCK,
+            "checksums": checksums,  # CRC-32 of each block of records
+        }
+
+
+class _FrameError(Exception):
+    def __init__(self, index: int) -> None:
+        super().__init__(index)
+        self.index = index
+
+
+def _blocks(
+    folder: Path, name: str, frames: Checked, layout: Layout, threads: int, seen: Callable[[], object]
+) -> list[int]:
+    """Write the blocks that are not there yet; return the checksums of all."""
+    path, done = folder / f"{name}.records", folder / _BLOCKS / name
+
+    def record(index: int) -> bytes:
+        try:
+            return layout.pack(frames[index])
+        except InexactError as error:
+            raise _FrameError(index) from error
+
+    done.mkdir(parents=True, exist_ok=True)
+    checksums = []
+    with open(path, "r+b" if path.exists() else "w+b") as file, ThreadPoolExecutor(max(1, threads)) as pool:
+        for start in range(0, len(frames), BLOCK):
+            numbers, mark = range(start, min(start + BLOCK, len(frames))), done / str(start)
+            if not mark.exists():
+                block = bytearray()
+                for part in pool.map(record, numbers):
+                    block += part
+                    seen()
+                file.seek(start * layout.length)
+                file.write(block)
+                file.flush()
+                os.fsync(file.fileno())  # before the mark, which says that it is there
+                write_text(mark, str(zlib.crc32(block)))
+            else:
+                for _ in numbers:
+                    seen()
+            checksums.append(int(mark.read_text()))
+    return checksums
