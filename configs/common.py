@@ -62,8 +62,9 @@ def get_config(weighting: dict, args: tuple[str, ...] = (), *, model: str = "une
     config.model = ConfigDict({"name": model, "backbone": "resnet50", "pretrained": "auto"})
     config.model.update(options(model))
 
-    # Auxiliary: the weight of the losses of auxiliary predictions, in networks that have some.
-    config.losses = ConfigDict({"segmentation": "cross_entropy", "depth": "l1", "auxiliary": 1.0})
+    # Auxiliary: the weight of the losses of auxiliary predictions, in networks that have some. Class weights: a JSON
+    # file, class → weight, as python -m mtlflax.data.statistics writes it; '' = none.
+    config.losses = ConfigDict({"segmentation": "cross_entropy", "depth": "l1", "class_weights": "", "auxiliary": 1.0})
     config.weighting = ConfigDict(weighting)
     config.optimizer = ConfigDict(
         {

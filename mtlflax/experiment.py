@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from mtlflax.data import field_json
 from mtlflax.data.source import Field, Source
 from mtlflax.data.transforms import Augment
 from mtlflax.errors import UserError, describe
+from mtlflax.files import read_bytes
 from mtlflax.models import pretrained
 from mtlflax.models.network import Network
 from mtlflax.run import config_ranges
@@ -159,7 +161,8 @@ def resolve(config: ConfigDict) -> ConfigDict:
 
     `data.name` and `data.root` become those of a data set, by `data.resolve`. `model.pretrained`, if it is "auto",
     becomes the hub's weights of the backbone, or, on `streets`, '': from scratch; if it is a file, its absolute path.
-    `best.metric` becomes one of the split that is evaluated during training.
+    `losses.class_weights` becomes what is in its file, pairs of class and weight. `best.metric` becomes one of the
+    split that is evaluated during training.
     """
     config = config.copy_and_resolve_references()
     try:
@@ -173,7 +176,18 @@ def resolve(config: ConfigDict) -> ConfigDict:
         config.model.pretrained = pretrained.DEFAULTS.get(config.model.backbone, "") if name == "cityscapes" else ""
     elif config.model.pretrained and not pretrained.is_name(config.model.pretrained):
         config.model.pretrained = str(Path(config.model.pretrained).expanduser().absolute())
+    if isinstance(file := config.losses.get("class_weights"), str) and file:
+        with config.ignore_type():
+            config.losses.class_weights = _class_weights(Path(file).expanduser())
     return config
+
+
+def _class_weights(path: Path) -> tuple[tuple[str, float], ...]:
+    """The weights in a JSON file, {class: weight}."""
+    try:
+        return tuple((str(name), float(weight)) for name, weight in json.loads(read_bytes(path)).items())
+    except (ValueError, TypeError, AttributeError) as error:
+        raise UserError(f"config: losses.class_weights: {path}: is no JSON object of numbers ({error})") from error
 
 
 def open_encoder(config: ConfigDict) -> tuple[dict[str, Any] | None, str]:

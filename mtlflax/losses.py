@@ -24,13 +24,50 @@ from jax import lax
 Array = jax.Array
 
 
-def cross_entropy(logits: Array, labels: Array, *, ignore: int = 255, axis_name: str | None = None) -> Array:
-    """Softmax cross-entropy, averaged over the pixels whose label is not `ignore`, in nats."""
+def cross_entropy(
+    logits: Array,
+    labels: Array,
+    *,
+    ignore: int = 255,
+    class_weights: Array | None = None,
+    axis_name: str | None = None,
+) -> Array:
+    """Softmax cross-entropy, averaged over the pixels whose label is not `ignore`, in nats.
+
+    With `class_weights`, float32 [C], each pixel counts as its class does, and the weighted sum is divided by the sum
+    of the weights, as in PyTorch.
+    """
     valid, own_class, logits = _mask_segmentation(logits, labels, ignore)
-    # A masked sum instead of a gather: the gather's transpose is a scatter, slow on TPUs.
-    own_logit = jnp.sum(jnp.where(own_class, logits, 0), axis=-1)
-    errors = jax.nn.logsumexp(logits, axis=-1) - own_logit
-    return masked_mean(jnp.where(valid, errors, 0), valid, axis_name)
+    return _class_mean(_surprise(own_class, logits), valid, own_class, class_weights, axis_name)
+
+
+def ohem(
+    logits: Array,
+    labels: Array,
+    *,
+    ignore: int = 255,
+    class_weights: Array | None = None,
+    threshold: float = 0.7,
+    least: float = 1 / 16,
+    axis_name: str | None = None,
+) -> Array:
+    """Cross-entropy over hard pixels alone: online hard-example mining (Shrivastava et al. 2016, arXiv 1604.03540).
+
+    Hard are the pixels whose own class has a probability up to `threshold`; if these are fewer than a share `least` of
+    all labeled pixels of the global batch, then that share, the least probable ones (to 1/1000 of a probability, ties
+    included). No gradient passes through the choice. `class_weights` are as in `cross_entropy`.
+    """
+    valid, own_class, logits = _mask_segmentation(logits, labels, ignore)
+    errors = _surprise(own_class, logits)
+    # Counted in bins, so that the choice is the same however the pixels are spread over devices.
+    bins = jnp.clip(jnp.ceil(_OHEM_BINS * jnp.exp(-lax.stop_gradient(errors))), 0, _OHEM_BINS).astype(jnp.int32)
+    # What is no number counts as hard, so that it stays noticeable.
+    bins = jnp.where(jnp.isnan(errors), 0, bins)
+    counts = jnp.zeros(_OHEM_BINS + 1).at[bins.reshape(-1)].add(valid.reshape(-1).astype(jnp.float32))
+    reached = jnp.cumsum(_psum(counts, axis_name))
+    enough = jnp.argmax(reached >= least * reached[-1])
+    hard = valid & (bins <= jnp.maximum(round(threshold * _OHEM_BINS), enough))
+    return _class_mean(errors, hard, own_class, class_weights, axis_name)
 
 
 def dice(logits: Array, labels: Array, *, ignore: int = 255, axis_name: str | None = None) -> Array:
@@ -114,7 +151,9 @@ def masked_mean(values: Array, valid: Array, axis_name: str | None = None) -> Ar
     return total / jnp.maximum(count, 1)
 
 
-SEGMENTATION: Mapping[str, Callable[..., Array]] = {"cross_entropy": cross_entropy, "dice": dice}
+_OHEM_BINS = 1000  # of a probability
+
+SEGMENTATION: Mapping[str, Callable[..., Array]] = {"cross_entropy": cross_entropy, "dice": dice, "ohem": ohem}
 DEPTH: Mapping[str, Callable[..., Array]] = {"l1": l1, "l2": l2, "berhu": berhu, "silog": silog}
 
 
@@ -143,6 +182,28 @@ def _mask_segmentation(logits: Array, labels: Array, ignore: int) -> tuple[Array
     classes = lax.broadcasted_iota(jnp.int32, logits.shape, 3)
     own_class = (labels[..., None].astype(jnp.int32) == classes) & valid[..., None]
     return valid, own_class, logits.astype(jnp.float32)
+
+
+def _surprise(own_class: Array, logits: Array) -> Array:
+    """−log of the probability of each pixel's own class, [B, H, W]."""
+    # A masked sum instead of a gather: the gather's transpose is a scatter, slow on TPUs.
+    own_logit = jnp.sum(jnp.where(own_class, logits, 0), axis=-1)
+    return jax.nn.logsumexp(logits, axis=-1) - own_logit
+
+
+def _class_mean(
+    values: Array, counts: Array, own_class: Array, class_weights: Array | None, axis_name: str | None
+) -> Array:
+    """The mean of values [B, H, W] over the pixels of the global batch that count, each weighted as its class."""
+    if class_weights is None:
+        return masked_mean(jnp.where(counts, values, 0), counts, axis_name)
+    weights = jnp.asarray(class_weights, jnp.float32)
+    if weights.shape != own_class.shape[-1:]:
+        raise ValueError(f"class_weights {weights.shape} do not fit {own_class.shape[-1]} classes")
+    of_pixel = jnp.where(counts, jnp.sum(jnp.where(own_class, weights[None, None, None], 0), axis=-1), 0)
+    total = _psum(jnp.sum(jnp.where(counts, values * of_pixel, 0)), axis_name)
+    whole = _psum(jnp.sum(of_pixel), axis_name)
+    return total / jnp.where(whole > 0, whole, 1)
 
 
 def _measured(prediction: Array, target: Array) -> Array:

@@ -18,12 +18,24 @@ NAMES = [*losses.SEGMENTATION, *losses.DEPTH]
 # What the papers say, a pixel at a time, in float64 ----------------------------------------------
 
 
-def cross_entropy(logits, labels):
-    terms = []
-    for row, label in zip(logits.reshape(-1, C), labels.reshape(-1), strict=True):
-        if label != 255:
-            terms.append(math.log(sum(math.exp(x) for x in row)) - row[label])
-    return sum(terms) / len(terms)
+def cross_entropies(logits, labels):
+    rows = zip(logits.reshape(-1, C), labels.reshape(-1), strict=True)
+    return [(math.log(sum(math.exp(x) for x in row)) - row[label], label) for row, label in rows if label != 255]
+
+
+def cross_entropy(logits, labels, weights=(1,) * C):
+    terms = cross_entropies(logits, labels)
+    return sum(weights[label] * term for term, label in terms) / sum(weights[label] for _, label in terms)
+
+
+def ohem(logits, labels, threshold=0.7, least=1 / 16):
+    terms = sorted((term for term, _ in cross_entropies(logits, labels)), reverse=True)
+    hard = [term for term in terms if math.exp(-term) <= threshold]
+    number = max(len(hard), math.ceil(least * len(terms)))
+    # A probability of 1/1000 is not divided further.
+    last = math.ceil(1000 * math.exp(-terms[number - 1]))
+    chosen = [term for term in terms if term in hard or math.ceil(1000 * math.exp(-term)) <= last]
+    return sum(chosen) / len(chosen)
 
 
 def dice(logits, labels):
@@ -70,7 +82,7 @@ def silog(prediction, target, floor=1e-3):
     return np.mean(images)
 
 
-REFERENCE = {f.__name__: f for f in (cross_entropy, dice, l1, l2, berhu, silog)}
+REFERENCE = {f.__name__: f for f in (cross_entropy, dice, ohem, l1, l2, berhu, silog)}
 
 
 @functools.cache  # one compilation serves the tests of this file
@@ -120,6 +132,32 @@ def test_gradient_is_that_of_the_reference(name):
         step[index] = 1e-6
         slope = (reference(wide + step, truth) - reference(wide - step, truth)) / 2e-6
         np.testing.assert_allclose(gradient[index], slope, rtol=1e-4, atol=1e-8)
+
+
+def test_weighted_cross_entropy():
+    output, truth = example("cross_entropy")
+    weights = np.array([0.5, 3, 0, 1, 9], np.float32)
+    loss = jax.jit(functools.partial(losses.cross_entropy, class_weights=weights))(output, truth)
+    np.testing.assert_allclose(loss, cross_entropy(output.astype(float), truth, weights), rtol=2e-6)
+    with pytest.raises(ValueError, match=r"class_weights \(4,\) do not fit 5 classes"):
+        losses.cross_entropy(jnp.asarray(output), jnp.asarray(truth), class_weights=weights[:4])
+    nothing = functools.partial(losses.cross_entropy, class_weights=np.zeros(C, np.float32))
+    value, gradient = jax.value_and_grad(nothing)(jnp.asarray(output), jnp.asarray(truth))
+    assert value == 0
+    assert not np.asarray(gradient).any()
+
+
+def test_hard_examples():
+    """Those below the threshold, or a share of all; four pixels of probabilities .1, .5, .8, .9."""
+    probabilities = np.array([0.1, 0.5, 0.8, 0.9])
+    logits = np.log(np.stack([probabilities, 1 - probabilities], axis=-1))[None, None].astype(np.float32)
+    labels = np.zeros((1, 1, 4), np.uint8)
+    for threshold, least, count in ((0.7, 1 / 16, 2), (0.85, 1 / 16, 3), (0.05, 1 / 16, 1), (0.05, 0.75, 3)):
+        loss = losses.ohem(jnp.asarray(logits), jnp.asarray(labels), threshold=threshold, least=least)
+        np.testing.assert_allclose(loss, -np.log(probabilities[:count]).mean(), rtol=1e-5)
+    weights = np.array([2.0, 1.0])
+    weighted = losses.ohem(jnp.asarray(logits), jnp.asarray(labels), class_weights=weights)
+    np.testing.assert_allclose(weighted, -np.log(probabilities[:2]).mean(), rtol=1e-5)  # all of one class
 
 
 @pytest.mark.parametrize("name", losses.SEGMENTATION)
@@ -259,7 +297,7 @@ def test_a_depth_map_without_its_channel_is_refused(name):
 def test_unknown_names_are_answered_with_the_known_ones():
     with pytest.raises(ValueError, match=r"'focal'.*cross_entropy.*silog"):
         losses.get("focal")
-    with pytest.raises(ValueError, match=r"'l1': choose from cross_entropy, dice$"):
+    with pytest.raises(ValueError, match=r"'l1': choose from cross_entropy, dice, ohem$"):
         losses.get("l1", losses.SEGMENTATION)
     assert losses.get("l1", losses.DEPTH) is losses.l1
 

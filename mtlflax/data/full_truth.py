@@ -14,7 +14,7 @@ def with_full_truth(source: Source) -> Source | None:
     return method() if method else None
 
 
-def truth_size(source: Source | Readable, fields: Mapping[str, Field]) -> tuple[int, int]:
+def truth_size(source: Readable, fields: Mapping[str, Field]) -> tuple[int, int]:
     """Return (H, W) of the first truth among the fields that a frame holds, as one frame after the other is read.
 
     ValueError if none of them has a truth with pixels.

@@ -4,14 +4,22 @@ import functools
 import math
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
-from mtlflax.data.source import Field, Image, Labels, Sample, Source
+from mtlflax.data.source import Field, Image, Labels, Sample
 from mtlflax.errors import UserError
 
 Batch = dict[str, Any]
+
+
+class Frames(Protocol):
+    """Samples by index: a source, or something between a source and the loader."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Sample: ...
 
 
 class Checked:
@@ -21,7 +29,7 @@ class Checked:
     fields have the size of the image, or those that are no images have `truth_size`, (H, W).
     """
 
-    def __init__(self, source: Source, fields: Mapping[str, Field], truth_size: tuple[int, int] | None = None):
+    def __init__(self, source: Frames, fields: Mapping[str, Field], truth_size: tuple[int, int] | None = None):
         self._source, self._fields, self._truth_size = source, fields, truth_size
 
     def __len__(self) -> int:
@@ -50,7 +58,7 @@ class Readable:
     a ValueError; if none can, that is a UserError.
     """
 
-    def __init__(self, source: Source | Checked, on_error: str = "raise"):
+    def __init__(self, source: Frames, on_error: str = "raise"):
         self.source, self.skips = source, on_error == "skip"
         self._named: set[int] = set()
 

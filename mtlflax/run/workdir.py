@@ -16,10 +16,11 @@ from ml_collections import ConfigDict
 from mtlflax import files, registry
 from mtlflax.errors import UserError
 
-# What may differ between the processes of one run: it changes no number.
+# What may differ between the processes of one run: it changes no number (or, as on_error, only where a run would end).
 _FREE = (
     "data.root",
     "data.cache",
+    "data.on_error",
     "data.num_threads",
     "data.num_workers",
     "data.prefetch",

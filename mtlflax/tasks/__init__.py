@@ -24,7 +24,9 @@ __all__ = ["TASKS", "Batch", "Task", "check", "dense", "depth", "from_config", "
 Factory = Callable[[Any, Mapping[str, Field]], Task]
 
 TASKS: dict[str, Factory] = {
-    "segmentation": lambda config, fields: segmentation(fields, loss=config.losses.segmentation),
+    "segmentation": lambda config, fields: segmentation(
+        fields, loss=config.losses.segmentation, class_weights=dict(config.losses.get("class_weights") or ())
+    ),
     "depth": lambda config, fields: depth(fields, loss=config.losses.depth),
 }
 

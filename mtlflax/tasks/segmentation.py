@@ -1,5 +1,6 @@
 """Semantic segmentation, in the classes of the field that it reads."""
 
+import functools
 from collections.abc import Mapping
 
 import jax
@@ -13,7 +14,11 @@ from mtlflax.tasks.task import Arrays, Batch, Task
 
 
 def segmentation(
-    fields: Mapping[str, Field], name: str = "segmentation", loss: str = "cross_entropy", reads: str = ""
+    fields: Mapping[str, Field],
+    name: str = "segmentation",
+    loss: str = "cross_entropy",
+    reads: str = "",
+    class_weights: Mapping[str, float] | None = None,
 ) -> Task:
     """Return a task that predicts the class at each pixel.
 
@@ -21,8 +26,9 @@ def segmentation(
     where the classes have groups. Classes that do not occur are left out.
 
     `reads` is the field that holds the truth and the classes, by default the one called as the task; `loss` is a key of
-    `losses.SEGMENTATION`. UserError if the data set has no such field; ValueError for an unknown loss, or if the field
-    is no label map with at least two classes.
+    `losses.SEGMENTATION`, and `class_weights` class name → weight, for those that take weights. UserError if the data
+    set has no such field; ValueError for an unknown loss, weights that do not fit, or if the field is no label map with
+    at least two classes.
     """
     reads = reads or name
     field = fields[reads]
@@ -30,6 +36,8 @@ def segmentation(
         raise ValueError(f"the task {name} needs a label map with at least two classes, not {field}")
     classes = len(field.classes)
     loss_function = losses.get(loss, losses.SEGMENTATION)
+    if class_weights:
+        loss_function = functools.partial(loss_function, class_weights=_weights(field, class_weights, loss))
     palette = np.concatenate([field.colors, np.zeros((1, 3), np.uint8)])  # the last: pixels without a class
     written = np.min_scalar_type(classes - 1)  # uint8 or uint16, whatever the field holds: files and pictures
     groups = {group: i for i, group in enumerate(dict.fromkeys(c.group for c in field.classes))}
@@ -77,3 +85,17 @@ def segmentation(
         headline=("miou",),
         minimized=lambda metric: False,
     )
+
+
+def _weights(field: Labels, class_weights: Mapping[str, float], loss: str) -> np.ndarray:
+    """The weights in the order of the classes: float32 [C]."""
+    if loss == "dice":
+        raise ValueError("losses.class_weights: dice counts all classes alike; choose cross_entropy or ohem")
+    if unlike := set(class_weights) ^ set(field.names):
+        first = min(unlike)
+        what = "is no class" if first in class_weights else "has no weight"
+        raise ValueError(f"losses.class_weights: {first!r} {what}: give one to each of {', '.join(field.names)}")
+    weights = np.array([class_weights[name] for name in field.names], np.float32)
+    if not (np.isfinite(weights) & (weights >= 0)).all() or not weights.any():
+        raise ValueError(f"losses.class_weights: {weights.tolist()}: give numbers of at least 0, not all 0")
+    return weights

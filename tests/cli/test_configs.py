@@ -57,6 +57,8 @@ FILES = {
     "weighting": any_weighting,
     **TOPOLOGIES,
 }
+# Tested in tests/data/test_folder_configs.py.
+FOLDERS = {"folder", "camvid", "kitti_semantic", "kitti_depth", "nyuv2", "virtual_kitti2", "vistas"}
 SWEEPS = {"table1": 24, "all_methods": 34, "all_networks": 10, "fair": 108}  # runs of each
 # Every argument of every file, and for one file every combination: the others share its code.
 ARGUMENTS = [("dwa", argument) for argument in ("", "quick", *common.BACKBONES, "densenet121,quick")]
@@ -69,7 +71,7 @@ ARGUMENTS += [("single_task", f"{task}{rest}") for task in single_task.TASKS for
 
 def test_every_config_file_is_tested():
     found = {path.stem for path in Path(common.__file__).parent.glob("*.py")} - {"common"}
-    assert found == {*FILES, *SWEEPS, "search"}
+    assert found == {*FILES, *FOLDERS, *SWEEPS, "search"}
 
 
 @pytest.mark.parametrize("name", SWEEPS)

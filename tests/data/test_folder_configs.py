@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import re
 
 import numpy as np
 import pytest
@@ -85,6 +86,9 @@ def open_splits(name, root, arg=None):
     return config, training, evaluated["val"], read
 
 
+NAMES = ("camvid", "kitti_semantic", "kitti_depth", "nyuv2", "virtual_kitti2", "vistas")
+
+
 @pytest.mark.parametrize(
     ("name", "counts", "chosen"),
     [
@@ -126,6 +130,19 @@ def test_classes_are_those_of_the_data_set(tmp_path):
     _, training, _, _ = open_splits("kitti_semantic", tmp_path / "kitti")
     assert training.fields["segmentation"].names[::9] == ("road", "terrain", "bicycle")
     assert training.fields["segmentation"].classes[0].group == "flat"
+
+
+@pytest.mark.parametrize("name", ["folder", *NAMES])
+def test_the_commands_of_a_docstring_work_as_they_stand(name):
+    module = importlib.import_module(f"configs.{name}")
+    lines = [line.strip() for line in module.__doc__.splitlines() if "mtlflax.main" in line]
+    assert lines
+    for line in lines:
+        command = r"python -m mtlflax\.main --config=configs/(\w+)\.py(?::(\S+))? --config\.data\.root=\S+"
+        found = re.fullmatch(command, line)
+        assert found, line
+        assert found[1] == name
+        module.get_config(found[2])
 
 
 def test_one_task_and_another_method(tmp_path):

@@ -1,13 +1,16 @@
 """Segmentation and depth by the fields that they read: figures, names, colors and files."""
 
+import json
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers.batches import FIELDS, make_batch, make_fields
+from ml_collections import ConfigDict
 
 from configs import dwa, single_task
-from mtlflax import data, experiment, metrics, tasks
+from mtlflax import data, experiment, losses, metrics, tasks
 from mtlflax.data import units
 from mtlflax.data.source import Class, Depth, Image, Labels, Number
 from mtlflax.errors import UserError
@@ -164,6 +167,44 @@ def test_labels_are_read_with_a_single_depth_in_evaluation_alone():
     val = built.evaluated["val"]
     val.fields = {name: field for name, field in val.fields.items() if name != "segmentation"}
     assert list(built.evaluation_fields) == ["image", "depth", "focal_baseline"]
+
+
+def test_class_weights_are_those_of_the_classes():
+    """By name, in any order, of a file that a config names; the loss is that with the weights in a row."""
+    names = FIELDS["segmentation"].names
+    weights = {name: 1.0 + i for i, name in reversed(list(enumerate(names)))}
+    batch = make_batch(0)
+    logits = jnp.asarray(np.random.default_rng(0).normal(size=(*batch["segmentation"].shape, 19)), jnp.float32)
+    for loss in ("cross_entropy", "ohem"):
+        task = tasks.segmentation(FIELDS, loss=loss, class_weights=weights)
+        expected = losses.get(loss)(logits, batch["segmentation"], class_weights=np.arange(1.0, 20))
+        assert task.loss(logits, batch, None) == expected
+    for wrong, message in (
+        (weights | {"moon": 1.0}, "'moon' is no class"),
+        ({"road": 1.0}, "has no weight: give one to each"),
+        (weights | {"sky": -1.0}, "give numbers of at least 0"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            tasks.segmentation(FIELDS, class_weights=wrong)
+    with pytest.raises(ValueError, match="dice counts all classes alike"):
+        tasks.segmentation(FIELDS, loss="dice", class_weights=weights)
+
+
+def test_class_weights_from_a_file(tmp_path):
+    config = dwa.get_config("quick")
+    config.losses.segmentation = "cross_entropy"
+    config.losses.class_weights = str(tmp_path / "w.json")
+    with pytest.raises(UserError, match=r"w\.json: cannot be read"):
+        experiment.build(config)
+    (tmp_path / "w.json").write_text("[1, 2]")
+    with pytest.raises(UserError, match=r"losses\.class_weights: .*w\.json: is no JSON object of numbers"):
+        experiment.build(config)
+    (tmp_path / "w.json").write_text(json.dumps(dict.fromkeys(FIELDS["segmentation"].names, 2)))
+    built = experiment.build(config)
+    assert built.config.losses.class_weights[0] == ("road", 2.0)
+    (tmp_path / "w.json").unlink()
+    again = ConfigDict(json.loads(built.config.to_json()))  # as a run has recorded it
+    assert experiment.build(again).tasks[0].name == "segmentation"
 
 
 def test_errors_are_red():

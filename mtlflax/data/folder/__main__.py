@@ -15,9 +15,10 @@ from pathlib import Path
 from tqdm import tqdm
 
 from mtlflax import command_line
-from mtlflax.data.folder import check
+from mtlflax.data import statistics
 from mtlflax.data.folder.source import Folder, open_folder
 from mtlflax.data.source import Labels
+from mtlflax.data.statistics import text
 from mtlflax.errors import UserError, describe
 from mtlflax.files import write_text
 from mtlflax.run import config_file
@@ -43,9 +44,12 @@ def main(argv: Sequence[str]) -> int:
         if split == "train" and options.classes:
             _write_classes(options.classes, source)
         with tqdm(total=len(source), desc=split, file=sys.stderr, disable=not sys.stderr.isatty(), leave=False) as bar:
-            found = check.look(source, max(1, options.threads), bar.update)
-        print("\n".join(check.describe(split, found, source)), flush=True)
-        broken += len(found.broken)
+            counts = statistics.count(source, options.threads, bar.update)
+        unused = [(key, paths) for key, paths in source.unused.items() if paths]
+        lines = text.describe(split, counts, source.fields)
+        lines += [f"  {len(paths)} files of {key} belong to no image: {text.some(paths)}" for key, paths in unused]
+        print("\n".join(lines), flush=True)
+        broken += len(counts.broken)
     return 1 if broken else 0
 
 

@@ -147,7 +147,7 @@ def check(folder: Path, wanted: Mapping[str, Any]) -> None:
                 raise UserError(f"{folder}: is a cache of other data: its field {field!r} {_difference(theirs, ours)}")
 
 
-def _difference(theirs: Mapping[str, Any] | None, ours: Mapping[str, Any] | None) -> str:
+def _difference(theirs: dict[str, Any] | None, ours: dict[str, Any] | None) -> str:
     if theirs is None or ours is None:
         return "is not in the cache" if theirs is None else "is in the cache alone"
     key = next(key for key in theirs | ours if theirs.get(key) != ours.get(key))
