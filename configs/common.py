@@ -45,6 +45,7 @@ def get_config(weighting: dict, args: tuple[str, ...] = (), *, model: str = "une
     config.data.num_threads = 4  # that read pictures, per process
     config.data.num_workers = 0  # processes that read, if threads are not enough
     config.data.prefetch = 4  # batches held ready
+    config.data.balance = 0.0  # or a temperature, such as 0.01: frames with rare classes come more often
     config.data.streets = ConfigDict({"train": 2975, "val": 500, "seed": 0})  # the embedded data set
     config.data.augment = ConfigDict(
         {

@@ -27,7 +27,7 @@ FIELDS = {
         "unit": "metres",
         "unknown": (0.0,),  # stored values that are no measurement
         "least": 0.0,  # the valid range, in `unit`
-        "most": 1000.0,
+        "most": 0.0,  # 0: no limit
         "sparse": False,
     },
 }

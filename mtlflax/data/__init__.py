@@ -10,6 +10,8 @@ import numpy as np
 
 from mtlflax import registry
 from mtlflax.data import field_json, holdout, samples
+from mtlflax.data.balance import Balanced
+from mtlflax.data.mixture import Mixture, open_mixture
 from mtlflax.data.source import Depth, Field, Image, Labels, Map, Source
 from mtlflax.errors import UserError
 
@@ -71,16 +73,16 @@ def resolve(name: str, root: str | os.PathLike[str] | None = None) -> tuple[str,
     """Decide which data set a config means: the name and the root that `open_source` takes.
 
     `name` is "streets", the embedded data set; "cityscapes"; "auto": Cityscapes where a root is known, else `streets`;
-    "folder", your own files; "mtan", MTAN's arrays; or "package.module:function". `root` is of Cityscapes; empty or
-    None = the environment variable CITYSCAPES_DATASET. The others have a root of their own; if it is a path that
-    exists, it becomes absolute.
+    "folder", your own files; "mtan", MTAN's arrays; "mixture", several of them; or "package.module:function". `root` is
+    of Cityscapes; empty or None = the environment variable CITYSCAPES_DATASET. The others have a root of their own; if
+    it is a path that exists, it becomes absolute.
 
     Raises:
         UserError: the root, given here or in the environment, is not Cityscapes'; or one is given here for `streets`.
         ValueError: unknown name.
     """
     given = os.fspath(root) if root else ""
-    if registry.is_path(name) or name in ("folder", "mtan"):
+    if registry.is_path(name) or name in ("folder", "mtan", "mixture"):
         path = Path(given).expanduser()
         return name, str(path.absolute()) if given and path.exists() else given
     if name == "streets":
@@ -132,16 +134,48 @@ def open_splits(config: Any) -> tuple[Source, dict[str, Source]]:
     `config.cache` they are read from a cache (`mtlflax.data.records`). Errors are as in `open_source`; UserError for a
     cache that does not fit, ValueError for a share that leaves nothing.
     """
+    training, validation = _open_both(config)
+    if config.validation == "val":
+        return _balanced(training, config), {"val": validation}
+    rest: Source
+    held: Source
+    if isinstance(training, Mixture):
+        rest, held = training.split(lambda part: holdout.split(part, config.holdout))
+    else:
+        rest, held = holdout.split(training, config.holdout)
+    return _balanced(rest, config), {"holdout": held, "val": validation}
+
+
+def _open_both(config: Any) -> tuple[Source, Source]:
+    """The training and the validation frames, from a cache if `config` has one; of a mixture, each from its own."""
+    if config.name == "mixture":
+        return open_mixture(config, _open_both)
     opened = {split: open_source(config.name, config, split) for split in ("train", "val")}
     if config.get("cache"):
         from mtlflax.data.records import cached
 
         opened = cached(config, opened)
-    training, validation = opened.values()
-    if config.validation == "val":
-        return training, {"val": validation}
-    rest, held = holdout.split(training, config.holdout)
-    return rest, {"holdout": held, "val": validation}
+    return opened["train"], opened["val"]
+
+
+def _balanced(training: Source, config: Any) -> Source:
+    """The training frames, or those of each data set of a mixture, in an order that `config.balance` asks for."""
+    temperature = config.get("balance", 0.0)
+    if not temperature:
+        return training
+    options = {"threads": config.num_threads, "on_error": config.on_error}
+    if not isinstance(training, Mixture):
+        return Balanced(training, temperature, **options)
+    # Those without labels stay as they are.
+    parts = {
+        name: Balanced(part, temperature, **options) if _has_classes(part) else part
+        for name, part in training.parts.items()
+    }
+    return Mixture(parts, training.per_batch)
+
+
+def _has_classes(source: Source) -> bool:
+    return any(isinstance(field, Labels) and field.classes for field in source.fields.values())
 
 
 def _what_is_wrong(opened: Any, split: str) -> str:

@@ -1,9 +1,9 @@
 """From a source to batches of NumPy arrays, with Grain.
 
-The examples of a run form one endless sequence: position i has its frame (reshuffled each epoch) and its random
-numbers, whatever reads it. Global batch k is the positions k·B to k·B + B − 1; of N processes, process r takes every
-N-th of them, from the r-th on. So runs on 1 and on N processes see the same batches, and resuming at step k needs no
-more than k.
+The examples of a run form one endless sequence: position i has its frame (reshuffled each epoch, drawn by its classes,
+or of one of several sources) and its random numbers, whatever reads it. Global batch k is the positions k·B to k·B + B
+− 1; of N processes, process r takes every N-th of them, from the r-th on. So runs on 1 and on N processes see the same
+batches, and resuming at step k needs no more than k.
 """
 
 import functools
@@ -20,6 +20,8 @@ import grain
 import numpy as np
 from absl import flags
 
+from mtlflax.data.balance import Balanced
+from mtlflax.data.mixture import Mixture, Proportions
 from mtlflax.data.samples import Batch, Checked, Padded, Readable, stack, stack_evaluation
 from mtlflax.data.source import Field, Sample, Source
 from mtlflax.errors import UserError
@@ -94,10 +96,13 @@ def train_batches(
     if seed < 0:
         raise UserError(f"seed is {seed}: give a number of at least 0")
     local_size = _local_size(source, batch_size, process_count)
-    dataset = grain.MapDataset.source(Readable(Checked(source, fields), on_error)).seed(seed).shuffle().repeat()
+    if isinstance(source, Mixture) and sum(source.per_batch.values()) != batch_size:
+        shown = " + ".join(map(str, source.per_batch.values()))
+        raise UserError(f"batch_size is {batch_size}, but data.mixture has {shown} frames in a batch")
+    dataset = _sequence(source, fields, seed, on_error)
     if augment is not None:
         # Before the slice, so that the random numbers are those of the global position.
-        dataset = dataset.random_map(augment)
+        dataset = dataset.seed(seed).random_map(augment) if _is_selected(source) else dataset.random_map(augment)
     # There is no remainder to drop, but without it Grain overflows on the endless length.
     dataset = dataset[process_index::process_count].batch(
         local_size, drop_remainder=True, batch_fn=functools.partial(stack, fields)
@@ -141,6 +146,22 @@ def evaluation_batches(
     stacked = functools.partial(stack_evaluation, fields)
     dataset = dataset[process_index::process_count].batch(local_size, batch_fn=stacked)
     return Batches(dataset.to_iter_dataset(_read_options(num_threads, prefetch)))
+
+
+def _sequence(source: Source, fields: Mapping[str, Field], seed: int, on_error: str) -> grain.MapDataset:
+    """The endless sequence of a source's frames: reshuffled in each epoch, or in an order of its own."""
+    if isinstance(source, Mixture):
+        # Sources of one length would otherwise be shuffled alike.
+        parts = [_sequence(part, fields, seed + 1000 * i, on_error) for i, part in enumerate(source.parts.values())]
+        return grain.MapDataset.select_from_datasets(parts, Proportions(list(source.per_batch.values())))
+    frames = grain.MapDataset.source(Readable(Checked(source, fields), on_error))
+    if isinstance(source, Balanced):
+        return grain.MapDataset.select_from_datasets([frames], source.order(seed))
+    return frames.seed(seed).shuffle().repeat()
+
+
+def _is_selected(source: Source) -> bool:
+    return isinstance(source, Mixture | Balanced)
 
 
 def _end_with_parent(worker_index: int, worker_count: int) -> None:

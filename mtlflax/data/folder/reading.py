@@ -3,7 +3,8 @@
 labels: `files`; `classes`: "found" (each value in the files is a class), "cityscapes" (its label ids), a JSON or CSV
     file (see `mtlflax.data.class_table`), or the entries of a table.
 depth: `files`; `scale` and `offset`: stored × scale + offset is the depth in `unit`; `unknown`: stored values that are
-    no measurement; `least` and `most`: the valid range, in `unit`; `sparse`: whether few pixels are measured.
+    no measurement; `least` and `most`: the valid range, in `unit` (`most` 0: no limit); `sparse`: whether few pixels are
+    measured.
 map: `files`; `channels`; `unknown`: the value where nothing is known; `mirror`: signs when left and right are
     exchanged.
 number: `value`: the same for all frames, unless a list says otherwise.
@@ -66,7 +67,7 @@ class DepthReader:
         unit: str = "metres",
         unknown: float | Sequence[float] = 0,
         least: float = 0.0,
-        most: float = float("inf"),
+        most: float = 0.0,
         sparse: bool = False,
     ) -> None:
         """ValueError for an unknown unit, or a scale of 0."""
@@ -74,7 +75,7 @@ class DepthReader:
             raise ValueError(f"scale is {scale} and offset {offset}: give numbers, and a scale other than 0")
         self._scale, self._offset, self._sparse = scale, offset, sparse
         self._unknown = np.atleast_1d(np.asarray(unknown, np.float64))
-        self.field = Depth(units.get(unit), least=float(least), most=float(most))
+        self.field = Depth(units.get(unit), least=float(least), most=float(most) or float("inf"))
 
     def convert(self, stored: np.ndarray) -> np.ndarray:
         """As in `Reader`."""
