@@ -33,7 +33,7 @@ def get_config(weighting: dict, args: tuple[str, ...] = (), *, model: str = "une
     config.data.name = "auto"  # cityscapes where there is a root, else streets; or "module:function"
     config.data.root = ""  # '' = the environment variable CITYSCAPES_DATASET
     config.data.size = (128, 256)
-    config.data.classes = 19  # or 7, the categories
+    config.data.classes = 19  # or 7, the categories, or 34, all label ids
     config.data.depth = "normalised_disparity"  # or disparity, inverse_metres, metres, millimetres
     # What the best epoch is chosen on: "val", as in the paper, or "holdout", a fixed part of the training frames, so
     # that nothing is chosen on val.
@@ -46,6 +46,9 @@ def get_config(weighting: dict, args: tuple[str, ...] = (), *, model: str = "une
     config.data.num_workers = 0  # processes that read, if threads are not enough
     config.data.prefetch = 4  # batches held ready
     config.data.balance = 0.0  # or a temperature, such as 0.01: frames with rare classes come more often
+    # Training frames: a split, "train_extra" included; a text file that names some of them; fine or coarse labels
+    # ("gtCoarse"); whether samples have instance ids, for a task of yours.
+    config.data.cityscapes = ConfigDict({"train": "train", "frames": "", "annotations": "gtFine", "instances": False})
     config.data.streets = ConfigDict({"train": 2975, "val": 500, "seed": 0})  # the embedded data set
     config.data.augment = ConfigDict(
         {

@@ -35,7 +35,20 @@ def _cityscapes(config: Any, split: str) -> Source:
 
     if not config.root:
         raise UserError(f"data.root is empty: give the root of Cityscapes, or {ROOT_VARIABLE}")
-    return Cityscapes(config.root, split, size=tuple(config.size), depth=config.depth, classes=config.classes)
+    options = config.get("cityscapes", {})
+    annotations, instances = options.get("annotations", "gtFine"), options.get("instances", False)
+    name, frames = (options.get("train", "train"), options.get("frames", "")) if split == "train" else (split, "")
+    return Cityscapes(
+        config.root,
+        name,
+        size=tuple(config.size),
+        depth=config.depth,
+        classes=config.classes,
+        # The validation frames have both, and are always scored by the fine ones.
+        annotations=annotations if split == "train" else "gtFine",
+        frames=frames or None,
+        instances=instances,
+    )
 
 
 def _streets(config: Any, split: str) -> Source:

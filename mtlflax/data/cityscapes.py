@@ -18,8 +18,8 @@ from mtlflax.data.source import Depth, Field, Image, Labels, Number, Sample
 from mtlflax.errors import UserError
 from mtlflax.files import read_bytes
 
-_IMAGE, _LABEL_IDS, _TRAIN_IDS = "_leftImg8bit.png", "_gtFine_labelIds.png", "_gtFine_labelTrainIds.png"
-_ENDINGS = {"leftImg8bit": _IMAGE, "gtFine": _LABEL_IDS, "disparity": "_disparity.png", "camera": "_camera.json"}
+_IMAGE = "_leftImg8bit.png"
+ANNOTATIONS = ("gtFine", "gtCoarse")
 
 
 class _Frame(NamedTuple):
@@ -48,6 +48,8 @@ class Cityscapes:
     * `depth`: float32 [H, W, 1] in the chosen unit, 0 = no measurement;
     * `focal_baseline`: float32, the frame's own fx × baseline in pixels × metres at full width; 0 where there is no
       folder `camera`;
+    * `instances`, if asked for: uint16 [H, W], label id × 1000 + number for objects that are counted, the label id
+      elsewhere; 65535 = ignore;
     * `name`: str, `{city}_{sequence}_{frame}`.
 
     A tree without the folder `gtFine` has no field `segmentation`, one without `disparity` no `depth`: `missing` says
@@ -59,10 +61,13 @@ class Cityscapes:
 
     Args:
         root: the folder that holds leftImg8bit, gtFine, disparity and camera.
-        split: "train", "val", "test" or another that is there.
+        split: "train", "val", "test", "train_extra" or another that is there.
         size: (H, W) of what is returned; None = as stored.
         depth: a unit, a key of `mtlflax.data.units.UNITS`.
-        classes: 19 (train ids, from `_labelTrainIds.png` where it is there) or 7 (categories).
+        classes: 19 (train ids, from `_labelTrainIds.png` where it is there), 7 (categories) or 34 (all label ids).
+        annotations: "gtFine", or "gtCoarse", which `train_extra` has alone.
+        frames: a text file with a name in each line: these frames alone. None = all.
+        instances: whether samples have `instances`.
 
     Raises:
         UserError: a folder or a file of a frame is missing, or the size is not one.
@@ -77,21 +82,33 @@ class Cityscapes:
         size: tuple[int, int] | None = None,
         depth: str = "normalised_disparity",
         classes: int = 19,
+        annotations: str = "gtFine",
+        frames: str | os.PathLike[str] | None = None,
+        instances: bool = False,
     ):
         self._root, self._split, self._classes = check_root(root), split, classes
         if size and (len(size) != 2 or not all(isinstance(n, int | np.integer) and n > 0 for n in size)):
             raise UserError(f"data.size is {tuple(size)}: give (height, width), both positive")
         self._size, self._full_truth = size, False
+        if annotations not in ANNOTATIONS:
+            raise ValueError(f"annotations is {annotations!r}: choose {' or '.join(ANNOTATIONS)}")
+        self._annotations, self._train_ids = annotations, f"_{annotations}_labelTrainIds.png"
+        self._endings = {
+            "leftImg8bit": _IMAGE,
+            annotations: f"_{annotations}_labelIds.png",
+            "disparity": "_disparity.png",
+            "camera": "_camera.json",
+        }
         self._lut = labels.lut(classes)
         self._unit = units.get(depth)
         self._check_folder("leftImg8bit")
-        self._kinds = [kind for kind in ("gtFine", "disparity", "camera") if self._folder(kind).is_dir()]
+        self._kinds = [kind for kind in (annotations, "disparity", "camera") if self._folder(kind).is_dir()]
         if "disparity" in self._kinds and "camera" not in self._kinds:
             if not self._unit.stereo:
                 self._check_folder("camera")
             logging.warning("%s, so depth cannot be reported in metres", self._no_folder("camera"))
         truths: dict[str, tuple[str, Field]] = {
-            "segmentation": ("gtFine", Labels(labels.table(classes), labels.IGNORE)),
+            "segmentation": (annotations, Labels(labels.table(classes), labels.IGNORE)),
             "depth": ("disparity", Depth(self._unit)),
         }
         self.fields: dict[str, Field] = {"image": Image(aspect=2.0)}
@@ -101,8 +118,13 @@ class Cityscapes:
                 self.fields[name] = field
             else:
                 self.missing[name] = self._no_folder(kind)
+        if instances:
+            self._check_folder(annotations)
+            self.fields["instances"] = Labels(ignore=65535, dtype="uint16")
         self.fields["focal_baseline"] = Number()
         self._frames = self._list_frames()
+        if frames:
+            self._frames = _chosen(self._frames, Path(frames).expanduser())
 
     @property
     def names(self) -> list[str]:
@@ -123,17 +145,19 @@ class Cityscapes:
         image = png.read(self._path(frame, "leftImg8bit"), "8-bit RGB")
         focal_baseline = _focal_baseline(self._path(frame, "camera")) if "camera" in self._kinds else 0.0
         sample: Sample = {"image": resize.picture(image, self._size or image.shape[:2])}
-        if "gtFine" in self._kinds:
-            label = self._truth(frame, "gtFine", "8-bit gray", image)
-            sample["segmentation"] = self._segmentation(label, self._path(frame, "gtFine"))
+        if "segmentation" in self.fields:
+            label = self._truth(self._path(frame, self._annotations), "8-bit gray", image)
+            sample["segmentation"] = self._segmentation(label, self._path(frame, self._annotations))
+        if "instances" in self.fields:
+            path = self._folder(self._annotations) / frame.city / f"{frame.name}_{self._annotations}_instanceIds.png"
+            sample["instances"] = self._truth(path, "16-bit gray", image)
         if "disparity" in self._kinds:
-            codes = self._truth(frame, "disparity", "16-bit gray", image)
+            codes = self._truth(self._path(frame, "disparity"), "16-bit gray", image)
             sample["depth"] = units.codes_to_unit(codes, focal_baseline, self._unit.name)[..., None]
         return sample | {"focal_baseline": np.float32(focal_baseline), "name": frame.name}
 
-    def _truth(self, frame: _Frame, kind: str, pixel_kind: str, image: np.ndarray) -> np.ndarray:
-        path = self._path(frame, kind)
-        pixels = png.read(path, pixel_kind)
+    def _truth(self, path: Path, kind: str, image: np.ndarray) -> np.ndarray:
+        pixels = png.read(path, kind)
         if pixels.shape != image.shape[:2]:
             found, wanted = ("×".join(map(str, x.shape[:2])) for x in (pixels, image))
             raise UserError(f"{path}: is {found} pixels, but its image is {wanted}: restore the original files")
@@ -143,7 +167,8 @@ class Cityscapes:
         return self._root / kind / self._split
 
     def _path(self, frame: _Frame, kind: str) -> Path:
-        ending = _TRAIN_IDS if kind == "gtFine" and frame.has_train_ids else _ENDINGS[kind]
+        train_ids = kind == self._annotations and frame.has_train_ids
+        ending = self._train_ids if train_ids else self._endings[kind]
         return self._folder(kind) / frame.city / (frame.name + ending)
 
     def _check_folder(self, kind: str) -> None:
@@ -152,38 +177,44 @@ class Cityscapes:
 
     def _no_folder(self, kind: str) -> str:
         folder = self._folder(kind)
-        there = ", ".join(s for s in ("train", "val", "test") if (folder.parent / s).is_dir())
+        there = ", ".join(s for s in ("train", "val", "test", "train_extra") if (folder.parent / s).is_dir())
         hint = f"; {folder.parent} has {there}" if there else ""
-        return f"{folder}: there is no such folder{hint}: unpack {kind}_trainvaltest.zip into {self._root}"
+        return f"{folder}: there is no such folder{hint}: unpack {self._package(kind)} into {self._root}"
+
+    def _package(self, kind: str) -> str:
+        if kind == "gtCoarse":
+            return "gtCoarse.zip"
+        return f"{kind}_{'trainextra' if self._split == 'train_extra' else 'trainvaltest'}.zip"
 
     def _list_frames(self) -> list[_Frame]:
         frames: list[_Frame] = []
         missing: list[tuple[str, Path]] = []
         for city in sorted(_listed(self._folder("leftImg8bit"))):
             # One listing per folder: on a network disk, asking for each file would take minutes.
-            listed = {kind: set(_listed(self._folder(kind) / city)) for kind in _ENDINGS}
+            listed = {kind: set(_listed(self._folder(kind) / city)) for kind in self._endings}
             for image in sorted(listed["leftImg8bit"]):
                 # macOS leaves "._" files beside what it copies.
                 if not image.endswith(_IMAGE) or image.startswith("."):
                     continue
                 name = image.removesuffix(_IMAGE)
-                frame = _Frame(city, name, self._classes == 19 and name + _TRAIN_IDS in listed["gtFine"])
+                has_train_ids = self._classes == 19 and name + self._train_ids in listed[self._annotations]
+                frame = _Frame(city, name, has_train_ids)
                 frames.append(frame)
                 paths = [(kind, self._path(frame, kind)) for kind in self._kinds]
                 missing += [(kind, path) for kind, path in paths if path.name not in listed[kind]]
         if missing:
             kind, path = missing[0]
             more = f" ({len(missing)} files are missing in all)" if len(missing) > 1 else ""
-            raise UserError(f"{path}: is missing{more}: unpack {kind}_trainvaltest.zip again, or remove its picture")
+            raise UserError(f"{path}: is missing{more}: unpack {self._package(kind)} again, or remove its picture")
         if not frames:
             folder = self._folder("leftImg8bit")
             raise UserError(
-                f"{folder}: holds no file CITY/*{_IMAGE}: unpack leftImg8bit_trainvaltest.zip into {self._root}"
+                f"{folder}: holds no file CITY/*{_IMAGE}: unpack {self._package('leftImg8bit')} into {self._root}"
             )
         return frames
 
     def _segmentation(self, label: np.ndarray, path: Path) -> np.ndarray:
-        train_ids = path.name.endswith(_TRAIN_IDS)
+        train_ids = path.name.endswith(self._train_ids)
         count = 19 if train_ids else labels.NUM_LABEL_IDS
         strange = label[(label >= count) & (label != labels.IGNORE)]  # the label id 255 is −1, a licence plate
         if strange.size:
@@ -191,6 +222,21 @@ class Cityscapes:
             kind = "train" if train_ids else "label"
             raise UserError(f"{path}: holds {strange[0]}, which is no {kind} id (0 to {count - 1}){cure}")
         return label if train_ids else self._lut[label]
+
+
+def _chosen(frames: list[_Frame], path: Path) -> list[_Frame]:
+    """The frames that a text file names, in their order."""
+    lines = {line.strip() for line in read_bytes(path).decode(errors="replace").splitlines() if line.strip()}
+    names = {Path(line).name.removesuffix(_IMAGE) for line in lines}
+    chosen = [frame for frame in frames if frame.name in names]
+    if unknown := sorted(names - {frame.name for frame in chosen}):
+        raise UserError(
+            f"{path}: names {len(unknown)} frames that this split lacks, {unknown[0]!r} first; frames are called as "
+            f"{frames[0].name!r}"
+        )
+    if not chosen:
+        raise UserError(f"{path}: names no frames")
+    return chosen
 
 
 def _focal_baseline(path: Path) -> float:

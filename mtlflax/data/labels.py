@@ -103,6 +103,7 @@ _in_category = [label for label in LABELS[:-1] if label.category_id > 0]
 # uint8 [256], indexed by label id. Unscored labels of a category (parking, caravan, ...) belong to it all the same.
 TRAIN_ID_LUT = _lookup({label.id: label.train_id for label in _scored}, IGNORE)
 CATEGORY_LUT = _lookup({label.id: label.category_id - 1 for label in _in_category}, IGNORE)
+LABEL_LUT = _lookup({label.id: label.id for label in LABELS if label.id >= 0}, IGNORE)
 # uint8 [256], indexed by train id, for results as the official evaluator wants them: it fails on a predicted 255.
 LABEL_ID_LUT = _lookup({label.train_id: label.id for label in _scored}, 0)
 TRAIN_TO_CATEGORY = CATEGORY_LUT[[label.id for label in _scored]]  # uint8 [19]
@@ -110,21 +111,21 @@ TRAIN_NAMES = tuple(label.name for label in _scored)
 TRAIN_COLORS = np.array([label.color for label in _scored], np.uint8)  # [19, 3]
 
 
-def _check(classes: int) -> int:
-    if classes not in (7, 19):
-        raise ValueError(f"classes is {classes!r}: choose 19 (train ids) or 7 (categories)")
-    return classes
-
-
 def lut(classes: int) -> np.ndarray:
-    """Return the table from label ids to 19 or 7 classes: uint8 [256], 255 = ignore."""
-    return TRAIN_ID_LUT if _check(classes) == 19 else CATEGORY_LUT
+    """Return the table from label ids to 19, 7 or 34 classes: uint8 [256], 255 = ignore; ValueError for others."""
+    luts = {19: TRAIN_ID_LUT, 7: CATEGORY_LUT, NUM_LABEL_IDS: LABEL_LUT}
+    if classes not in luts:
+        raise ValueError(f"classes is {classes!r}: choose 19 (train ids), 7 (categories) or 34 (all label ids)")
+    return luts[classes]
 
 
 def table(classes: int) -> tuple[Class, ...]:
-    """Return the class table of the 19 train ids, whose groups are the categories, or of the 7 categories."""
-    if _check(classes) == 19:
+    """Return the class table of the 19 train ids, whose groups are the categories, of the 7 categories, or all 34."""
+    lut(classes)
+    if classes == len(_scored):
         return tuple(Class(label.name, label.color, group=label.category, id=label.id) for label in _scored)
+    if classes == NUM_LABEL_IDS:  # without categories: void is none
+        return tuple(Class(label.name, label.color, id=label.id) for label in LABELS if label.id >= 0)
     # A category has the color of its first scored class.
     colors = {label.category: label.color for label in reversed(_scored)}
     return tuple(Class(category, colors[category]) for category in CATEGORY_NAMES)

@@ -12,8 +12,9 @@ from PIL import Image
 
 from configs import dwa
 from mtlflax import data, tasks
-from mtlflax.data import units
+from mtlflax.data import labels, units
 from mtlflax.data.cityscapes import Cityscapes
+from mtlflax.data.samples import Checked
 from mtlflax.errors import UserError
 
 H, W = 64, 128
@@ -93,7 +94,7 @@ def test_units_and_each_frames_own_camera(root, unit):
         assert sample["focal_baseline"] == np.float32(focal_baseline)
 
 
-@pytest.mark.parametrize("classes", [19, 7])
+@pytest.mark.parametrize("classes", [19, 7, 34])
 def test_labels(root, classes):
     official = pytest.importorskip("cityscapesscripts.helpers.labels")
     label_ids = pixels(FRAMES[0])[1]
@@ -101,9 +102,57 @@ def test_labels(root, classes):
     for label_id in range(34):
         label = official.id2label[label_id]
         category = label.categoryId - 1 if label.categoryId else 255
-        expected[label_ids == label_id] = label.trainId if classes == 19 else category
+        expected[label_ids == label_id] = {19: label.trainId, 7: category, 34: label_id}[classes]
     source = Cityscapes(root, "val", classes=classes)
     np.testing.assert_array_equal(source[0]["segmentation"], expected)
+
+
+def test_coarse_labels_and_the_extra_frames(root):
+    """`train_extra` has coarse labels alone."""
+    for name in FRAMES[:2]:
+        image, label_ids, codes = pixels(name)
+        write(root, name, image, label_ids, codes, split="train_extra")
+        fine = path(root, "gtFine", name, "_gtFine_labelIds.png", "train_extra")
+        fine.rename(path(root, "gtCoarse", name, "_gtCoarse_labelIds.png", "train_extra"))
+    (root / "gtFine" / "train_extra" / "aachen").rmdir()
+    (root / "gtFine" / "train_extra").rmdir()
+    source = Cityscapes(root, "train_extra", annotations="gtCoarse")
+    assert source.names == list(FRAMES[:2])
+    np.testing.assert_array_equal(source[0]["segmentation"], labels.TRAIN_ID_LUT[pixels(FRAMES[0])[1]])
+    assert "segmentation" not in Cityscapes(root, "train_extra").fields
+    with pytest.raises(UserError, match=r"leftImg8bit/train: there is no such folder; .* has val, train_extra"):
+        Cityscapes(root, "train")
+    with pytest.raises(ValueError, match="annotations is 'gtfine'"):
+        Cityscapes(root, "val", annotations="gtfine")
+    path(root, "gtCoarse", FRAMES[0], "_gtCoarse_labelIds.png", "train_extra").unlink()
+    with pytest.raises(UserError, match=r"is missing: unpack gtCoarse\.zip again"):
+        Cityscapes(root, "train_extra", annotations="gtCoarse")
+
+
+def test_a_list_of_frames(root, tmp_path):
+    chosen = tmp_path / "list.txt"
+    chosen.write_text(f"{FRAMES[2]}\n\nleftImg8bit/val/aachen/{FRAMES[0]}_leftImg8bit.png\n")
+    assert Cityscapes(root, "val", frames=chosen).names == [FRAMES[0], FRAMES[2]]
+    chosen.write_text(f"{FRAMES[2]}\nulm_1\n")
+    with pytest.raises(UserError, match=r"list\.txt: names 1 frames that this split lacks, 'ulm_1' first"):
+        Cityscapes(root, "val", frames=chosen)
+    chosen.write_text("")
+    with pytest.raises(UserError, match="names no frames"):
+        Cityscapes(root, "val", frames=chosen)
+
+
+def test_instance_ids(root):
+    for name in FRAMES:
+        ids = np.where(pixels(name)[1] > 24, pixels(name)[1].astype(np.uint16) * 1000 + 3, pixels(name)[1]).astype(
+            np.uint16
+        )
+        Image.fromarray(ids).save(path(root, "gtFine", name, "_gtFine_instanceIds.png"))
+    source = Cityscapes(root, "val", instances=True, size=(H // 2, W // 2))
+    sample = Checked(source, source.fields)[1]
+    stored = pixels(FRAMES[1])[1][1::2, 1::2]
+    np.testing.assert_array_equal(sample["instances"] % 1000 == 3, (stored > 24) | (stored == 3))
+    assert sample["instances"].max() > 24000
+    assert "instances" not in Cityscapes(root, "val").fields
 
 
 def test_train_ids_are_used_where_present(root):

@@ -52,7 +52,7 @@ def test_tables_cannot_be_changed_by_accident():
 
 @pytest.mark.parametrize(
     ("classes", "lut", "first"),
-    [(19, labels.TRAIN_ID_LUT, "road"), (7, labels.CATEGORY_LUT, "flat")],
+    [(19, labels.TRAIN_ID_LUT, "road"), (7, labels.CATEGORY_LUT, "flat"), (34, labels.LABEL_LUT, "unlabeled")],
 )
 def test_choice_of_classes(classes, lut, first):
     assert labels.lut(classes) is lut

@@ -3,8 +3,8 @@
 labels: `files`; `classes`: "found" (each value in the files is a class), "cityscapes" (its label ids), a JSON or CSV
     file (see `mtlflax.data.class_table`), or the entries of a table.
 depth: `files`; `scale` and `offset`: stored × scale + offset is the depth in `unit`; `unknown`: stored values that are
-    no measurement; `least` and `most`: the valid range, in `unit` (`most` 0: no limit); `sparse`: whether few pixels are
-    measured.
+    no measurement; `least` and `most`: the valid range, in `unit` (`most` 0: no limit); `sparse`: whether few pixels
+    are measured.
 map: `files`; `channels`; `unknown`: the value where nothing is known; `mirror`: signs when left and right are
     exchanged.
 number: `value`: the same for all frames, unless a list says otherwise.
