@@ -58,6 +58,7 @@ def get_config(weighting: dict, args: tuple[str, ...] = (), *, model: str = "une
             "contrast": 0.2,
             "saturation": 0.2,
             "hue": 0.02,
+            "device": False,  # or in the train step, if the host is too slow
         }
     )
 

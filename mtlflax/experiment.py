@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 from mtlflax import data, models, registry, tasks, weighting
 from mtlflax.data import field_json
 from mtlflax.data.source import Field, Source
-from mtlflax.data.transforms import Augment
+from mtlflax.data.transforms import Augment, Drawn
 from mtlflax.errors import UserError, describe
 from mtlflax.files import read_bytes
 from mtlflax.models import pretrained
@@ -23,6 +23,7 @@ from mtlflax.models.network import Network
 from mtlflax.run import config_ranges
 from mtlflax.run import workdir as workdirs
 from mtlflax.training import parallel
+from mtlflax.training.augment import augment
 from mtlflax.training.gradients import Method, make_method
 from mtlflax.training.step import TrainState, init_state
 
@@ -81,6 +82,15 @@ class Experiment(Predictor):
         """The fields that a batch holds: the image, and what the tasks read."""
         names = ["image", *(name for task in self.tasks for name in task.fields)]
         return {name: self.fields[name] for name in dict.fromkeys(names)}
+
+    @property
+    def train_fields(self) -> dict[str, Field]:
+        """The fields that a training batch holds: `batch_fields`, and what is drawn for the step to augment by."""
+        return self.batch_fields | ({"augment": Drawn()} if self.augment.device else {})
+
+    def prepare_batch(self, batch: tasks.Batch) -> tasks.Batch:
+        """Do to a training batch what the train step does first: augment it, if the loader has not."""
+        return augment(batch, self.batch_fields) if self.augment.device else batch
 
     @property
     def evaluation_fields(self) -> dict[str, Field]:

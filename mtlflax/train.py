@@ -91,10 +91,11 @@ def _train(config: ConfigDict, workdir: Path, stack: ExitStack) -> dict[str, flo
     config, total = experiment.config, experiment.total_steps
     evaluate_every = experiment.steps(config.evaluate_every)
     checkpoint_every = experiment.steps(config.checkpoint.every)
-    train_step = make_train_step(experiment.model, experiment.tasks, experiment.optimizer, experiment.method)
+    model, tasks, prepare = experiment.model, experiment.tasks, experiment.prepare_batch
+    train_step = make_train_step(model, tasks, experiment.optimizer, experiment.method, prepare)
     train_step = parallel.map_step(train_step, mesh, via=config.parallel, donate_state=True)
     diagnose_every = config.diagnostics.every
-    diagnose = parallel.map_step(make_diagnostics(experiment.model, experiment.tasks), mesh, via=config.parallel)
+    diagnose = parallel.map_step(make_diagnostics(model, tasks, prepare), mesh, via=config.parallel)
     evaluate = make_evaluator(experiment, mesh, config.batch_size)
 
     # ---------------------------------------------------------------- state: resumed, or at step 0
@@ -126,7 +127,7 @@ def _train(config: ConfigDict, workdir: Path, stack: ExitStack) -> dict[str, flo
     batches = stack.enter_context(
         loader.train_batches(
             experiment.training,
-            experiment.batch_fields,
+            experiment.train_fields,
             batch_size=config.batch_size,
             seed=config.seed,
             augment=experiment.augment,

@@ -9,6 +9,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from mtlflax.data.source import Depth, Field, Labels, Number
+from mtlflax.data.transforms import Drawn
 from mtlflax.experiment import Experiment
 from mtlflax.training import parallel
 from mtlflax.training.step import make_train_step
@@ -29,11 +30,12 @@ def measure(experiment: Experiment, mesh: Mesh, *, warmup: int = 2, steps: int =
     It is the program that a run compiles. The batch is made up, with labels everywhere, so that the weighting runs.
     """
     config = experiment.config
-    step = make_train_step(experiment.model, experiment.tasks, experiment.optimizer, experiment.method)
+    made = (experiment.model, experiment.tasks, experiment.optimizer, experiment.method, experiment.prepare_batch)
+    step = make_train_step(*made)
     step = parallel.map_step(step, mesh, via=config.parallel, donate_state=True)
     state = jax.jit(experiment.init, out_shardings=parallel.replicated(mesh))(None)
     local = config.batch_size // jax.process_count()
-    batch = parallel.shard_batch(made_up(experiment.batch_fields, experiment.size, local), mesh)
+    batch = parallel.shard_batch(made_up(experiment.train_fields, experiment.size, local), mesh)
     times = []
     for _ in range(1 + warmup + steps):
         began = time.perf_counter()
@@ -58,6 +60,8 @@ def _values(field: Field, shape: tuple[int, ...], rng: np.random.Generator) -> n
     elif isinstance(field, Depth):
         values = np.clip(rng.uniform(0.5, 2, shape) * field.unit.typical, max(field.least, 0), field.most)
         values = np.maximum(values, 1) if np.issubdtype(np.dtype(field.dtype), np.integer) else values
+    elif isinstance(field, Drawn):
+        values = np.broadcast_to([1.0, 0, 0, 0, 1, 1, 1, 0], shape)  # nothing is changed
     elif isinstance(field, Number):
         values = np.full(shape, 100.0)
     elif np.dtype(field.dtype) == np.uint8:

@@ -7,6 +7,7 @@ touch images alone.
 
 import dataclasses
 from collections.abc import Mapping
+from typing import ClassVar
 
 import cv2
 import numpy as np
@@ -14,9 +15,26 @@ import numpy as np
 from mtlflax.data.source import Depth, Field, Image, Map, Sample
 from mtlflax.errors import UserError
 
-_LUMA = np.array([0.299, 0.587, 0.114])
+LUMA = np.array([0.299, 0.587, 0.114])
 # RGB to YIQ (NTSC): turning the I-Q plane turns the hue and keeps the luma.
-_YIQ = np.array([_LUMA, [0.5959, -0.2746, -0.3213], [0.2115, -0.5227, 0.3112]])
+YIQ = np.array([LUMA, [0.5959, -0.2746, -0.3213], [0.2115, -0.5227, 0.3112]])
+
+
+@dataclasses.dataclass(frozen=True)
+class Drawn(Field):
+    """What `Augment` draws for a frame: float32 [8].
+
+    The zoom, its corner (y, x) as in `zoom`, whether it is mirrored (1 or 0), and the brightness, contrast, saturation
+    and hue as in `recolor`.
+    """
+
+    kind: ClassVar[str] = "drawn"
+    spatial: ClassVar[bool] = False
+
+    def shape(self, size: tuple[int, int]) -> tuple[int, ...]:
+        """[8]."""
+        del size
+        return (8,)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -34,6 +52,8 @@ class Augment:
         contrast: about the mean luma of the image.
         saturation: about the gray of equal luma.
         hue: the largest turn of the hue, as a fraction of the circle, at most 0.5.
+        device: leave the work to the train step (`mtlflax.training.augment`): what is drawn is put into the sample as
+            `augment` (see `Drawn`), and nothing else is done to it.
 
     A value out of its range is a UserError.
     """
@@ -45,6 +65,7 @@ class Augment:
     contrast: float = 0.2
     saturation: float = 0.2
     hue: float = 0.02
+    device: bool = False
 
     def __post_init__(self) -> None:
         if not self.scales or not all(1 <= scale < float("inf") for scale in self.scales):
@@ -61,6 +82,8 @@ class Augment:
         mirrored = rng.random() < self.flip
         strengths = (self.brightness, self.contrast, self.saturation, self.hue)
         changes = rng.uniform(-1, 1, 4) * strengths + (1, 1, 1, 0)
+        if self.device:
+            return {**sample, "augment": np.array([scale, *corner, mirrored, *changes], np.float32)}
         changed = dict(sample)
         for name, field in self.fields.items():
             if name not in sample or not field.spatial:
@@ -118,7 +141,7 @@ def recolor(image: np.ndarray, brightness: float, contrast: float, saturation: f
     cosine, sine = np.cos(2 * np.pi * hue), np.sin(2 * np.pi * hue)
     turn = np.array([[1, 0, 0], [0, cosine, sine], [0, -sine, cosine]])
     turn[1:] *= saturation
-    linear = brightness * contrast * np.linalg.solve(_YIQ, turn @ _YIQ)
-    mean_luma = brightness * (_LUMA @ cv2.mean(image)[:3])
+    linear = brightness * contrast * np.linalg.solve(YIQ, turn @ YIQ)
+    mean_luma = brightness * (LUMA @ cv2.mean(image)[:3])
     offset = np.full((3, 1), (1 - contrast) * mean_luma)  # gray, which the last two steps keep
     return cv2.transform(np.ascontiguousarray(image), np.hstack([linear, offset]))

@@ -76,18 +76,22 @@ class Unit:
         numerator = focal_baseline if self.stereo else 1
         return xp.where(positive, numerator / xp.where(positive, linear, 1), xp.inf)
 
-    def zoom(self, values: np.ndarray, factor: float) -> np.ndarray:
+    def zoom(self, values: Array, factor: Array) -> Array:
         """Return the values of a scene that is `factor` times nearer, in their own dtype; 0 and infinity stay.
 
-        A distance is divided by the factor; a disparity or an inverse depth is multiplied by it.
+        A distance is divided by the factor; a disparity or an inverse depth is multiplied by it. `values` are a NumPy
+        or JAX array, and `factor` is a number.
         """
-        s, real, origin = np.float32(factor), values.astype(np.float32), np.float32(-self.offset / self.scale)
+        xp = values.__array_namespace__()
+        s, origin = xp.asarray(factor, dtype=np.float32), np.float32(-self.offset / self.scale)
+        real = values.astype(np.float32)
         if self.inverse:
-            nearer = np.where(real > origin, s * real + (1 - s) * origin, real)
+            nearer = xp.where(real > origin, s * real + (1 - s) * origin, real)
         else:
-            nearer = np.where(real > 0, (real - origin) / s + origin, real)
+            nearer = xp.where(real > 0, (real - origin) / s + origin, real)
         if np.issubdtype(values.dtype, np.integer):
-            nearer = np.clip(np.rint(nearer), values > 0, np.iinfo(values.dtype).max)  # a measurement stays one
+            # A measurement stays one.
+            nearer = xp.minimum(xp.maximum(xp.rint(nearer), values > 0), np.iinfo(values.dtype).max)
         return nearer.astype(values.dtype)
 
 

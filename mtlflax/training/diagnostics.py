@@ -19,10 +19,12 @@ from mtlflax.training import gradients
 from mtlflax.training.step import TrainState, normalize
 
 
-def make_diagnostics(model: Network, tasks: Sequence[Task]) -> Callable[[TrainState, Batch], dict[str, jax.Array]]:
+def make_diagnostics(
+    model: Network, tasks: Sequence[Task], prepare: Callable[[Batch], Batch] = lambda batch: batch
+) -> Callable[[TrainState, Batch], dict[str, jax.Array]]:
     """Make a function that measures the task gradients of the shared parameters, per device, as the train step is.
 
-    It costs one backward pass of the trunk per task, and changes nothing.
+    It costs one backward pass of the trunk per task, and changes nothing. `prepare` is as in `make_train_step`.
 
     Returns:
         `measure(state, batch)` → `norms` float32 [K], `cosines` float32 [K, K], and `present` bool [K]: without labels
@@ -32,6 +34,7 @@ def make_diagnostics(model: Network, tasks: Sequence[Task]) -> Callable[[TrainSt
     backward = gradients.make_backward(model, tasks, method)
 
     def measure(state: TrainState, batch: Batch) -> dict[str, jax.Array]:
+        batch = prepare(batch)
         images = normalize(batch["image"])
         variables = {"params": state.params, "batch_stats": state.batch_stats}
         kept = gradients.init_method(method, model, variables, images, len(tasks))

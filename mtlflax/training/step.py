@@ -78,11 +78,16 @@ def init_state(
 
 
 def make_train_step(
-    model: Network, tasks: Sequence[Task], optimizer: optax.GradientTransformation, method: Method
+    model: Network,
+    tasks: Sequence[Task],
+    optimizer: optax.GradientTransformation,
+    method: Method,
+    prepare: Callable[[Batch], Batch] = lambda batch: batch,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]:
     """Make the train step: one forward pass and, as the weighting needs, one backward pass or task gradients.
 
     The model is made with `axis_name=parallel.AXIS`, so that BatchNorm's statistics are those of the global batch.
+    `prepare` is done to each device's share of the batch first: augmentation, if it is not done by the loader.
 
     Returns:
         `step(state, batch)` → the new state and, all replicated: `losses` float32 [K], 0 for tasks without labels in
@@ -94,6 +99,7 @@ def make_train_step(
     task_losses = trunk.make_losses(model, tasks)
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
+        batch = prepare(batch)
         images = normalize(batch["image"])
         kept, losses_after = state.weighting
         taken = pull_back(state.params, state.batch_stats, kept, images, batch, losses_after)

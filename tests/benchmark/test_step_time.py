@@ -48,3 +48,25 @@ def test_the_command_keeps_its_figures(tmp_path):
     assert content["median"] > 0
     assert content["versions"]["jax"]
     assert "--steps=0: must be at least 1" in call(["--config=configs/dwa.py", "--steps=0"], benchmark.main, code=2)
+
+
+def test_input_is_timed(tmp_path, monkeypatch):
+    monkeypatch.setenv("MTLFLAX_CACHE", str(tmp_path / "cache"))
+    small = ["--config.data.size=(32,64)", "--config.data.streets.train=12", "--config.data.streets.val=2"]
+    for more in ([], ["--config.data.cache=auto"]):
+        said = call(
+            [
+                "--what=input",
+                "--config=configs/dwa.py:quick",
+                "--seconds=0.2",
+                f"--out={tmp_path / 'input.json'}",
+                *small,
+                *more,
+            ],
+            benchmark.main,
+        )
+        assert "images/s at 32×64, a batch of 4 each" in said
+        content = json.loads((tmp_path / "input.json").read_text())
+        assert content["what"] == "input"
+        assert content["images_per_second"] > 0
+        assert content["batch_megabytes"] == 4 * (32 * 64 * (3 + 1 + 4) + 4) / 1e6
