@@ -75,7 +75,10 @@ def get_config(weighting: dict, args: tuple[str, ...] = (), *, model: str = "une
         {
             "name": "adam",  # or sgd
             "learning_rate": 1e-4,
-            "power": 0.9,  # of the polynomial decay to 0
+            "schedule": "polynomial",  # to 0 over the run, or "steps"
+            "power": 0.9,  # of the polynomial decay
+            "step_epochs": 100.0,  # of "steps": the rate is multiplied by step_factor after each of so many epochs
+            "step_factor": 0.5,
             "momentum": 0.9,  # of sgd
             "weight_decay": 0.0,
         }

@@ -125,7 +125,7 @@ def build(config: ConfigDict) -> Experiment:
         total_steps = round(config.epochs * steps_per_epoch)
         if total_steps < 1:
             raise ValueError(f"epochs is {config.epochs}: less than one step")
-        schedule = optax.polynomial_schedule(config.optimizer.learning_rate, 0.0, config.optimizer.power, total_steps)
+        schedule = _schedule(config.optimizer, total_steps, steps_per_epoch)
         experiment = Experiment(
             **vars(network),
             training=training,
@@ -259,6 +259,15 @@ def _model(options: dict[str, Any], chosen: tuple[tasks.Task, ...]) -> Network:
     if pretrained and not hasattr(model, "encoders"):
         raise ValueError(f"model.pretrained is {pretrained!r}, but {name} has no encoder to load weights for: give ''")
     return model
+
+
+def _schedule(config: ConfigDict, total_steps: int, steps_per_epoch: int) -> optax.Schedule:
+    if config.schedule == "polynomial":
+        return optax.polynomial_schedule(config.learning_rate, 0.0, config.power, total_steps)
+    if config.schedule == "steps":
+        every = max(1, round(config.step_epochs * steps_per_epoch))
+        return optax.exponential_decay(config.learning_rate, every, config.step_factor, staircase=True)
+    raise ValueError(f"optimizer.schedule is {config.schedule!r}: choose polynomial or steps")
 
 
 def _optimizer(config: ConfigDict, schedule: optax.Schedule) -> optax.GradientTransformation:

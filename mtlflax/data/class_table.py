@@ -192,6 +192,8 @@ def _color(entry: Mapping[str, Any], where: str) -> tuple[tuple[int, int, int], 
             stored = [int(text[i : i + 2], 16) for i in (1, 3, 5)]
         else:
             stored = text.strip("()[]").replace(",", " ").split()
+    if not isinstance(stored, list | tuple):
+        raise ValueError(f"{where}: color is {stored!r}: give three numbers of 0 to 255")
     red, green, blue, *rest = [_integer(part, where, "color") for part in stored] + [0] * (3 - len(stored))
     if len(stored) != 3 or rest or not all(0 <= part <= 255 for part in (red, green, blue)):
         raise ValueError(f"{where}: color is {stored}: give three numbers of 0 to 255")

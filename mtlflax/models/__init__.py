@@ -22,6 +22,7 @@ from mtlflax.models.own_parts import check_encoder, check_network
 from mtlflax.models.pad_net import PADNet
 from mtlflax.models.pap_net import PAPNet
 from mtlflax.models.refinenet_lw import LightWeightRefineNet
+from mtlflax.models.segnet_mtan import SegNetMTAN
 from mtlflax.models.sluice import SluiceNetwork
 from mtlflax.models.unet import UNet
 
@@ -39,6 +40,7 @@ MODELS: dict[str, type[Topology]] = {
     "pap_net": PAPNet,
     "adamt_net": AdaMTNet,
     "refinenet_lw": LightWeightRefineNet,
+    "segnet_mtan": SegNetMTAN,
 }
 
 

@@ -166,6 +166,12 @@ class ConvBlock(Layer):
         return nn.relu(BatchNorm(**self.common, name="bn")(conv(x), train))
 
 
+def xavier(key: jax.Array, shape: tuple[int, ...], dtype: DTypeLike = jnp.float32) -> jax.Array:
+    """Initialize a kernel [k, k, C, features] as PyTorch's `xavier_normal_`: of variance 2 / (k² (C + features))."""
+    gain = 2.0 * shape[2] / (shape[2] + shape[3])
+    return scaled_normal(gain, "in")(key, shape, dtype)
+
+
 # The initialization behind a sigmoid, which must not start saturated, however many channels are summed.
 unsaturated = scaled_normal(1.0, "in")
 

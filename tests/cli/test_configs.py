@@ -58,8 +58,8 @@ FILES = {
     **TOPOLOGIES,
 }
 # Tested in tests/data/test_folder_configs.py.
-FOLDERS = {"folder", "camvid", "kitti_semantic", "kitti_depth", "nyuv2", "virtual_kitti2", "vistas"}
-SWEEPS = {"table1": 24, "all_methods": 34, "all_networks": 10, "fair": 108}  # runs of each
+FOLDERS = {"mtan_protocol", "folder", "camvid", "kitti_semantic", "kitti_depth", "nyuv2", "virtual_kitti2", "vistas"}
+SWEEPS = {"table1": 24, "all_methods": 34, "all_networks": 11, "fair": 108}  # runs of each
 # Every argument of every file, and for one file every combination: the others share its code.
 ARGUMENTS = [("dwa", argument) for argument in ("", "quick", *common.BACKBONES, "densenet121,quick")]
 ARGUMENTS += [("equal", ""), ("equal", "quick")]
@@ -150,6 +150,16 @@ def test_the_key_that_the_step_tells_of_is_there():
     assert experiment.build(config).method.samples == 2
     config.weighting.independent = False
     assert experiment.build(config).method.samples == 0
+
+
+def test_a_rate_that_falls_in_steps():
+    config = dwa.get_config("quick")
+    config.optimizer.update(schedule="steps", step_epochs=2.0, learning_rate=0.1)
+    schedule = experiment.build(config).schedule  # 100 steps an epoch
+    assert [round(float(schedule(step)), 6) for step in (0, 199, 200, 399)] == [0.1, 0.1, 0.05, 0.05]
+    config.optimizer.schedule = "cosine"
+    with pytest.raises(UserError, match=r"optimizer\.schedule is 'cosine': choose polynomial or steps"):
+        experiment.build(config)
 
 
 def test_options_without_a_default_value_can_be_set():

@@ -16,7 +16,7 @@ from mtlflax.run import config_file
 
 REPOSITORY = Path(__file__).parents[2]
 PAGE = (REPOSITORY / "docs" / "your_own_files.md").read_text()
-CHECK, TRAIN, PREDICT = re.findall(r"^    python -m (mtlflax\.\S+ .*)$", PAGE, re.MULTILINE)
+CHECK, TRAIN, PREDICT, STATISTICS, RECORDS = re.findall(r"^    python -m (mtlflax\.\S+ .*)$", PAGE, re.MULTILINE)
 (CONFIG,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 SMALL = [
     "--config.data.size=(32,64)",
@@ -64,6 +64,14 @@ def test_ten_photos(tmp_path):
     assert 1 < results["val/depth/rmse_constant"] < 4  # metres
     said = run(PREDICT, cwd=tmp_path)
     assert len(list((tmp_path / "maps").glob("*_segmentation.png"))) == 10
+    run(RECORDS, *SMALL, cwd=tmp_path)
+    cached = TRAIN.replace("runs/photos", "runs/cached").replace("classes.json", "found")
+    run(cached, *SMALL, "--config.data.cache=cache", cwd=tmp_path)
+    both = [json.loads((tmp_path / "runs" / name / "results.json").read_text()) for name in ("photos", "cached")]
+    assert both[0]["val/depth/rmse"] == both[1]["val/depth/rmse"]
+    run(STATISTICS, *SMALL, cwd=tmp_path)
+    weights = json.loads((tmp_path / "statistics" / "class_weights_enet.json").read_text())
+    assert list(weights) == ["0", "1", "2", "3", "4"]
 
     (tmp_path / "photos/depth/3.png").write_bytes(b"")
     (tmp_path / "photos/depth/4.png").write_bytes(b"")

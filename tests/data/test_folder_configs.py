@@ -132,7 +132,7 @@ def test_classes_are_those_of_the_data_set(tmp_path):
     assert training.fields["segmentation"].classes[0].group == "flat"
 
 
-@pytest.mark.parametrize("name", ["folder", *NAMES])
+@pytest.mark.parametrize("name", ["folder", "mtan_protocol", *NAMES])
 def test_the_commands_of_a_docstring_work_as_they_stand(name):
     module = importlib.import_module(f"configs.{name}")
     lines = [line.strip() for line in module.__doc__.splitlines() if "mtlflax.main" in line]

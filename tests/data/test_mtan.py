@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
+from configs import mtan_protocol
 from mtlflax import data, metrics, tasks
 from mtlflax.data.mtan import MTANCityscapes
 from mtlflax.data.samples import Checked
@@ -61,6 +62,18 @@ def test_it_is_named_in_a_config(tmp_path):
     }
     with pytest.raises(UserError, match="give the folder that holds train and val"):
         data.open_source("mtan", ConfigDict({"root": ""}), "train")
+
+
+def test_its_protocol(tmp_path):
+    write(tmp_path, counts=(65, 2))
+    config = mtan_protocol.get_config("cagrad")
+    config.data.root, config.data.size, config.model.pretrained = str(tmp_path), SIZE, ""
+    config.model.name = "deeplabv3plus"
+    training, _ = data.open_splits(config.data)
+    assert len(training.fields["segmentation"].classes) == 7
+    for argument in ("", "quick,cagrad", "cagrad,famo"):
+        with pytest.raises(UserError, match="give one method"):
+            mtan_protocol.get_config(argument)
 
 
 def test_the_scores_of_that_line_of_work(tmp_path):

@@ -24,6 +24,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "pap_net": {"width": 12, "affinity_channels": 6, "iterations": 2, "beta": 0.5},
     "adamt_net": DECODER,
     "refinenet_lw": {"width": 12, "links": 2},
+    "segnet_mtan": {"widths": (8, 8, 12, 12, 12)},
 }
 
 
