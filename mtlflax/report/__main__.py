@@ -8,7 +8,6 @@ Every workdir in the folders is read, at any depth: finished runs, runs that go 
     table.md           the table, how it compares with the single-task networks, and notes on the numbers
     table.csv          one row for runs that differ in their seed alone
     differences.csv    how each row of several tasks compares with its single-task networks
-    cost.csv           the time of a step, which is no two times the same
 """
 
 from collections.abc import Sequence

@@ -110,9 +110,10 @@ def bars(rows: Sequence[Row], names: Sequence[str], label: str, strip: str = "")
         deviations = [0.0 if each is None or np.isnan(each.deviation) else each.deviation for each in found]
         axes.barh(places, means, height * 0.9, xerr=deviations, color=color, label=row.label, ecolor=_TEXT)
     axes.set_yticks(np.arange(len(names)) + (len(rows) - 1) * height / 2, [name.removeprefix(strip) for name in names])
+    axes.margins(y=0.01)
     axes.invert_yaxis()
     axes.set_xlabel(label)
-    _legend(axes)
+    _legend(axes, top=True)
     return _svg(figure, f"bars {' '.join(names)}")
 
 
@@ -189,10 +190,12 @@ def _looks() -> Any:
     return ((color, style) for style in _STYLES for color in _COLORS)
 
 
-def _legend(axes: "Axes") -> None:
+def _legend(axes: "Axes", *, top: bool = False) -> None:
     handles, labels = axes.get_legend_handles_labels()
     if handles:
-        axes.legend(handles, labels, fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
+        height = 1.0 if top else 0.5
+        loc: Any = "upper left" if top else "center left"
+        axes.legend(handles, labels, fontsize=8, frameon=False, loc=loc, bbox_to_anchor=(1.0, height))
 
 
 def _ignoring_nan(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

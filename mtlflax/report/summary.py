@@ -1,4 +1,4 @@
-"""The parts of a report that are text: the table, the differences, the cost, and notes on what the numbers are."""
+"""The parts of a report that are text: the table, the differences, and notes on what the numbers are."""
 
 import dataclasses
 import functools
@@ -20,6 +20,7 @@ DELTAS = (
     "(MTAN, Nash-MTL). Δp: mean over tasks of how much better their metrics are; higher is better (LibMTL, DB-MTL)."
 )
 CHOSEN = "Of each grid the variant that was best on the frames held out, scored on val, on which nothing was chosen:"
+STEP_TIME = "s / step"  # data included; the median of a run, and their mean
 DIFFERENCES = (
     "Differences to the single-task networks: means over seeds, with 95 % intervals by paired bootstrap over frames; "
     "± of seeds is twice the standard error over seeds. A difference is clear if it is beyond both."
@@ -45,13 +46,16 @@ class Report:
     def parts(self) -> dict[str, Part]:
         """Return the tables by name; those without rows are left out."""
         parts = {"table": self._table(self.rows), "chosen": self._table(self.chosen)}
-        parts |= {"differences": self._differences(), "cost": self._cost()}
+        parts |= {"differences": self._differences()}
         return {name: part for name, part in parts.items() if part.cells}
 
     def notes(self) -> list[str]:
         """Return what must be known to read the numbers, and what is wrong with the runs."""
-        said = dict.fromkeys(f"{row.label}: {table.chosen(row)}." for row in self.rows if row.scored)
-        notes = list(said)
+        said: dict[str, list[str]] = {}
+        for row in self.rows:
+            if row.scored:
+                said.setdefault(table.chosen(row), []).append(row.label)
+        notes = [f"{', '.join(labels)}: {text}." for text, labels in said.items()]
         if self.comparisons:
             notes.append(DELTAS)
         for row in self.rows:
@@ -63,7 +67,7 @@ class Report:
         return notes
 
     def markdown(self) -> str:
-        """Return everything as Markdown, without the cost, which is no two times the same."""
+        """Return everything as Markdown."""
         parts = self.parts()
         texts = [table.to_markdown(*parts["table"])] if "table" in parts else []
         if "chosen" in parts:
@@ -77,7 +81,7 @@ class Report:
     def _table(self, rows: Sequence[Row]) -> Part:
         header = ["model", "seeds"]
         header += [f"{column} {'↓' if self.minimized(column) else '↑'}" for column in self.columns]
-        header += ["Δm % ↓", "Δp % ↑"] * bool(self.comparisons) + ["parameters", "multiply-adds"]
+        header += ["Δm % ↓", "Δp % ↑"] * bool(self.comparisons) + ["parameters", "multiply-adds", STEP_TIME]
         cells = []
         for row in rows:
             line = [row.label, str(len(row.scored))]
@@ -85,7 +89,8 @@ class Report:
             if self.comparisons:
                 compared = self.comparisons.get(row.label)
                 line += [_spread(compared.delta_m, 2), _spread(compared.delta_p, 2)] if compared else ["", ""]
-            cells.append([*line, *_cost(row.runs[0].workdir)])
+            times = [run.seconds_per_step for run in row.runs if not math.isnan(run.seconds_per_step)]
+            cells.append([*line, *_cost(row.runs[0].workdir), f"{sum(times) / len(times):.3g}" if times else ""])
         return Part(header, cells)
 
     def _differences(self) -> Part:
@@ -107,15 +112,6 @@ class Report:
                 cells.append([row.label, column, baseline.label, *numbers, seeds, verdict if clear else ""])
         header = ["model", "metric", "against", "difference", "from", "to", "± of seeds", "clear"]
         return Part(header, cells)
-
-    def _cost(self) -> Part:
-        cells = []
-        for row in self.rows:
-            times = [run.seconds_per_step for run in row.runs if not math.isnan(run.seconds_per_step)]
-            if times:
-                devices = ", ".join(dict.fromkeys(str(d) for run in row.runs for d in run.record.get("devices", [])))
-                cells.append([row.label, f"{sum(times) / len(times):.4g}", devices])
-        return Part(["model", "seconds per step", "devices"], cells)
 
     def minimized(self, column: str) -> bool:
         """Whether less of a column is better."""

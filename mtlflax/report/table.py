@@ -18,7 +18,7 @@ from mtlflax.run import evaluations
 from mtlflax.tasks import Task
 
 _FREE = ("seed", "pictures", "log_every")  # keys in which runs of one row may differ, besides `_FREE_DATA` of the data
-_FREE_DATA = ("root", "num_threads", "num_workers", "prefetch")
+_FREE_DATA = ("root", "cache", "on_error", "num_threads", "num_workers", "prefetch")
 RESAMPLES = 1000
 
 
@@ -56,7 +56,7 @@ class Comparison:
 
 
 def rows(records: Iterable[RunRecord]) -> list[Row]:
-    """Group runs that differ in their seed alone, in the order in which they come."""
+    """Group runs that differ in their seed alone; rows of one task come first, else all stay in their order."""
     groups: dict[str, list[RunRecord]] = {}
     records = list(records)
     for run in records:
@@ -66,7 +66,14 @@ def rows(records: Iterable[RunRecord]) -> list[Row]:
     folders = [run.workdir.resolve().parent for run in records]
     # A single row, or rows that lie side by side, are called as their own folders.
     root = Path(os.path.commonpath(folders)) if len(set(folders)) > 1 else folders[0].parent
-    return [Row(_label(group, root), tuple(group)) for group in groups.values()]
+    made = [Row(_label(group, root), tuple(group)) for group in groups.values()]
+    most = max((list(row.runs[0].config.get("tasks", ())) for row in made), key=len, default=[])
+
+    def place(row: Row) -> int:
+        own = row.runs[0].config.get("tasks", ())
+        return most.index(own[0]) if len(own) == 1 and own[0] in most else len(most)
+
+    return sorted(made, key=place)
 
 
 def best_of_grids(table: Sequence[Row], columns: Sequence[str]) -> list[Row]:
@@ -111,7 +118,9 @@ def metrics(table: Sequence[Row], asked: Sequence[str] = ()) -> list[str]:
     """Return the columns, `task/metric`: those asked for, else each task's first one."""
     if asked:
         return list(asked)
-    firsts = [f"{task.name}/{task.headline[0]}" for row in table for task in row.tasks if task.headline]
+    # In the order of the rows of several tasks.
+    ordered = sorted(table, key=lambda row: -len(row.tasks))
+    firsts = [f"{task.name}/{task.headline[0]}" for row in ordered for task in row.tasks if task.headline]
     return list(dict.fromkeys(firsts))
 
 
