@@ -3,8 +3,8 @@
     python launch/sweep.py configs/table1.py --out=runs/table1
     python launch/sweep.py configs/table1.py:quick --out=runs/table1_quick
 
-With `quick`: ResNet-18 in the place of ResNet-50, on the embedded data set, 92 minutes on two CPU cores (README.md has the
-table). seeds=N: another number of seeds. Without `quick` it has not been run: that takes a GPU and Cityscapes.
+With `quick`: ResNet-18 in the place of ResNet-50, on the embedded data set, 92 minutes on two CPU cores (README.md has
+the table). seeds=N: another number of seeds. Without `quick` it has not been run: that takes a GPU and Cityscapes.
 """
 
 from collections.abc import Callable
