@@ -19,6 +19,7 @@ import json
 import logging
 import os
 import platform
+import signal
 import sys
 import time
 import warnings
@@ -63,19 +64,34 @@ def main(argv: Sequence[str]) -> int:
     with plain_errors(out):
         out.mkdir(parents=True, exist_ok=True)
     best = _best(search, options.config)
-    study = optuna.create_study(
-        study_name="search",
-        storage=JournalStorage(JournalFileBackend(str(out / "study.log"))),
-        direction="maximize" if best["mode"] == "max" else "minimize",
-        pruner=optuna.pruners.MedianPruner(n_startup_trials=options.warmup),
-        load_if_exists=True,
-    )
-    _take_up(study, out)
-    failed = 0
-    while (
-        count := len(study.get_trials(deepcopy=False, states=(*_DONE, TrialState.RUNNING)))
-    ) + failed < options.trials:
-        failed += not _run(study, search, out, best["metric"], f"[{count + failed + 1}/{options.trials}]")
+    try:
+        study = optuna.create_study(
+            study_name="search",
+            storage=JournalStorage(JournalFileBackend(str(out / "study.log"))),
+            direction="maximize" if best["mode"] == "max" else "minimize",
+            pruner=optuna.pruners.MedianPruner(n_startup_trials=options.warmup),
+            load_if_exists=True,
+        )
+    except (ValueError, KeyError) as error:  # UnicodeDecodeError and JSONDecodeError among them
+        raise UserError(f"{out / 'study.log'}: is damaged ({error}): give another --out") from error
+    signal.signal(signal.SIGTERM, sweep.stop)
+    failed, waiting = 0, False
+    try:
+        while True:
+            _take_up(study, out)
+            count = failed + len(study.get_trials(deepcopy=False, states=(*_DONE, TrialState.RUNNING)))
+            if count < options.trials:
+                failed += not _run(study, search, out, best["metric"], f"[{count + 1}/{options.trials}]")
+            elif orphans := _orphans(study):
+                if not waiting:
+                    print(f"{', '.join(orphans)}: left behind, and still being trained; waiting for it", flush=True)
+                waiting = True
+                time.sleep(1)
+            else:
+                break
+    except (KeyboardInterrupt, SystemExit):
+        print("stopped; run the same command again to resume", file=sys.stderr)
+        raise
     _say_best(study, out, best["metric"])
     return 1 if failed else 0
 
@@ -110,6 +126,13 @@ def _take_up(study: "optuna.Study", out: Path) -> None:
             print(f"{folder} was left behind: it is resumed", flush=True)
 
 
+def _orphans(study: "optuna.Study") -> list[str]:
+    """The folders of trials whose process on this host was killed, while their runs go on."""
+    running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+    here = [trial for trial in running if trial.user_attrs.get("process", "").startswith(f"{platform.node()} ")]
+    return [trial.user_attrs["folder"] for trial in here if not _is_searched(trial)]
+
+
 def _is_searched(trial: Any) -> bool:
     """Whether the process that runs a trial is still there, though its run may not have locked its folder yet."""
     host, _, process = trial.user_attrs.get("process", "").partition(" ")
@@ -129,7 +152,11 @@ def _is_searched(trial: Any) -> bool:
 def _run(study: "optuna.Study", search: Any, out: Path, metric: str, label: str) -> bool:
     """Train the next trial; return whether it went well."""
     trial = study.ask()
-    entry, _ = _load(search, trial, "search")
+    try:
+        entry, _ = _load(search, trial, "search")
+    except BaseException:
+        study.tell(trial, state=TrialState.FAIL)
+        raise
     folder = trial.user_attrs.get("folder", entry.name)
     trial.set_user_attr("folder", folder)
     trial.set_user_attr("process", f"{platform.node()} {os.getpid()}")

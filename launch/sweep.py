@@ -3,6 +3,7 @@
     python launch/sweep.py configs/table1.py --out=DIR
     python launch/sweep.py configs/table1.py:quick --out=DIR --jobs=2
     python launch/sweep.py configs/table1.py --out=DIR --slurm > sweep.sbatch && sbatch sweep.sbatch
+    python -m mtlflax.report DIR --out=DIR/report    # when the jobs are done
 
 A sweep is a config file with a function `sweep(add)`; each run lies in DIR/<its name>, with its output in output.txt.
 Run the same command again to resume: finished runs are skipped, stopped ones are resumed. A run that fails does not
@@ -11,6 +12,8 @@ stop the rest; it is named at the end. The table is made when all are done, by `
 
 import argparse
 import json
+import shlex
+import signal
 import subprocess
 import sys
 import time
@@ -29,12 +32,12 @@ from mtlflax.run.progress import format_seconds
 
 STARTED = "--- started"  # before the output of each start
 SLURM = """#!/bin/bash
-#SBATCH --job-name={name}
-#SBATCH --array=0-{last}%{jobs}
-#SBATCH --output={out}/slurm-%a.txt
+#SBATCH --job-name="{name}"
+#SBATCH --array=0-{last}{at_a_time}
+#SBATCH --output="{out}/slurm-%a.txt"
 # Add what your cluster needs: --partition, --gres=gpu:1, --time, --cpus-per-task.
-cd {folder}
-exec {python} {script} {config} --out={out} --only=$SLURM_ARRAY_TASK_ID
+cd {folder} || exit 1
+exec {python} {script} {config} --out={quoted} --only="$SLURM_ARRAY_TASK_ID"
 """
 
 
@@ -44,7 +47,7 @@ def main(argv: Sequence[str]) -> int:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("config", metavar="FILE[:ARGUMENTS]", help="a config file with a sweep")
     parser.add_argument("--out", type=command_line.path, required=True, metavar="DIR", help="where the runs are kept")
-    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="so many runs at a time (default: 1)")
+    parser.add_argument("--jobs", type=int, metavar="N", help="so many runs at a time (default: 1; with --slurm: all)")
     parser.add_argument("--only", type=int, metavar="I", help="train the I-th run alone, counted from 0, and no table")
     parser.add_argument("--no-cost", action="store_true", help="do not measure first what the sweep will cost")
     parser.add_argument("--list", action="store_true", help="print the runs and their state, and train none")
@@ -52,23 +55,33 @@ def main(argv: Sequence[str]) -> int:
     options = parser.parse_args(argv)
     entries = config_file.load_sweep(options.config)
     out = options.out.absolute()
-    if options.jobs < 1:
+    jobs = 1 if options.jobs is None else options.jobs
+    if jobs < 1:
         parser.error(f"--jobs={options.jobs}: must be at least 1")
     if options.only is not None and not 0 <= options.only < len(entries):
         parser.error(f"--only={options.only}: there are {len(entries)} runs, counted from 0")
     if options.list:
+        others = _others(entries, out)
         for i, entry in enumerate(entries):
-            print(f"{i:3} {state(out / entry.name):9} {entry.name}: {' '.join([entry.config, *entry.overrides])}")
+            what = "another" if entry in others else state(out / entry.name)
+            print(f"{i:3} {what:9} {entry.name}: {' '.join([entry.config, *entry.overrides])}")
+        if others:
+            print("another: the folder holds a run of another config; give another --out")
         return 0
     if options.slurm:
-        names = {"python": sys.executable, "script": Path(__file__).resolve(), "folder": Path.cwd(), "out": out}
-        print(SLURM.format(name=out.name, last=len(entries) - 1, jobs=options.jobs, config=options.config, **names))
+        with plain_errors(out):
+            out.mkdir(parents=True, exist_ok=True)  # Slurm does not make the folder of a job's output
+        paths = {"python": sys.executable, "script": Path(__file__).resolve(), "folder": Path.cwd(), "quoted": out}
+        quoted = {key: shlex.quote(str(value)) for key, value in (paths | {"config": options.config}).items()}
+        at_a_time = f"%{jobs}" if options.jobs else ""
+        print(SLURM.format(name=out.name, last=len(entries) - 1, at_a_time=at_a_time, out=out, **quoted))
         return 0
     if options.only is not None:
         return 1 if train([entries[options.only]], out, 1) else 0
+    signal.signal(signal.SIGTERM, stop)
     if not options.no_cost:
-        say_cost([entry for entry in entries if state(out / entry.name) in ("new", "stopped")], out, options.jobs)
-    failed = train(entries, out, options.jobs)
+        say_cost([entry for entry in entries if state(out / entry.name) in ("new", "stopped")], out, jobs)
+    failed = train(entries, out, jobs)
     for name, reason in failed.items():
         print(f"FAILED {name}: {reason}\n       its output: {out / name / 'output.txt'}")
     if len(failed) < len(entries):
@@ -76,6 +89,12 @@ def main(argv: Sequence[str]) -> int:
 
         report.main([str(out), f"--out={out / 'report'}"])
     return 1 if failed else 0
+
+
+def stop(number: int, frame: object) -> None:
+    """Stop as Ctrl-C does, with the exit code of the signal: what is under way is saved."""
+    del frame
+    raise SystemExit(128 + number)
 
 
 def state(folder: Path) -> str:
@@ -110,6 +129,9 @@ def train(entries: Sequence[Entry], out: Path, jobs: int) -> dict[str, str]:
             while free and len(running) < jobs:
                 entry = free.pop(0)
                 waiting.remove(entry)
+                if state(out / entry.name) == "finished":  # by another process, meanwhile
+                    done += 1
+                    continue
                 running[entry.name] = (start(entry, out), time.monotonic())
                 print(f"[{done + len(running) + len(failed)}/{len(entries)}] {entry.name}: started", flush=True)
             time.sleep(0.2)
@@ -135,12 +157,13 @@ def train(entries: Sequence[Entry], out: Path, jobs: int) -> dict[str, str]:
             if time.monotonic() - told > 60:
                 told = time.monotonic()
                 print("".join(f"    {name}: {position(out / name)}\n" for name in running), end="", flush=True)
-    except BaseException:  # Ctrl-C among them: what they have trained is kept
+    except BaseException as error:  # Ctrl-C among them: what they have trained is kept
         for process, _ in running.values():
             process.terminate()
         for process, _ in running.values():
             process.wait()
-        print("stopped; run the same command again to resume", file=sys.stderr)
+        if isinstance(error, KeyboardInterrupt | SystemExit):
+            print("stopped; run the same command again to resume", file=sys.stderr)
         raise
     return failed
 

@@ -192,7 +192,8 @@ def _train(config: ConfigDict, workdir: Path, stack: ExitStack) -> dict[str, flo
     if len(experiment.evaluated) > 1:  # on what nothing was chosen on, too
         step, state = checkpoints.restore_best(state)
         evaluated = _evaluate_all(experiment, evaluate, state)
-        _write(workdir, evaluations.BEST, experiment, step, evaluated)
+        if checkpoints.best_step is not None:
+            _write(workdir, evaluations.BEST, experiment, step, evaluated)
     elif evaluated is None:  # the run was at its end when this process started
         evaluated = _evaluate_all(experiment, evaluate, state)
     _write(workdir, evaluations.LAST, experiment, step, evaluated, finished=True)

@@ -10,6 +10,7 @@ Every workdir in the folders is read, at any depth: finished runs, runs that go 
     differences.csv    how each row of several tasks compares with its single-task networks
 """
 
+import sys
 from collections.abc import Sequence
 
 from mtlflax import command_line
@@ -33,7 +34,9 @@ def main(argv: Sequence[str]) -> None:
         help="the columns, such as segmentation/miou,depth/abs_rel (default: the first metric of each task)",
     )
     options = parser.parse_args(argv)
-    records = [runs.read(workdir) for workdir in runs.find(options.folders)]
+    records, wrong = runs.read_all(runs.find(options.folders))
+    for line in wrong:
+        print(f"NOTE: {line}", file=sys.stderr)
     report = summary.summarize(table.rows(records), options.metrics)
     text = report.markdown()
     write_text(options.out / "table.md", text)

@@ -60,7 +60,9 @@ def curves(rows: Sequence[Row], name: str, label: str) -> str:
             continue
         values = np.array([[of_run.get(step, np.nan) for step in steps] for of_run in series])
         mean, low, high = _ignoring_nan(values)
-        axes.plot(steps, mean, color=color, linestyle=style, label=row.label, marker="." if len(steps) < 3 else "")
+        axes.plot(
+            steps, mean, color=color, linestyle=style, label=_shown(row.label), marker="." if len(steps) < 3 else ""
+        )
         if len(series) > 1:
             axes.fill_between(steps, low, high, color=color, alpha=0.15, linewidth=0)
     axes.set_xlabel("step")
@@ -108,7 +110,7 @@ def bars(rows: Sequence[Row], names: Sequence[str], label: str, strip: str = "")
         places = np.arange(len(names)) + i * height
         means = [np.nan if each is None else each.mean for each in found]
         deviations = [0.0 if each is None or np.isnan(each.deviation) else each.deviation for each in found]
-        axes.barh(places, means, height * 0.9, xerr=deviations, color=color, label=row.label, ecolor=_TEXT)
+        axes.barh(places, means, height * 0.9, xerr=deviations, color=color, label=_shown(row.label), ecolor=_TEXT)
     axes.set_yticks(np.arange(len(names)) + (len(rows) - 1) * height / 2, [name.removeprefix(strip) for name in names])
     axes.margins(y=0.01)
     axes.invert_yaxis()
@@ -187,7 +189,12 @@ def _figure(width: float, height: float) -> tuple["Figure", "Axes"]:
 
 
 def _looks() -> Any:
-    return ((color, style) for style in _STYLES for color in _COLORS)
+    return itertools.cycle((color, style) for style in _STYLES for color in _COLORS)
+
+
+def _shown(label: str) -> str:
+    """A label for a legend: Matplotlib leaves out those that begin with "_"."""
+    return f"\u200b{label}" if label.startswith("_") else label
 
 
 def _legend(axes: "Axes", *, top: bool = False) -> None:

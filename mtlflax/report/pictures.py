@@ -2,7 +2,9 @@
 
 import base64
 import html
+import re
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import cv2
@@ -45,17 +47,26 @@ def figures(rows: Sequence[Row]) -> str:
 
 def _drawn(row: Row) -> Iterator[tuple[str, Drawn]]:
     """What is in the last panel that a row's first run has written: task → of each frame."""
-    paths = sorted((row.runs[0].workdir / "pictures").glob("*.png"))
-    panel = cv2.imread(str(paths[-1])) if paths else None
-    if panel is None or not row.tasks:
+    found = [path for path in (row.runs[0].workdir / "pictures").glob("*.png") if re.search(r"_\d+$", path.stem)]
+    for path in sorted(found, key=_step, reverse=True):
+        panel = cv2.imread(str(path))
+        if panel is not None:  # else one that is damaged, or being written
+            break
+    else:
         return
-    step, size = int(paths[-1].stem.rpartition("_")[2]), tuple(row.runs[0].config["data"]["size"])
+    if not row.tasks:
+        return
+    step, size = _step(path), tuple(row.runs[0].config["data"]["size"])
     for image, *maps in pictures.cut(panel, (size[0], size[1])):
         with_errors = len(maps) == sum(3 if task.errors else 2 for task in row.tasks)
         for task in row.tasks:
             count = 3 if with_errors and task.errors else 2
             (truth, *made), maps = maps[:count], maps[count:]
             yield task.name, Drawn(row, step, image, truth, made)
+
+
+def _step(path: Path) -> int:
+    return int(path.stem.rpartition("_")[2])
 
 
 def _figure(stacked: Sequence[np.ndarray], caption: str) -> str:

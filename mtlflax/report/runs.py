@@ -69,16 +69,31 @@ class RunRecord:
 
 
 def find(folders: Iterable[Path]) -> list[Path]:
-    """Return the workdirs in some folders, at any depth, sorted; UserError for a folder without any."""
-    found: dict[Path, None] = {}
+    """Return the workdirs in some folders, at any depth, sorted, each once; UserError if there are none."""
+    found: dict[Path, Path] = {}
+    folders = list(folders)
     for folder in folders:
         if not folder.is_dir():
             raise UserError(f"{folder} is not a folder")
-        here = sorted(path.parent for path in folder.rglob("config.json") if "checkpoints" not in path.parts)
-        if not here:
-            raise UserError(f"{folder} holds no runs: no config.json in it or below")
-        found |= dict.fromkeys(here)
-    return list(found)
+        for path in sorted(folder.rglob("config.json")):
+            if "checkpoints" not in path.relative_to(folder).parts:
+                found.setdefault(path.parent.resolve(), path.parent)
+    if not found:
+        raise UserError(f"{', '.join(map(str, folders))} holds no runs: no config.json in it or below")
+    return list(found.values())
+
+
+def read_all(workdirs: Iterable[Path]) -> tuple[list[RunRecord], list[str]]:
+    """Read runs; return them, and why others cannot be read. UserError if none can."""
+    records, wrong = [], []
+    for workdir in workdirs:
+        try:
+            records.append(read(workdir))
+        except UserError as error:
+            wrong.append(f"{workdir} is left out: {error}")
+    if not records:
+        raise UserError(wrong[0])
+    return records, wrong
 
 
 def read(workdir: Path) -> RunRecord:
@@ -89,16 +104,19 @@ def read(workdir: Path) -> RunRecord:
     history, damaged = _read_history(workdir / "metrics.jsonl")
     if damaged:
         notes.append(f"{damaged} lines of metrics.jsonl are damaged and left out")
-    which = evaluations.BEST if (workdir / evaluations.BEST).exists() else evaluations.LAST
-    try:
-        results = json.loads((workdir / which).read_text())
-        if not isinstance(results, dict):
-            raise ValueError("not an object")
-    except FileNotFoundError:
-        results, which = {}, ""
-    except (OSError, ValueError) as error:
-        notes.append(f"{which} cannot be read ({error})")
-        results, which = {}, ""
+    results: dict[str, Any] = {}
+    which = ""
+    for name in (evaluations.BEST, evaluations.LAST):
+        try:
+            content = json.loads((workdir / name).read_text())
+            if not isinstance(content, dict):
+                raise ValueError("not an object")
+            results, which = content, name
+            break
+        except FileNotFoundError:
+            continue
+        except (OSError, ValueError) as error:
+            notes.append(f"{name} cannot be read ({error})")
     unfinished = RUNNING if workdirs.is_locked(workdir) else STOPPED
     status = FINISHED if evaluations.finished(workdir) else unfinished
     try:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
+from scipy.special import stdtrit
 
 from mtlflax.run.frames import Frames
 
@@ -28,6 +29,20 @@ def spread(values: Sequence[float]) -> Spread:
     """Return the mean and the deviation of one value per seed."""
     deviation = np.std(values, ddof=1) if len(values) > 1 else np.nan
     return Spread(float(np.mean(values)), float(deviation), len(values))
+
+
+def seed_noise(ours: Spread, theirs: Spread, level: float = 0.95) -> float:
+    """Return how far apart two means may be by the choice of seeds alone: half of Welch's interval of the difference.
+
+    NaN if one of them has a single seed.
+    """
+    errors = np.array([ours.error, theirs.error]) ** 2
+    if np.isnan(errors).any():
+        return float("nan")
+    if not errors.any():
+        return 0.0
+    freedom = errors.sum() ** 2 / np.sum(errors**2 / np.array([ours.seeds - 1, theirs.seeds - 1]))
+    return float(stdtrit(freedom, (1 + level) / 2) * np.sqrt(errors.sum()))
 
 
 def relative(value: float, baseline: float, minimized: bool) -> float:

@@ -10,20 +10,22 @@ from typing import NamedTuple
 from mtlflax import experiment
 from mtlflax.errors import UserError
 from mtlflax.models import cost
-from mtlflax.report import table
+from mtlflax.report import statistics, table
 from mtlflax.report.runs import FINISHED
 from mtlflax.report.statistics import Spread
 from mtlflax.report.table import Comparison, Row
 
 DELTAS = (
     "Δm: mean over metrics of how much worse they are than the single-task networks', in percent; lower is better "
-    "(MTAN, Nash-MTL). Δp: mean over tasks of how much better their metrics are; higher is better (LibMTL, DB-MTL)."
+    "(MTAN, Nash-MTL). Δp: mean over tasks of how much better their metrics are; higher is better (LibMTL, DB-MTL). "
+    "± is over a row's own seeds, each against the mean of the single-task networks; their own spread comes on top."
 )
 CHOSEN = "Of each grid the variant that was best on the frames held out, scored on val, on which nothing was chosen:"
 STEP_TIME = "s / step"  # data included; the median of a run, and their mean
 DIFFERENCES = (
     "Differences to the single-task networks: means over seeds, with 95 % intervals by paired bootstrap over frames; "
-    "± of seeds is twice the standard error over seeds. A difference is clear if it is beyond both."
+    "± of seeds is half of a 95 % interval over seeds (Welch). A difference is clear if it is beyond both; "
+    "with one seed none is."
 )
 
 
@@ -58,6 +60,9 @@ class Report:
         notes = [f"{', '.join(labels)}: {text}." for text, labels in said.items()]
         if self.comparisons:
             notes.append(DELTAS)
+        several = [row.label for row in self.rows if len(row.tasks) > 1 and row.label not in self.comparisons]
+        if several and any(len(row.tasks) == 1 for row in self.rows):
+            notes.append(f"No Δ for {', '.join(several)}: {table.NO_BASELINE}.")
         for row in self.rows:
             for run in row.runs:
                 if run.status != FINISHED:
@@ -103,9 +108,9 @@ class Report:
                 ours, theirs = row.score(column), baseline.score(column)
                 assert ours is not None
                 assert theirs is not None
-                difference, noise = ours.mean - theirs.mean, 2 * math.hypot(ours.error, theirs.error)
-                # Beyond what other frames would give, and beyond what other seeds would.
-                clear = not low <= 0 <= high and not abs(difference) <= noise
+                difference, noise = ours.mean - theirs.mean, statistics.seed_noise(ours, theirs)
+                # Beyond what other frames would give, and beyond what other seeds would, if there are any.
+                clear = not low <= 0 <= high and abs(difference) > noise
                 verdict = "better" if (difference < 0) == self.minimized(column) else "worse"
                 numbers = [f"{difference:+.4f}", f"{low:+.4f}", f"{high:+.4f}"]
                 seeds = "" if math.isnan(noise) else f"{noise:.4f}"
@@ -131,8 +136,9 @@ def summarize(rows: list[Row], asked: Sequence[str] = ()) -> Report:
             }
             raise UserError(f"--metrics: no run has {column!r}; there are {', '.join(sorted(known))}")
     chosen = table.best_of_grids(rows, columns)
-    # Baselines, too, are those that were chosen.
-    compared = {row.label: table.compare(row, chosen or rows, columns) for row in rows}
+    # Baselines, too, are those that were chosen, of grids.
+    candidates = chosen + [row for row in rows if not table.is_held_out(row)] if chosen else rows
+    compared = {row.label: table.compare(row, candidates, columns) for row in rows}
     return Report(rows, columns, {label: c for label, c in compared.items() if c is not None}, chosen)
 
 

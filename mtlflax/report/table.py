@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import io
+import itertools
 import json
 import math
 import os
@@ -59,6 +60,8 @@ def rows(records: Iterable[RunRecord]) -> list[Row]:
     """Group runs that differ in their seed alone; rows of one task come first, else all stay in their order."""
     groups: dict[str, list[RunRecord]] = {}
     records = list(records)
+    if not records:
+        return []
     for run in records:
         config = {key: value for key, value in run.config.items() if key not in _FREE}
         config["data"] = {key: value for key, value in config.get("data", {}).items() if key not in _FREE_DATA}
@@ -66,7 +69,10 @@ def rows(records: Iterable[RunRecord]) -> list[Row]:
     folders = [run.workdir.resolve().parent for run in records]
     # A single row, or rows that lie side by side, are called as their own folders.
     root = Path(os.path.commonpath(folders)) if len(set(folders)) > 1 else folders[0].parent
-    made = [Row(_label(group, root), tuple(group)) for group in groups.values()]
+    made = [
+        Row(label, _by_seed(group))
+        for label, group in zip(_labels(groups.values(), root), groups.values(), strict=True)
+    ]
     most = max((list(row.runs[0].config.get("tasks", ())) for row in made), key=len, default=[])
 
     def place(row: Row) -> int:
@@ -76,13 +82,32 @@ def rows(records: Iterable[RunRecord]) -> list[Row]:
     return sorted(made, key=place)
 
 
+def _by_seed(group: Sequence[RunRecord]) -> tuple[RunRecord, ...]:
+    """One run of each seed: the same run twice would count as two seeds."""
+    kept: dict[object, RunRecord] = {}
+    for run in group:
+        seed = run.config.get("seed")
+        if seed in kept:
+            first = kept[seed]
+            note = f"{run.workdir} has the same configuration and seed, and is left out"
+            kept[seed] = dataclasses.replace(first, notes=(*first.notes, note))
+        else:
+            kept[seed] = run
+    return tuple(kept.values())
+
+
+def is_held_out(row: Row) -> bool:
+    """Whether a row's epochs were chosen on frames held out of the training set."""
+    return str(row.runs[0].config["best"]["metric"]).startswith("holdout/")
+
+
 def best_of_grids(table: Sequence[Row], columns: Sequence[str]) -> list[Row]:
     """Return, of rows called "group/variant" whose epochs were chosen on frames held out, the best of each group.
 
     On those frames, single-task rows are ranked by what their epochs were chosen by (`config.best`), rows of several
     tasks by Δp against the best single-task rows, or, if those are missing, as the former. [] if there are no groups.
     """
-    held = [row for row in table if row.scored and row.runs[0].config["best"]["metric"].startswith("holdout/")]
+    held = [row for row in table if row.scored and is_held_out(row)]
     groups: dict[str, list[Row]] = {}
     for row in held:
         group, _, variant = row.label.rpartition("/")
@@ -169,12 +194,25 @@ def _baseline(row: Row, table: Sequence[Row], task: str) -> Row | None:
     for other in table:
         config = other.runs[0].config
         same = all(config.get(part, {}).get(key) == wanted.get(part, {}).get(key) for part, key in _ALIKE)
+        same = same and _scored_on(other) == _scored_on(row)
         if [each.name for each in other.tasks] == [task] and same and other.scored:
             found.append((sum(config.get(key) != value for key, value in wanted.items()), other))
     return min(found, key=lambda pair: pair[0])[1] if found else None
 
 
-_ALIKE = (("model", "backbone"), ("model", "name"), ("data", "name"), ("data", "size"), ("data", "validation"))
+NO_BASELINE = (
+    "there are no single-task networks of the same network and encoder, with the same data, size, classes, unit of "
+    "depth and validation frames"
+)
+_ALIKE = (
+    *(("model", key) for key in ("backbone", "name")),
+    *(("data", key) for key in ("name", "size", "classes", "depth", "validation")),
+)
+
+
+def _scored_on(row: Row) -> object:
+    """The validation frames of a row, and the size at which they were scored."""
+    return [(run.record.get("facts", {}).get("val_frames"), run.results.get("size")) for run in row.scored[:1]]
 
 
 def _intervals(
@@ -197,6 +235,20 @@ def _intervals(
                 difference = np.mean([each[name] for each in a], axis=0) - np.mean([each[name] for each in b], axis=0)
                 intervals[column] = statistics.interval(difference)
     return intervals
+
+
+def _labels(groups: Iterable[Sequence[RunRecord]], root: Path) -> list[str]:
+    """What rows are called, each by a name of its own: as short as that allows."""
+    groups = list(groups)
+    short = [_label(group, root) for group in groups]
+    made: list[str] = []
+    for group, label in zip(groups, short, strict=True):
+        if short.count(label) > 1:
+            paths = [run.workdir.resolve() for run in group]
+            label = ", ".join(str(path.relative_to(root)) if path.is_relative_to(root) else str(path) for path in paths)
+        numbered = (f"{label} ({number})" for number in itertools.count(2))
+        made.append(label if label not in made else next(each for each in numbered if each not in made))
+    return made
 
 
 def _label(runs: Sequence[RunRecord], root: Path) -> str:

@@ -36,6 +36,9 @@ def load(name: str, overrides: Sequence[str] = ()) -> ConfigDict:
     return override(config, overrides)
 
 
+RESERVED = ("report", "cost", "compiled")  # folders that a sweep itself writes
+
+
 class Entry(NamedTuple):
     """A run of a sweep."""
 
@@ -54,9 +57,13 @@ def load_sweep(name: str) -> list[Entry]:
     entries: dict[str, Entry] = {}
 
     def add(name: str, config: str, values: Mapping[str, Any] | None = None) -> None:
-        if name in entries or Path(name).is_absolute() or ".." in Path(name).parts or not Path(name).parts:
-            raise ValueError(f"run {name!r}: each needs a name of its own, a relative path")
-        entries[name] = entry(name, config, values)
+        parts = Path(name).parts
+        if Path(name).is_absolute() or ".." in parts or not parts or parts[0] in RESERVED:
+            raise ValueError(f"run {name!r}: give a relative path, that does not begin with {' or '.join(RESERVED)}")
+        for other in map(Path, entries):
+            if other.is_relative_to(Path(name)) or Path(name).is_relative_to(other):
+                raise ValueError(f"runs {str(other)!r} and {name!r}: each needs a folder of its own")
+        entries[str(Path(name))] = entry(str(Path(name)), config, values)
 
     function(name, "sweep")(add)
     if not entries:
@@ -123,6 +130,8 @@ def _call(path: Path, function: str, *arguments: Any) -> Any:
     sys.modules[spec.name] = module
     try:
         spec.loader.exec_module(module)
+        if not hasattr(module, function):
+            raise UserError(f"{path}: has no function {function}")
         return getattr(module, function)(*arguments)
     except UserError:
         raise

@@ -14,7 +14,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from mtlflax import registry
-from mtlflax.errors import UserError
+from mtlflax.errors import UserError, describe
 
 _PROJECT = "mtlflax"
 
@@ -120,7 +120,12 @@ def make(names: Sequence[str], config: ConfigDict, workdir: Path) -> list[Writer
     """Make the writers of `config.writers`; UserError for one that cannot be made, or that is no `Writer`."""
     made = []
     for name in names:
-        writer = registry.find(name, WRITERS, what="writer")(config, workdir)
+        try:
+            writer = registry.find(name, WRITERS, what="writer")(config, workdir)
+        except UserError:
+            raise
+        except Exception as error:  # whatever a tracker makes of a missing login or server
+            raise UserError(f"config.writers: {name} cannot be opened: {describe(error)}") from error
         if not isinstance(writer, Writer):
             raise UserError(f"writer {name!r} gives a {type(writer).__name__}, without scalars, picture and close")
         made.append(writer)

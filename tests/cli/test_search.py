@@ -74,6 +74,22 @@ def test_a_search_is_resumed_and_ends_what_falls_behind(tmp_path):
     assert run(tmp_path, "--trials=3").count("[") == 0  # nothing left to do
 
 
+def test_a_trial_whose_search_was_killed_is_waited_for(tmp_path):
+    root = write_tree(tmp_path / "tree", train=8, val=4)
+    (tmp_path / "mine.py").write_text(SEARCH.format(root=str(root)))
+    process = start(tmp_path, "--trials=1")
+    while process.poll() is None and not (tmp_path / "out" / "trial0" / "metrics.jsonl").exists():
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    said = run(tmp_path, "--trials=1")
+    assert "trial0: left behind, and still being trained; waiting for it" in said
+    assert "trial0 was left behind: it is resumed" in said
+    assert "best of 1 finished trials" in said
+    (tmp_path / "out" / "study.log").write_bytes(b"\xff\xfe broken\n")
+    assert "study.log: is damaged" in run(tmp_path, "--trials=1", code=1)
+
+
 def test_mistakes_are_one_line(tmp_path):
     (tmp_path / "mine.py").write_text("def search(trial):\n    return 'configs/ewdw.py:quick'\n")
     assert "must return a config and a dict of overrides" in run(tmp_path, "--trials=1", code=1)

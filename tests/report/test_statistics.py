@@ -27,6 +27,18 @@ DB_MTL = {
 }
 
 
+def test_the_noise_of_seeds_is_welchs():
+    """Against SciPy's own interval; more than twice the standard error, for a few seeds."""
+    scipy_stats = pytest.importorskip("scipy.stats")
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(0, 1, 3), rng.normal(1, 3, 4)
+    noise = statistics.seed_noise(statistics.spread(a), statistics.spread(b))
+    interval = scipy_stats.ttest_ind(a, b, equal_var=False).confidence_interval(0.95)
+    assert noise == pytest.approx((interval.high - interval.low) / 2)
+    assert np.isnan(statistics.seed_noise(statistics.spread([1.0]), statistics.spread(b)))
+    assert statistics.seed_noise(statistics.spread([1.0, 1.0]), statistics.spread([2.0, 2.0])) == 0
+
+
 def gains(row, baseline):
     better = [statistics.relative(a, b, i >= 2) for i, (a, b) in enumerate(zip(row[:4], baseline[:4], strict=True))]
     return {

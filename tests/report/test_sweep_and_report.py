@@ -2,18 +2,22 @@
 
 import csv
 import json
+import os
 import re
 import shutil
 import subprocess
+import time
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 from helpers.commands import call
-from helpers.sweeps import sweep, write_sweep
+from helpers.sweeps import start, sweep, write_sweep
 
+from mtlflax.errors import UserError
 from mtlflax.report import __main__ as report
+from mtlflax.run import config_file
 
 
 @pytest.fixture(scope="module")
@@ -137,6 +141,8 @@ def test_a_broken_run_is_named_and_does_not_stop_the_rest(runs, folder, tmp_path
     for tasks in ("segmentation", "depth", "both"):  # as if they had been trained
         shutil.copytree(tmp_path / "runs" / tasks / "seed0", tmp_path / "runs" / tasks / "seed2")
         (tmp_path / "runs" / tasks / "seed2" / "sweep.json").unlink()
+        path = tmp_path / "runs" / tasks / "seed2" / "config.json"
+        path.write_text(path.read_text().replace('"seed": 0', '"seed": 2', 1))
     said = sweep(folder, "mine.py:3", f"--out={tmp_path / 'runs'}", code=1)
     assert "FAILED broken: error: " in said
     assert "/nowhere" in said
@@ -151,11 +157,47 @@ def test_mistakes_are_one_line(folder):
 
 
 def test_a_slurm_array_is_printed(folder):
-    said = sweep(folder, "mine.py", "--out=runs", "--slurm", "--jobs=4")
+    """Its task, run as Slurm would, trains the run of its number; folders may have blanks."""
+    said = sweep(folder, "mine.py", "--out=of slurm", "--slurm", "--jobs=4")
     assert "#SBATCH --array=0-5%4" in said
+    assert f'#SBATCH --output="{folder}/of slurm/slurm-%a.txt"' in said
+    assert (folder / "of slurm").is_dir()  # Slurm does not make it
+    assert "#SBATCH --array=0-5\n" in sweep(folder, "mine.py", "--out=of slurm", "--slurm")
     script = folder / "job.sh"
-    script.write_text(said)
-    subprocess.run(["bash", "-n", str(script)], check=True)
+    script.write_text(said.replace("exec ", "exec echo "))
+    environment = os.environ | {"SLURM_ARRAY_TASK_ID": "3"}
+    done = subprocess.run(["bash", str(script)], check=True, capture_output=True, text=True, env=environment)
+    assert done.stdout.endswith(f"mine.py --out={folder}/of slurm --only=3\n")
+
+
+def test_a_sweep_that_is_told_to_end_ends_its_runs(folder):
+    process = start(folder, "mine.py", "--out=ended", "--no-cost")
+    while not list((folder / "ended").rglob("lock")):
+        time.sleep(0.1)
+    process.terminate()
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode == 128 + 15
+    assert "stopped; run the same command again to resume" in said
+    assert not subprocess.run(["pgrep", "-f", str(folder / "ended")], check=False, capture_output=True).stdout
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (("report/seed0",), "that does not begin with report or cost or compiled"),
+        (("a", "a/b"), "each needs a folder of its own"),
+        (("x", "./x"), "each needs a folder of its own"),
+        (("../x",), "give a relative path"),
+    ],
+)
+def test_names_that_would_get_into_each_others_way(tmp_path, names, message):
+    adds = "".join(f"    add({name!r}, 'configs/ewdw.py:quick')\n" for name in names)
+    (tmp_path / "s.py").write_text(f"def sweep(add):\n{adds}")
+    with pytest.raises(UserError, match=message):
+        config_file.load_sweep(str(tmp_path / "s.py"))
+    (tmp_path / "s.py").write_text("x = 1\n")
+    with pytest.raises(UserError, match=r"s\.py: has no function sweep"):
+        config_file.load_sweep(str(tmp_path / "s.py"))
 
 
 def test_a_report_on_runs_of_any_state(runs, tmp_path):
@@ -179,6 +221,21 @@ def test_a_report_on_runs_of_any_state(runs, tmp_path):
     path.write_text("\n".join([*lines[:3], lines[3][:20], "[1, 2]", *lines[4:]]) + "\n" + '{"step": 9, "tr')
     said = call([str(damaged), f"--out={tmp_path / 'three'}"], report.main)
     assert "2 lines of metrics.jsonl are damaged and left out" in said
+
+    whole = tmp_path / "some" / "checkpoints"  # a folder of any name
+    shutil.copytree(out / "both", whole / "both")
+    (whole / "broken").mkdir()
+    (whole / "broken" / "config.json").write_text("{")
+    (whole / "nothing").mkdir()
+    (whole / "both" / "seed0" / "best.json").write_text("{")
+    pictures = whole / "both" / "seed0" / "pictures"
+    shutil.copy(next(pictures.glob("*.png")), pictures / "zzz.png")
+    (pictures / "val_9999999.png").write_bytes(b"being written")
+    said = call([str(whole), str(whole / "both"), f"--out={tmp_path / 'six'}"], report.main)
+    assert "broken is left out: " in said
+    assert "seed0: best.json cannot be read" in said
+    assert "| both | 2 |" in said
+    assert (tmp_path / "six" / "index.html").read_text().count("<img") == 4 * 2 * 2
 
     (tmp_path / "empty").mkdir()
     said = call([str(tmp_path / "empty"), f"--out={tmp_path / 'four'}"], report.main, code=1)

@@ -67,6 +67,90 @@ def test_delta_is_against_the_single_task_rows_of_the_same_encoder():
     assert table.compare(rows["seg"], list(rows.values()), COLUMNS) is None
 
 
+def test_rows_have_names_of_their_own():
+    """Two studies with runs of the same names: each is compared with its own."""
+    rates = ({"learning_rate": 1.0}, {"learning_rate": 2.0})
+    runs = []
+    for folder, rate, miou in (("a", rates[0], 0.4), ("b", rates[1], 0.6)):
+        runs.append(record(f"{folder}/both", miou=miou, rmse=0.1, optimizer=rate))
+        runs.append(record(f"{folder}/seg", miou=0.5, of=BOTH[:1], optimizer=rate))
+        runs.append(record(f"{folder}/depth", rmse=0.1, of=BOTH[1:], optimizer=rate))
+    rows = table.rows(runs)
+    assert [row.label for row in rows] == ["a/seg", "b/seg", "a/depth", "b/depth", "a/both", "b/both"]
+    report = summary.summarize(rows)
+    assert report.comparisons["a/both"].delta_m.mean == pytest.approx(10)
+    assert report.comparisons["b/both"].delta_m.mean == pytest.approx(-10)
+    assert report.comparisons["b/both"].baselines["depth"].label == "b/depth"
+    twins = [record("same/seed0", miou=m, rmse=0.1, optimizer={"learning_rate": m}) for m in (0.1, 0.2, 0.3)]
+    assert len({row.label for row in table.rows(twins)}) == 3
+
+
+def test_the_same_seed_counts_once():
+    runs = [
+        record(f"a/{name}", miou=m, rmse=0.1, seed=s)
+        for name, m, s in (("seed0", 0.5, 0), ("copy", 0.5, 0), ("seed1", 0.6, 1))
+    ]
+    (row,) = table.rows(runs)
+    assert len(row.scored) == 2
+    notes = summary.summarize([row]).notes()
+    assert any("/fair/a/copy has the same configuration and seed, and is left out" in note for note in notes)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"data": {"name": "streets", "size": [8, 16], "validation": "val", "depth": "metres"}},
+        {"data": {"name": "streets", "size": [8, 16], "validation": "val", "classes": 7}},
+        {"size": [16, 32]},
+        {"facts": {"val_frames": "other"}},
+    ],
+)
+def test_what_was_scored_otherwise_is_no_baseline(change):
+    both, depth = record("both", miou=0.5, rmse=0.1), record("depth", rmse=0.2, of=BOTH[1:])
+    seg = record("seg", miou=0.5, of=BOTH[:1])
+    assert summary.summarize(table.rows([both, seg, depth])).comparisons
+    other = record("depth", rmse=0.2, of=BOTH[1:], **{k: v for k, v in change.items() if k == "data"})
+    if "size" in change:
+        other.results["size"] = change["size"]
+    other.record["facts"].update(change.get("facts", {}))
+    report = summary.summarize(table.rows([both, seg, other]))
+    assert not report.comparisons
+    assert any(note.startswith("No Δ for both: there are no single-task networks") for note in report.notes())
+
+
+def test_one_seed_makes_nothing_clear(monkeypatch):
+    monkeypatch.setattr(table, "_intervals", lambda *_: dict.fromkeys(COLUMNS, (-0.2, -0.1)))
+    for seeds, clear in ((1, ["", ""]), (3, ["worse", "better"])):
+        runs = []
+        for seed in range(seeds):
+            noise = seed / 1000
+            runs.append(record(f"both/seed{seed}", miou=0.4 + noise, rmse=0.05 + noise, seed=seed))
+            runs.append(record(f"seg/seed{seed}", miou=0.5 + noise, of=BOTH[:1], seed=seed))
+            runs.append(record(f"depth/seed{seed}", rmse=0.2 + noise, of=BOTH[1:], seed=seed))
+        cells = summary.summarize(table.rows(runs)).parts()["differences"].cells
+        assert [line[-1] for line in cells] == clear
+
+
+def test_runs_beside_grids_keep_their_baselines():
+    plain = [
+        record("p/both", miou=0.5, rmse=0.1),
+        record("p/seg", miou=0.5, of=BOTH[:1]),
+        record("p/depth", rmse=0.1, of=BOTH[1:]),
+    ]
+    rows = [*grid(), *table.rows(plain)]
+    report = summary.summarize(rows)
+    assert {row.label for row in report.comparisons["both"].baselines.values()} == {"seg", "depth"}
+    assert report.comparisons["ewdw/rate3"]
+
+
+def test_charts_draw_every_row():
+    many = [record(f"r{i}/seed0", miou=0.5, rmse=0.1, optimizer={"learning_rate": float(i)}) for i in range(40)]
+    many.append(record("_odd/seed0", miou=0.5, rmse=0.1, optimizer={"learning_rate": 99.0}))
+    svg = charts.bars(table.rows(many), COLUMNS, "x")
+    for name in (*(f"r{i}" for i in range(40)), "_odd"):
+        assert re.search(rf">\s*\u200b?{name}<", svg), name
+
+
 def grid():
     """Two rates each; what is best on val is never what is best on the frames held out."""
     runs = []

@@ -40,6 +40,15 @@ def test_one_that_fails_is_said_once_and_does_not_end_the_run(tmp_path, capsys):
     assert broken.said == ["closed"]
 
 
+def test_one_that_cannot_be_opened_is_one_line(tmp_path, monkeypatch):
+    def init(**options):
+        raise RuntimeError("api_key not configured (no-tty). call wandb.login()")
+
+    monkeypatch.setitem(sys.modules, "wandb", types.SimpleNamespace(init=init))
+    with pytest.raises(UserError, match=r"config\.writers: wandb cannot be opened: .*api_key not configured"):
+        writers.make(["wandb"], CONFIG, tmp_path)
+
+
 def test_names_are_checked_before_a_run_begins(monkeypatch):
     with pytest.raises(UserError, match=r"unknown writer 'wandbb'"):
         writers.check(["wandbb"])
