@@ -357,7 +357,7 @@ IN_THE_FILE = {
         r"line 2: FileNotFoundError: .*/nowhere",
     ),
     "one at the import": ("open('/nowhere')\n", r"No such file or directory: '/nowhere'"),
-    "no function": ("X = 1\n", r"has no attribute 'get_config'"),
+    "no function": ("X = 1\n", r"has no function get_config"),
     "no argument": ("def get_config():\n    return 1\n", r"get_config\(\) takes 0 positional"),
     "no ConfigDict": ("def get_config(arg=None):\n    return {}\n", r"get_config returns a dict"),
 }
