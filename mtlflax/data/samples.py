@@ -25,7 +25,8 @@ class Frames(Protocol):
 class Checked:
     """A source whose samples hold exactly the fields asked for, each as it is declared, and its name.
 
-    Samples are checked before they are augmented, so that the error names the frame instead of coming from OpenCV. All
+    Samples are checked before they are augmented, so that the error names the frame instead of coming from OpenCV. A
+    source whose attribute `checked` is True holds what has been checked when it was made, with all of its fields. All
     fields have the size of the image, or those that are no images have `truth_size`, (H, W).
     """
 
@@ -37,6 +38,10 @@ class Checked:
 
     def __getitem__(self, index: int) -> Sample:
         sample = self._source[index]
+        if getattr(self._source, "checked", False) and self._truth_size is None:
+            size = _size(sample, self._fields)
+            known = {name: sample[name] if name in sample else _unknown(f, size) for name, f in self._fields.items()}
+            return {**known, "name": sample["name"]}
         if not isinstance(sample, Mapping):
             raise UserError(f"frame {index} is a {type(sample).__name__}, not a dict of its fields and `name`")
         if not isinstance(sample.get("name"), str):

@@ -116,18 +116,25 @@ def zoom(values: np.ndarray, field: Field, scale: float, corner: np.ndarray) -> 
     # Pixel i covers [i, i + 1): its center i + 1/2 comes from (i + 1/2) / scale + corner.
     rows = ((np.arange(height) + 0.5) / scale + top).astype(np.intp)
     columns = ((np.arange(width) + 0.5) / scale + left).astype(np.intp)
-    window = values[np.ix_(rows, columns)]
+    window = values.take(rows, axis=0).take(columns, axis=1)  # four times as fast as by one index of both
     return field.unit.zoom(window, scale) if isinstance(field, Depth) else window
 
 
 def mirror(values: np.ndarray, field: Field) -> np.ndarray:
     """Exchange left and right; the channels of a `Map` change sign as it declares, where they are known."""
-    mirrored = values[:, ::-1]
+    mirrored = _flip(values)
     if isinstance(field, Map) and field.mirror:
         signed = mirrored * np.asarray(field.mirror, values.dtype)
         unknown = np.all(mirrored == values.dtype.type(field.unknown), axis=-1, keepdims=True)
         return np.where(unknown, mirrored, signed)
     return mirrored
+
+
+def _flip(values: np.ndarray) -> np.ndarray:
+    """Left and right exchanged; by OpenCV where it knows the dtype, since a batch of views is stacked slowly."""
+    if values.dtype.char in "bBhHifd" and (values.ndim == 2 or values.shape[2] <= 4):
+        return cv2.flip(np.ascontiguousarray(values), 1).reshape(values.shape)
+    return values[:, ::-1]
 
 
 def recolor(image: np.ndarray, brightness: float, contrast: float, saturation: float, hue: float) -> np.ndarray:

@@ -19,11 +19,13 @@ from configs import folder as folder_config
 from mtlflax import data
 from mtlflax.data import field_json, records, units
 from mtlflax.data.folder import Folder
+from mtlflax.data.loader import train_batches
 from mtlflax.data.records import __main__ as command
 from mtlflax.data.records import layout, opening, writer
 from mtlflax.data.samples import Checked
 from mtlflax.data.source import Depth, Image
 from mtlflax.data.streets import Streets
+from mtlflax.data.transforms import Augment, Drawn
 from mtlflax.errors import UserError
 
 KEY = {"name": "x", "root": "", "size": [8, 16], "splits": {}}
@@ -278,3 +280,20 @@ def test_the_manifest_says_what_it_is_of(tmp_path):
     config = ConfigDict({"name": "folder", "root": str(root), "size": (12, 20)})
     sources = {split: data.open_source("folder", config_of(root), split) for split in ("train", "val")}
     assert manifest["key"] == json.loads(json.dumps(opening.key(config, sources)))
+
+
+def test_what_a_cache_holds_is_not_checked_again(tmp_path):
+    """Batches are as from the source, also with a field that is drawn later."""
+    root = folders.photos(tmp_path / "photos")
+    plain, _ = data.open_splits(config_of(root))
+    config = config_of(root, cache=str(tmp_path / "c"))
+    make(root, tmp_path / "c")
+    cached, _ = data.open_splits(config)
+    fields = {**plain.fields, "augment": Drawn()}
+    options = {"batch_size": 4, "seed": 0, "num_threads": 0, "augment": Augment(fields=plain.fields, device=True)}
+    with train_batches(plain, fields, **options) as a, train_batches(cached, fields, **options) as b:
+        for _ in range(4):
+            one, other = next(a), next(b)
+            assert one.keys() == other.keys()
+            for name, value in one.items():
+                np.testing.assert_array_equal(other[name], value)

@@ -23,7 +23,9 @@ PLAIN = ""
 
 def decode(codes: np.ndarray, coding: str) -> np.ndarray:
     """Return the float32 values that uint16 codes stand for; 0 stands for 0."""
-    return _table(coding)[codes]
+    if coding == "disparity / 65535":  # as the table has it, and four times as fast
+        return codes.astype(np.float32) / np.float32(65535)
+    return _table(coding).take(codes)
 
 
 @functools.cache

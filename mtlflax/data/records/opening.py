@@ -75,6 +75,8 @@ class _Automatic:
 class Cached:
     """A split of a data set whose cache is made by `prepare`, or at the first access: a `Source`."""
 
+    checked = True  # see `samples.Checked`
+
     def __init__(self, automatic: _Automatic, split: str) -> None:
         self._automatic, self._split = automatic, split
         self._original = automatic.sources[split]

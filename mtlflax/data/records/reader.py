@@ -34,6 +34,8 @@ class Records:
     Constructing it opens no file but the manifest. UserError if the records are missing or not whole.
     """
 
+    checked = True  # see `samples.Checked`
+
     def __init__(self, folder: Path, split: str, original: Source | None = None) -> None:
         """`original` is what the cache was made from, for truth at full size."""
         content = read_manifest(folder)["splits"].get(split)
