@@ -419,6 +419,8 @@ def test_two_scenes_are_learnt_by_heart(name: str) -> None:
         stride, options = 8, {"atrous_rates": (3, 6, 9), "aspp_channels": 64}
     if "width" in OPTIONS[name]:
         options = {"width": 64}
+    if "widths" in OPTIONS[name]:
+        options = {"widths": (32, 48, 64, 64, 64)}
     steps = 900 if name in ("pad_net", "pap_net") else 300  # their last class, of a few pixels, takes longer
     # The truth is what heads at that stride can show: every n-th pixel, in squares of two of the heads' pixels.
     side = 2 * stride
