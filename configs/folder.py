@@ -17,6 +17,7 @@ from configs import common, weighting
 from mtlflax import weighting as methods
 from mtlflax.errors import UserError
 
+TASKS = ("segmentation", "depth")
 FIELDS = {
     "segmentation": {"kind": "labels", "files": "segmentation/*", "classes": "found"},
     "depth": {
@@ -36,7 +37,9 @@ FIELDS = {
 def get_config(arg: str | None = None) -> ConfigDict:
     """Return the config of `--config=configs/folder.py:ARG`."""
     config = build(arg, "images/*", FIELDS)
-    if "quick" in (arg or ""):  # for tens of pictures; with thousands, give fewer epochs
+    if "quick" in common.parse(
+        arg, *TASKS, *methods.names()
+    ):  # for tens of pictures; with thousands, give fewer epochs
         config.epochs, config.evaluate_every = 100.0, 10.0
     return config
 
@@ -50,7 +53,7 @@ def build(arg: str | None, image: str, fields: dict[str, Any], **options: Any) -
         fields: `config.data.folder.fields`; "segmentation" and "depth", if they are there, are the tasks.
         **options: other keys of `config.data.folder`.
     """
-    known = tuple(name for name in ("segmentation", "depth") if name in fields)
+    known = tuple(name for name in TASKS if name in fields)
     args = common.parse(arg, *known, *methods.names())
     tasks = tuple(name for name in known if name in args) or known
     given = [name for name in args if name in methods.names()]

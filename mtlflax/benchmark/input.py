@@ -24,9 +24,8 @@ class InputSpeed(NamedTuple):
 def measure(experiment: Experiment, *, seconds: float = 10.0) -> InputSpeed:
     """Take batches as training does, for a while, after as many as may have been made ready beforehand."""
     config = experiment.config
-    for source in (experiment.training,):
-        if prepare := getattr(source, "prepare", None):
-            prepare()
+    if prepare := getattr(experiment.training, "prepare", None):
+        prepare()
     with loader.train_batches(
         experiment.training,
         experiment.train_fields,

@@ -1,4 +1,4 @@
-"""Cityscapes' packages: unpacked, checked, gone on with; and what is missing is said."""
+"""Unpacking Cityscapes' packages: files are verified, a stopped run resumes, and what is missing is named."""
 
 import zipfile
 

@@ -44,7 +44,7 @@ class Folder:
             UserError: no files, no frames, or a class table that cannot be read.
             ValueError: an option that does not fit.
         """
-        self.root, self._size = root, size
+        self.root, self._size, self._full_truth = root, size, False
         options = _checked(options)
         by_split = {name: _frames(root, name, options) for name in dict.fromkeys((split, *_SPLITS))}
         self.frames, self.unused = by_split[split]
@@ -67,8 +67,6 @@ class Folder:
         full = copy.copy(self)
         full._full_truth = True
         return full
-
-    _full_truth = False
 
     def __len__(self) -> int:
         return len(self.frames)
