@@ -1,6 +1,7 @@
 """Data sources, augmentation and the input pipeline: NumPy, OpenCV and Grain, never a JAX array."""
 
 import hashlib
+import json
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -20,6 +21,7 @@ __all__ = [
     "SOURCES",
     "check_alike",
     "check_truth",
+    "content_options",
     "describe",
     "open_source",
     "open_splits",
@@ -28,6 +30,18 @@ __all__ = [
 
 ROOT_VARIABLE = "CITYSCAPES_DATASET"  # as the official scripts have it
 _LOOKED_AT = 32  # frames, in `check_truth`
+# Keys of `config.data` that say how and when frames are read, not what they hold.
+_READING = (
+    "cache",
+    "on_error",
+    "validation",
+    "holdout",
+    "balance",
+    "augment",
+    "num_threads",
+    "num_workers",
+    "prefetch",
+)
 
 
 def _cityscapes(config: Any, split: str) -> Source:
@@ -176,12 +190,13 @@ def _balanced(training: Source, config: Any) -> Source:
     temperature = config.get("balance", 0.0)
     if not temperature:
         return training
+    identity = json.dumps(content_options(config), sort_keys=True, default=str)
     options = {"threads": config.num_threads, "on_error": config.on_error}
     if not isinstance(training, Mixture):
-        return Balanced(training, temperature, **options)
+        return Balanced(training, temperature, identity=identity, **options)
     # Those without labels stay as they are.
     parts = {
-        name: Balanced(part, temperature, **options) if _has_classes(part) else part
+        name: Balanced(part, temperature, identity=f"{name} {identity}", **options) if _has_classes(part) else part
         for name, part in training.parts.items()
     }
     return Mixture(parts, training.per_batch)
@@ -208,6 +223,11 @@ def _what_is_wrong(opened: Any, split: str) -> str:
     if not count == len(opened.names) == names:
         return f"the split {split} has {count} frames and {names} different names: each frame needs its own"
     return ""
+
+
+def content_options(config: Any) -> dict[str, Any]:
+    """Return the keys of `config.data` on which depends what a frame holds: all but how and when frames are read."""
+    return {name: value for name, value in config.to_dict().items() if name not in _READING}
 
 
 def describe(opened: Source) -> str:

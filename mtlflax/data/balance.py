@@ -10,7 +10,6 @@ import io
 import json
 import os
 import sys
-from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -18,47 +17,38 @@ import numpy as np
 
 from mtlflax.data import field_json
 from mtlflax.data.samples import Readable
-from mtlflax.data.source import Field, Labels, Sample, Source
+from mtlflax.data.source import Labels, Source
+from mtlflax.data.wrapped import Wrapped
 from mtlflax.errors import UserError
 from mtlflax.files import write_bytes
 
 
-class Balanced:
+class Balanced(Wrapped):
     """A source whose frames are trained on in another order: a `Source`.
 
     `prepare` reads all frames once and keeps what classes they have below `$MTLFLAX_CACHE`.
     """
 
-    def __init__(self, source: Source, temperature: float, *, threads: int = 4, on_error: str = "raise") -> None:
-        """UserError if the source has no label map; ValueError for a temperature that is not positive."""
+    def __init__(
+        self, source: Source, temperature: float, *, identity: str = "", threads: int = 4, on_error: str = "raise"
+    ) -> None:
+        """`identity` tells the source from others with frames of the same names.
+
+        UserError if the source has no label map; ValueError for a temperature that is not positive.
+        """
         if not 0 < temperature < float("inf"):
             raise ValueError(f"data.balance is {temperature}: give a positive temperature (0.01), or 0 for none")
         maps = [name for name, field in source.fields.items() if isinstance(field, Labels) and field.classes]
         if not maps:
             raise UserError("data.balance needs labels, and the data set has none: give 0")
-        self._source, self._temperature, self._threads = source, temperature, threads
-        self._on_error, self._map = on_error, maps[0]
+        super().__init__(source)
+        self._temperature, self._threads = temperature, threads
+        self._on_error, self._map, self._identity = on_error, maps[0], identity
         self._pixels: np.ndarray | None = None  # int64 [N, C]
-
-    @property
-    def fields(self) -> Mapping[str, Field]:
-        """Those of the whole."""
-        return self._source.fields
-
-    @property
-    def missing(self) -> Mapping[str, str]:
-        """Why the source lacks some fields, if it says so."""
-        return getattr(self._source, "missing", {})
-
-    @property
-    def names(self) -> Sequence[str]:
-        """Of the frames, in order."""
-        return self._source.names
 
     def prepare(self) -> None:
         """Prepare the source, and count the pixels of each class in each frame, unless that has been done before."""
-        if prepare := getattr(self._source, "prepare", None):
-            prepare()
+        super().prepare()
         if self._pixels is None:
             self._pixels = self._counted()
 
@@ -68,16 +58,10 @@ class Balanced:
         assert self._pixels is not None
         return ByClass(self._pixels, self._temperature, seed)
 
-    def __len__(self) -> int:
-        return len(self._source)
-
-    def __getitem__(self, index: int) -> Sample:
-        return self._source[index]
-
     def _counted(self) -> np.ndarray:
         field = self._source.fields[self._map]
         assert isinstance(field, Labels)
-        key = [field_json.to_json({self._map: field}), list(self._source.names), str(getattr(self._source, "root", ""))]
+        key = [field_json.to_json({self._map: field}), list(self._source.names), self._identity]
         base = Path(os.environ.get("MTLFLAX_CACHE") or Path.home() / ".cache" / "mtlflax").expanduser()
         path = base / "classes" / f"{hashlib.sha256(json.dumps(key).encode()).hexdigest()[:24]}.npy"
         try:

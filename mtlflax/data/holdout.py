@@ -1,38 +1,25 @@
 """A part of the training frames that is kept for choosing epochs and options, so that nothing is chosen on `val`."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from mtlflax.data.full_truth import with_full_truth
-from mtlflax.data.source import Field, Sample, Source
+from mtlflax.data.source import Sample, Source
+from mtlflax.data.wrapped import Wrapped
 
 
-class Part:
+class Part(Wrapped):
     """Some frames of another source, in its order."""
 
     def __init__(self, source: Source, indices: Sequence[int]) -> None:
-        self._source, self._indices = source, tuple(indices)
-
-    @property
-    def fields(self) -> Mapping[str, Field]:
-        """Those of the whole."""
-        return self._source.fields
-
-    @property
-    def missing(self) -> Mapping[str, str]:
-        """Why the whole lacks some fields, if it says so."""
-        return getattr(self._source, "missing", {})
+        super().__init__(source)
+        self._indices = tuple(indices)
 
     @property
     def names(self) -> Sequence[str]:
         """Of the frames, in order."""
         return [self._source.names[i] for i in self._indices]
-
-    def prepare(self) -> None:
-        """What the whole does once, before the first sample is read."""
-        if prepare := getattr(self._source, "prepare", None):
-            prepare()
 
     def with_full_truth(self) -> "Part | None":
         """The same part of the whole with its truth at its own size, if the whole has that."""

@@ -13,7 +13,6 @@ from helpers import folders
 from helpers.commands import REPOSITORY, call
 from helpers.every_field import Every
 from helpers.frames import Frames
-from ml_collections import ConfigDict
 
 from configs import folder as folder_config
 from mtlflax import data
@@ -180,6 +179,10 @@ def test_a_cache_that_does_not_fit_is_refused(tmp_path):
         return str(error.value)
 
     assert "is a cache of data.size [12, 20], not [6, 10]" in refusal(size=(6, 10))
+    config = config_of(root, cache=str(tmp_path / "c"))
+    config.folder.fields.depth.scale = 0.01  # the same fields and names, and other numbers
+    with pytest.raises(UserError, match=r"is a cache of other data: data\.folder has the folder .*0\.001.*not .*0\.01"):
+        data.open_splits(config)
     other = folders.photos(tmp_path / "more", 12)
     assert "is a cache of other frames in train: 8 frames" in refusal(root=other)
     folders.write(root, {"segmentation/0.png": np.full((24, 40), 9, np.uint8)})
@@ -277,9 +280,8 @@ def test_the_manifest_says_what_it_is_of(tmp_path):
     assert train["names"] == data.open_splits(config_of(root))[0].names
     assert [c["name"] for c in train["fields"]["segmentation"]["classes"]] == list("01234")
     assert len(train["checksums"]) == 1
-    config = ConfigDict({"name": "folder", "root": str(root), "size": (12, 20)})
     sources = {split: data.open_source("folder", config_of(root), split) for split in ("train", "val")}
-    assert manifest["key"] == json.loads(json.dumps(opening.key(config, sources)))
+    assert manifest["key"] == json.loads(json.dumps(opening.key(config_of(root), sources)))
 
 
 def test_what_a_cache_holds_is_not_checked_again(tmp_path):

@@ -5,33 +5,41 @@ import json
 import os
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
-from mtlflax.data import describe, field_json
+from mtlflax.data import content_options, describe, field_json
 from mtlflax.data.full_truth import with_full_truth
 from mtlflax.data.records import writer
 from mtlflax.data.records.reader import MANIFEST, Records, read_manifest
-from mtlflax.data.source import Field, Sample, Source
+from mtlflax.data.source import Sample, Source
+from mtlflax.data.wrapped import Wrapped
 from mtlflax.errors import UserError
 
 AUTO = "auto"
 
 
 def key(config: Any, sources: Mapping[str, Source]) -> dict[str, Any]:
-    """Return what a cache is of: the data set, the size, the fields, and the names of all frames.
+    """Return what a cache is of: the data set and its options, the size, the fields, and the names of all frames.
 
     What is in the files is not looked at: a cache of files that have changed since must be removed.
     """
+    options = content_options(config)
     splits = {
         split: {"fields": field_json.to_json(source.fields), "frames": describe(source)}
         for split, source in sources.items()
     }
-    content = {"name": config.name, "root": str(config.root or ""), "size": list(config.size), "splits": splits}
-    return dict(json.loads(json.dumps(content)))  # as it is read from a manifest
+    content = {
+        "name": config.name,
+        "root": str(config.root or ""),
+        "size": list(config.size),
+        "options": {name: value for name, value in options.items() if name not in ("name", "root", "size")},
+        "splits": splits,
+    }
+    return dict(json.loads(json.dumps(content, default=str)))  # as it is read from a manifest
 
 
 def cached(config: Any, sources: Mapping[str, Source]) -> dict[str, Source]:
@@ -72,30 +80,15 @@ class _Automatic:
         return Records(self._folder, split, self.sources[split])
 
 
-class Cached:
+class Cached(Wrapped):
     """A split of a data set whose cache is made by `prepare`, or at the first access: a `Source`."""
 
     checked = True  # see `samples.Checked`
 
     def __init__(self, automatic: _Automatic, split: str) -> None:
+        super().__init__(automatic.sources[split])
         self._automatic, self._split = automatic, split
-        self._original = automatic.sources[split]
         self._records: Records | None = None
-
-    @property
-    def fields(self) -> Mapping[str, Field]:
-        """Those of the original."""
-        return self._original.fields
-
-    @property
-    def missing(self) -> Mapping[str, str]:
-        """Why the original lacks some fields, if it says so."""
-        return getattr(self._original, "missing", {})
-
-    @property
-    def names(self) -> Sequence[str]:
-        """Of the frames, in order."""
-        return self._original.names
 
     def prepare(self) -> None:
         """Make the cache, unless it is there; UserError if it cannot be written, or a frame not be read."""
@@ -105,10 +98,7 @@ class Cached:
 
     def with_full_truth(self) -> Source | None:
         """The original with its truth at its own size, if it has that."""
-        return with_full_truth(self._original)
-
-    def __len__(self) -> int:
-        return len(self._original)
+        return with_full_truth(self._source)
 
     def __getitem__(self, index: int) -> Sample:
         self.prepare()
@@ -137,6 +127,11 @@ def check(folder: Path, wanted: Mapping[str, Any]) -> None:
     for name in ("name", "size"):
         if there.get(name) != wanted[name]:
             raise UserError(f"{folder}: is a cache of data.{name} {there.get(name)}, not {wanted[name]}")
+    ours, theirs = wanted["options"], there.get("options", {})
+    for name in sorted(ours.keys() | theirs.keys()):
+        if ours.get(name) != theirs.get(name):
+            shown = _difference({name: theirs.get(name)}, {name: ours.get(name)})
+            raise UserError(f"{folder}: is a cache of other data: data.{name} {shown}")
     for split, part in wanted["splits"].items():
         found = there["splits"].get(split)
         if found is None:
@@ -144,9 +139,10 @@ def check(folder: Path, wanted: Mapping[str, Any]) -> None:
         if found["frames"] != part["frames"]:
             raise UserError(f"{folder}: is a cache of other frames in {split}: {found['frames']}, not {part['frames']}")
         for field in found["fields"].keys() | part["fields"].keys():
-            ours, theirs = part["fields"].get(field), found["fields"].get(field)
-            if ours != theirs:
-                raise UserError(f"{folder}: is a cache of other data: its field {field!r} {_difference(theirs, ours)}")
+            mine, cached_one = part["fields"].get(field), found["fields"].get(field)
+            if mine != cached_one:
+                shown = _difference(cached_one, mine)
+                raise UserError(f"{folder}: is a cache of other data: its field {field!r} {shown}")
 
 
 def _difference(theirs: dict[str, Any] | None, ours: dict[str, Any] | None) -> str:

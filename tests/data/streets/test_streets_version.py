@@ -42,7 +42,7 @@ def test_every_module_that_the_renderer_imports_is_part_of_its_version():
     done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
     package = Path(cache.mtlflax.__file__).parent
     irrelevant = {package / name for name in ("__init__.py", "errors.py", "files.py", "registry.py")}
-    of_data = ("__init__", "source", "field_json", "holdout", "full_truth", "samples", "balance", "mixture")
+    of_data = ("__init__", "source", "field_json", "holdout", "full_truth", "samples", "balance", "mixture", "wrapped")
     irrelevant |= {package / "data" / f"{name}.py" for name in of_data}
     loaded = set(map(Path, done.stdout.split("\n")[:-1]))
     assert Path(frame.__file__) in loaded
