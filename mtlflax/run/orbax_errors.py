@@ -1,7 +1,9 @@
 """What Orbax's errors mean, and how to hear of them once."""
 
+import errno
 import functools
 import logging
+import os
 import re
 import sys
 from pathlib import Path
@@ -10,7 +12,7 @@ from typing import Any
 import jax
 import orbax.checkpoint as ocp
 
-_OS_ERROR = re.compile(r"([^:]*) \[os_error_code='(\d+)'")  # at the end of TensorStore's messages
+_OS_ERROR = re.compile(r"\[os_error_code='(\d+)'")  # among the remarks, in any order, that end TensorStore's messages
 
 
 @functools.cache
@@ -44,8 +46,8 @@ def refusal(error: BaseException | None) -> str | None:
     while error is not None:
         if isinstance(error, OSError) and not isinstance(error, FileNotFoundError):
             return error.strerror or str(error)
-        if (found := _OS_ERROR.search(str(error))) and found[2] != "2":
-            return found[1].strip()
+        if (found := _OS_ERROR.search(str(error))) and int(found[1]) != errno.ENOENT:
+            return os.strerror(int(found[1]))
         error = error.__cause__
     return None
 

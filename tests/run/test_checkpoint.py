@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from mtlflax.errors import UserError
+from mtlflax.run import orbax_errors
 from mtlflax.run.checkpoint import Checkpoints, DamagedError
 from mtlflax.training import parallel
 
@@ -264,6 +265,14 @@ try:
 except UserError as error:
     print(error)
 """
+
+
+@pytest.mark.parametrize("remarks", ["{0}", "{1} {0}", "{0} {1}"])
+def test_what_the_system_says_is_found_among_other_remarks(remarks):
+    spec = """[tensorstore_spec='{"driver":"zarr3","ocdbt":true}']"""
+    said = "RESOURCE_EXHAUSTED: Failed to write: x/y: File too large " + remarks.format("[os_error_code='27']", spec)
+    assert orbax_errors.refusal(ValueError(said)) == "File too large"
+    assert orbax_errors.refusal(ValueError(said.replace("'27'", "'2'"))) is None
 
 
 def test_a_checkpoint_that_cannot_be_written_is_one_message(tmp_path):
