@@ -32,12 +32,24 @@ def plain_errors(what: Path) -> Iterator[None]:
         raise UserError(f"cannot write {what}: {error.strerror or error}{where}\n{cure}") from error
 
 
+@contextmanager
+def plain_read_errors(path: Path) -> Iterator[None]:
+    """Turn what goes wrong while a file or a folder is read into a `UserError` that names it."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror or error or type(error).__name__})") from error
+    except Exception as error:
+        if isinstance(path, Path) or isinstance(error, UserError):
+            raise
+        # In a bucket (`mtlflax.data.paths`): each service has errors of its own for a missing login and the like.
+        raise UserError(f"{path}: cannot be read ({type(error).__name__}: {error})") from error
+
+
 def read_bytes(path: Path) -> bytes:
     """Return the content of a file; UserError if it cannot be read."""
-    try:
+    with plain_read_errors(path):
         return path.read_bytes()
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
 
 
 def write_bytes(path: Path, data: bytes) -> None:

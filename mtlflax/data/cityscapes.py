@@ -13,7 +13,7 @@ from typing import NamedTuple, Self
 import numpy as np
 from absl import logging
 
-from mtlflax.data import labels, png, resize, units
+from mtlflax.data import labels, paths, png, resize, units
 from mtlflax.data.source import Depth, Field, Image, Labels, Number, Sample
 from mtlflax.errors import UserError
 from mtlflax.files import read_bytes
@@ -29,11 +29,11 @@ class _Frame(NamedTuple):
 
 
 def check_root(root: str | os.PathLike[str]) -> Path:
-    """Return `root` with ~ expanded, or raise UserError where it is not a Cityscapes tree."""
-    path = Path(root).expanduser()
-    if not path.is_dir():
+    """Return `root` as a path, or raise UserError where it is not a Cityscapes tree."""
+    path = paths.make(root)
+    if not paths.is_dir(path):
         raise UserError(f"{path}: there is no such folder; give the root of Cityscapes")
-    if not (path / "leftImg8bit").is_dir():
+    if not paths.is_dir(path / "leftImg8bit"):
         raise UserError(f"{path}: has no folder leftImg8bit: give the root of Cityscapes, which holds it")
     return path
 
@@ -60,7 +60,7 @@ class Cityscapes:
     missing, broken, of the wrong kind or of another size than its image.
 
     Args:
-        root: the folder that holds leftImg8bit, gtFine, disparity and camera.
+        root: the folder that holds leftImg8bit, gtFine, disparity and camera, here or in a bucket.
         split: "train", "val", "test", "train_extra" or another that is there.
         size: (H, W) of what is returned; None = as stored.
         depth: a unit, a key of `mtlflax.data.units.UNITS`.
@@ -102,7 +102,7 @@ class Cityscapes:
         self._lut = labels.lut(classes)
         self._unit = units.get(depth)
         self._check_folder("leftImg8bit")
-        self._kinds = [kind for kind in (annotations, "disparity", "camera") if self._folder(kind).is_dir()]
+        self._kinds = [kind for kind in (annotations, "disparity", "camera") if paths.is_dir(self._folder(kind))]
         if "disparity" in self._kinds and "camera" not in self._kinds:
             if not self._unit.stereo:
                 self._check_folder("camera")
@@ -124,7 +124,7 @@ class Cityscapes:
         self.fields["focal_baseline"] = Number()
         self._frames = self._list_frames()
         if frames:
-            self._frames = _chosen(self._frames, Path(frames).expanduser())
+            self._frames = _chosen(self._frames, paths.make(frames))
 
     @property
     def names(self) -> list[str]:
@@ -172,12 +172,12 @@ class Cityscapes:
         return self._folder(kind) / frame.city / (frame.name + ending)
 
     def _check_folder(self, kind: str) -> None:
-        if not self._folder(kind).is_dir():
+        if not paths.is_dir(self._folder(kind)):
             raise UserError(self._no_folder(kind))
 
     def _no_folder(self, kind: str) -> str:
         folder = self._folder(kind)
-        there = ", ".join(s for s in ("train", "val", "test", "train_extra") if (folder.parent / s).is_dir())
+        there = ", ".join(s for s in ("train", "val", "test", "train_extra") if paths.is_dir(folder.parent / s))
         hint = f"; {folder.parent} has {there}" if there else ""
         return f"{folder}: there is no such folder{hint}: unpack {self._package(kind)} into {self._root}"
 
@@ -189,9 +189,9 @@ class Cityscapes:
     def _list_frames(self) -> list[_Frame]:
         frames: list[_Frame] = []
         missing: list[tuple[str, Path]] = []
-        for city in sorted(_listed(self._folder("leftImg8bit"))):
+        for city in sorted(paths.names(self._folder("leftImg8bit"))):
             # One listing per folder: on a network disk, asking for each file would take minutes.
-            listed = {kind: set(_listed(self._folder(kind) / city)) for kind in self._endings}
+            listed = {kind: set(paths.names(self._folder(kind) / city)) for kind in self._endings}
             for image in sorted(listed["leftImg8bit"]):
                 # macOS leaves "._" files beside what it copies.
                 if not image.endswith(_IMAGE) or image.startswith("."):
@@ -200,8 +200,8 @@ class Cityscapes:
                 has_train_ids = self._classes == 19 and name + self._train_ids in listed[self._annotations]
                 frame = _Frame(city, name, has_train_ids)
                 frames.append(frame)
-                paths = [(kind, self._path(frame, kind)) for kind in self._kinds]
-                missing += [(kind, path) for kind, path in paths if path.name not in listed[kind]]
+                wanted = [(kind, self._path(frame, kind)) for kind in self._kinds]
+                missing += [(kind, path) for kind, path in wanted if path.name not in listed[kind]]
         if missing:
             kind, path = missing[0]
             more = f" ({len(missing)} files are missing in all)" if len(missing) > 1 else ""
@@ -248,12 +248,3 @@ def _focal_baseline(path: Path) -> float:
     if not 0 < focal_baseline < float("inf"):
         raise UserError(f"{path}: fx × baseline is {focal_baseline}: restore the original file")
     return focal_baseline
-
-
-def _listed(folder: Path) -> list[str]:
-    try:
-        return os.listdir(folder)  # noqa: PTH208 (iterdir makes a Path of each of thousands)
-    except (FileNotFoundError, NotADirectoryError):
-        return []
-    except OSError as error:
-        raise UserError(f"{folder}: cannot be listed ({error.strerror})") from error

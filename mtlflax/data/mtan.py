@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mtlflax.data import labels, resize, truth_file, units
+from mtlflax.data import labels, paths, resize, truth_file, units
 from mtlflax.data.source import Depth, Field, Image, Labels, Sample
 from mtlflax.errors import UserError
 
@@ -42,7 +42,7 @@ class MTANCityscapes:
             UserError: a folder is missing, or holds other numbers than `image`.
             ValueError: another number of classes.
         """
-        self._folder, self._size, self._classes = Path(root).expanduser() / split, size, classes
+        self._folder, self._size, self._classes = paths.make(root) / split, size, classes
         numbers = {name: self._numbers(folder) for name, folder in _FOLDERS.items()}
         if not numbers["image"]:
             raise UserError(f"{self._folder / 'image'}: holds no files 0.npy, 1.npy, ...")
@@ -91,9 +91,10 @@ class MTANCityscapes:
 
     def _numbers(self, folder: str) -> set[int]:
         path = self._folder / folder
-        if not path.is_dir():
+        if not paths.is_dir(path):
             raise UserError(f"{path}: there is no such folder: give the folder that holds train and val as data.root")
-        return {int(file.stem) for file in path.glob("*.npy") if file.stem.isdecimal()}
+        stems = [name.removesuffix(".npy") for name in paths.names(path) if name.endswith(".npy")]
+        return {int(stem) for stem in stems if stem.isdecimal()}
 
     def _path(self, folder: str, number: int) -> Path:
         return self._folder / folder / f"{number}.npy"

@@ -3,6 +3,7 @@
 import io
 import re
 import struct
+import tempfile
 import zipfile
 import zlib
 from pathlib import Path
@@ -37,7 +38,7 @@ def read(path: Path) -> np.ndarray:
     if suffix in (".npy", ".npz"):
         values = _numpy(data, path)
     elif suffix == ".exr":
-        values = _exr(path)
+        values = _exr(data, path)
     elif data.startswith(png.SIGNATURE):
         values = _png(data, path)
     else:
@@ -123,13 +124,17 @@ def _numpy(data: bytes, path: Path) -> np.ndarray:
         raise UserError(f"{path}: cannot be read as a NumPy array: {error}") from error
 
 
-def _exr(path: Path) -> np.ndarray:
+def _exr(data: bytes, path: Path) -> np.ndarray:
     try:
         import OpenEXR
     except ImportError as error:
         raise UserError(f"{path}: EXR files need a reader: pip install OpenEXR") from error
     try:
-        with OpenEXR.File(str(path)) as file:
+        # OpenEXR reads files of this machine alone.
+        with tempfile.NamedTemporaryFile(suffix=".exr") as copy:
+            copy.write(data)
+            copy.flush()
+            file = OpenEXR.File(copy.name)
             channels = file.channels()
             names = [name for name in channels if name in ("RGB", "RGBA", "Y", "Z", "V", "R")] or list(channels)
             return np.asarray(channels[names[0]].pixels)

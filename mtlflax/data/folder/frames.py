@@ -17,15 +17,16 @@ all frames, `val_share`, is "val": which ones depends on their names alone.
 """
 
 import csv
+import functools
 import hashlib
 import json
-import os
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from mtlflax.data import paths
 from mtlflax.errors import UserError
 from mtlflax.files import read_bytes
 
@@ -90,7 +91,7 @@ class Pattern:
 def find(root: Path, pattern: Pattern) -> dict[str, dict[str, str]]:
     """Return the files that fit: path below the root → what the words stand for. UserError if it cannot be listed."""
     found = {}
-    for path in _listed(root, root / pattern.folder, pattern.deep):
+    for path in paths.files(root, root / pattern.folder, deep=pattern.deep):
         words = pattern.match(path)
         if words is not None:
             found[path] = words
@@ -170,6 +171,7 @@ def read_list(path: Path, root: Path, split: str, val_share: float) -> list[Fram
     except (ValueError, csv.Error) as error:
         raise UserError(f"{path}: is no list of frames: {error}") from error
     frames, chosen = [], []
+    listed = functools.cache(lambda folder: frozenset(paths.names(folder)))
     for number, row in enumerate(rows, 1):
         given = {str(key).strip(): value for key, value in row.items() if key and value not in (None, "")}
         if not given.get("image"):
@@ -182,7 +184,7 @@ def read_list(path: Path, root: Path, split: str, val_share: float) -> list[Fram
                 numbers[key] = float(value)
             except (TypeError, ValueError):
                 files[key] = root / str(value)
-                if not files[key].is_file():
+                if files[key].name not in listed(files[key].parent):
                     raise UserError(f"{path}, frame {number}: {key} is {files[key]}, which is not there") from None
         frames.append(Frame(name, files, numbers))
         chosen.append(of_split)
@@ -205,17 +207,6 @@ def share(frames: Sequence[Frame], split: str, val_share: float) -> list[Frame]:
     return [frame for frame in frames if (frame.name in held) == (split == "val")]
 
 
-def _listed(root: Path, folder: Path, deep: bool) -> list[str]:
-    """The files in a folder, or at any depth below it, as paths below the root; hidden ones are left out."""
-    found = []
-    for where, folders, files in os.walk(folder, followlinks=True):
-        folders[:] = sorted(name for name in folders if not name.startswith(".")) if deep else []
-        relative = os.path.relpath(where, root)
-        prefix = "" if relative == "." else f"{Path(relative).as_posix()}/"
-        found += [prefix + name for name in files if not name.startswith(".")]
-    return sorted(found)
-
-
 def _by_words(found: Mapping[str, Mapping[str, str]], words: Sequence[str], what: str) -> dict[tuple[str, ...], str]:
     keyed: dict[tuple[str, ...], str] = {}
     for path, values in found.items():
@@ -233,10 +224,10 @@ def _name(key: Sequence[str]) -> str:
 def _hint(root: Path, pattern: Pattern) -> str:
     """What there is where the files were looked for."""
     folder = root / pattern.folder
-    if not folder.is_dir():
-        there = sorted(path.name for path in root.iterdir() if not path.name.startswith("."))[:8]
+    if not paths.is_dir(folder):
+        there = sorted(name for name in paths.names(root) if not name.startswith("."))[:8]
         return f": there is no folder {folder}; {root} holds {', '.join(there) or 'nothing'}"
-    files = _listed(root, folder, pattern.deep)
+    files = paths.files(root, folder, deep=pattern.deep)
     return f": {folder} holds {files[0]}, ..." if files else f": {folder} holds no files"
 
 

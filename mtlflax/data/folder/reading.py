@@ -20,7 +20,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from mtlflax.data import class_table, labels, resize, truth_file, units
+from mtlflax.data import class_table, labels, paths, resize, truth_file, units
 from mtlflax.data.source import Depth, Field, Labels, Map, Number
 from mtlflax.errors import UserError
 
@@ -190,6 +190,5 @@ def _table(classes: Any, root: Path, labeled: Callable[[], Sequence[Path]]) -> c
         rows = [label._asdict() for label in labels.LABELS if label.id >= 0]
         return class_table.make([{to: row[key] for key, to in keys.items()} for row in rows])
     if isinstance(classes, str):
-        given = Path(classes).expanduser()
-        return class_table.read(root / given if (root / given).is_file() else given)
+        return class_table.read(paths.below(root, classes))
     return class_table.make(classes)

@@ -8,7 +8,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from mtlflax.data import photo, resize, truth_file
+from mtlflax.data import paths, photo, resize, truth_file
 from mtlflax.data.folder import frames, reading
 from mtlflax.data.folder.frames import Frame
 from mtlflax.data.folder.reading import Size
@@ -99,8 +99,8 @@ def open_folder(config: Any, split: str, *, as_stored: bool = False) -> Folder:
     """
     if not config.root:
         raise UserError("data.name is folder: give the folder that holds your files as data.root")
-    root = Path(config.root).expanduser().absolute()
-    if not root.is_dir():
+    root = paths.make(config.root)
+    if not paths.is_dir(root):
         raise UserError(f"data.root is {root}: there is no such folder")
     if "folder" not in config:
         raise ValueError("data.name is folder, but the config has no data.folder: see configs/folder.py")
@@ -128,9 +128,7 @@ def _declared(options: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
 
 def _frames(root: Path, split: str, options: Mapping[str, Any]) -> tuple[list[Frame], dict[str, list[str]]]:
     if options["list"]:
-        given = Path(options["list"]).expanduser()
-        path = root / given if (root / given).is_file() else given
-        return frames.read_list(path, root, split, options["val_share"]), {}
+        return frames.read_list(paths.below(root, options["list"]), root, split, options["val_share"]), {}
     patterns = {
         name: (values["files"], truth_file.SUFFIXES)
         for name, values in _declared(options).items()
