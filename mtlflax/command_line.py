@@ -29,9 +29,7 @@ def path(text: str) -> Path:
     It is of this machine: an address, such as gs://bucket/run, is refused, since it would become a folder `gs:`.
     """
     if "://" in text:
-        raise argparse.ArgumentTypeError(
-            f"{text} is an address: give a path of this machine (only data may lie elsewhere)"
-        )
+        raise argparse.ArgumentTypeError(f"{text} is an address: give a path of this machine")
     expanded = os.path.expanduser(text)  # noqa: PTH111 (Path.expanduser raises for a user that does not exist)
     if not text or expanded.startswith("~"):
         raise argparse.ArgumentTypeError(f"{text!r} is not a path" + (": there is no such user" if text else ""))

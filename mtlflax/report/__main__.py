@@ -17,6 +17,7 @@ from mtlflax import command_line
 from mtlflax.errors import UserError
 from mtlflax.files import write_text
 from mtlflax.report import page, runs, summary, table
+from mtlflax.run import evaluations
 
 
 def main(argv: Sequence[str]) -> None:
@@ -33,8 +34,16 @@ def main(argv: Sequence[str]) -> None:
         metavar="TASK/METRIC,...",
         help="the columns, such as segmentation/miou,depth/abs_rel (default: the first metric of each task)",
     )
+    parser.add_argument(
+        "--evaluation",
+        choices=("best", "last"),
+        default="best",
+        help="best (the default): scores of the best epoch, from best.json; last: of the last evaluation, from "
+        "results.json, such as one by --mode=evaluate at full size",
+    )
     options = parser.parse_args(argv)
-    records, wrong = runs.read_all(runs.find(options.folders))
+    prefer = evaluations.BEST if options.evaluation == "best" else evaluations.LAST
+    records, wrong = runs.read_all(runs.find(options.folders), prefer)
     for line in wrong:
         print(f"NOTE: {line}", file=sys.stderr)
     report = summary.summarize(table.rows(records), options.metrics)

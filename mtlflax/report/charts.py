@@ -24,6 +24,7 @@ except ImportError:  # the extra `report` is not installed
 # Okabe and Ito's colors, which people tell apart who do not see all of them.
 _COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#8A8A00", "#7F7F7F")
 _STYLES = ("-", "--", ":", "-.")
+Looks = Mapping[str, tuple[str, str]]  # label of a row → color, line style
 _TEXT = "#123456"  # replaced by the color of the page's text
 _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
@@ -50,10 +51,16 @@ def check() -> None:
         raise UserError("a page needs Matplotlib: pip install -e '.[report]', or pip install matplotlib")
 
 
-def curves(rows: Sequence[Row], name: str, label: str) -> str:
+def looks(rows: Sequence[Row]) -> Looks:
+    """Return the color and the line style of each row, by its label: the same in all charts of a page."""
+    return dict(zip([row.label for row in rows], _looks(), strict=False))
+
+
+def curves(rows: Sequence[Row], name: str, label: str, looks: Looks) -> str:
     """Draw one name of metrics.jsonl over the steps, a line per row: the mean over seeds, and their range."""
     figure, axes = _figure(7, 3)
-    for row, (color, style) in zip(rows, _looks(), strict=False):
+    for row in rows:
+        color, style = looks[row.label]
         series = [dict(zip(*run.series(name), strict=True)) for run in row.runs]
         steps = sorted(set.union(set(), *series))
         if not steps:
@@ -101,15 +108,16 @@ def lines(series: Mapping[str, tuple[Sequence[int], Sequence[float]]], label: st
     return _svg(figure, key)
 
 
-def bars(rows: Sequence[Row], names: Sequence[str], label: str, strip: str = "") -> str:
+def bars(rows: Sequence[Row], names: Sequence[str], label: str, looks: Looks, strip: str = "") -> str:
     """Draw several results, `task/metric`, as groups of bars, one bar per row: means over seeds, with deviations."""
     figure, axes = _figure(7, 0.6 + 0.14 * len(names) * (len(rows) + 1))
     height = 1 / (len(rows) + 1)
-    for i, (row, (color, _)) in enumerate(zip(rows, _looks(), strict=False)):
+    for i, row in enumerate(rows):
         found = [row.score(name) for name in names]
         places = np.arange(len(names)) + i * height
         means = [np.nan if each is None else each.mean for each in found]
         deviations = [0.0 if each is None or np.isnan(each.deviation) else each.deviation for each in found]
+        color = looks[row.label][0]
         axes.barh(places, means, height * 0.9, xerr=deviations, color=color, label=_shown(row.label), ecolor=_TEXT)
     axes.set_yticks(np.arange(len(names)) + (len(rows) - 1) * height / 2, [name.removeprefix(strip) for name in names])
     axes.margins(y=0.01)
@@ -119,26 +127,41 @@ def bars(rows: Sequence[Row], names: Sequence[str], label: str, strip: str = "")
     return _svg(figure, f"bars {' '.join(names)}")
 
 
-def pareto(rows: Sequence[Row], columns: Sequence[str], better: Sequence[str], chosen: Sequence[Row] = ()) -> str:
+def pareto(
+    rows: Sequence[Row],
+    columns: Sequence[str],
+    better: Sequence[str],
+    looks: Looks,
+    *,
+    chosen: Sequence[Row] = (),
+    baselines: Sequence[Row] = (),
+) -> str:
     """Draw rows by two metrics, with deviations, and the front of those that no other row beats in both.
 
     `better` is "more" or "less" for each column; rows that were chosen have larger marks. Rows whose labels have the
-    same first part, "group/variant", share a color.
+    same first part, "group/variant", share a mark and a color of their own. Baselines, which have one of the metrics
+    alone, are lines.
     """
     figure, axes = _figure(7, 4.5)
     groups = list(dict.fromkeys(row.label.partition("/")[0] for row in rows))
-    looks = dict(zip(groups, itertools.cycle(itertools.product("osD^vP", _COLORS)), strict=False))
+    grouped = len(groups) < len(rows)
+    marks = dict(zip(groups, itertools.cycle(itertools.product("osD^vP", _COLORS)), strict=False))
     points, deviations = _points(rows, columns)
     named = set()
     for row, (x, y), errors in zip(rows, points, np.nan_to_num(deviations), strict=True):
         group = row.label.partition("/")[0]
-        marker, color = looks[group]
+        marker, color = marks[group] if grouped else ("o", looks[row.label][0])
         size = 9 if row in chosen else 5
         label = group if group not in named else None
         named.add(group)
         axes.errorbar(x, y, errors[1], errors[0], fmt=marker, color=color, markersize=size, elinewidth=0.7, label=label)
     best = [rows.index(row) for row in front(rows, columns, better)]
     axes.plot(points[best, 0], points[best, 1], color=_TEXT, linewidth=0.8, linestyle=":", zorder=0)
+    for row in baselines:
+        color, style = looks[row.label]
+        for column, draw in zip(columns, (axes.axvline, axes.axhline), strict=True):
+            if (score := row.score(column)) is not None:
+                draw(score.mean, color=color, linestyle=style, linewidth=0.8, label=_shown(row.label))
     axes.set_xlabel(columns[0])
     axes.set_ylabel(columns[1])
     _legend(axes)

@@ -10,6 +10,7 @@ from flax.traverse_util import flatten_dict
 
 from mtlflax.data.source import Labels
 from mtlflax.report import charts, pictures
+from mtlflax.report.charts import Looks
 from mtlflax.report.summary import CHOSEN, DIFFERENCES, Part, Report
 from mtlflax.report.table import Row
 
@@ -19,14 +20,15 @@ _STYLE = (Path(__file__).parent / "page.css").read_text()
 def page(report: Report, title: str) -> str:
     """Return the page as HTML; UserError if Matplotlib is not installed."""
     charts.check()
+    looks = charts.looks(report.rows)
     rows = [row for row in report.rows if any(run.history or run.results for run in row.runs)]
     sections = [
-        ("Results", _results(report)),
-        ("Learning curves", _curves(report, rows)),
+        ("Results", _results(report, looks)),
+        ("Learning curves", _curves(report, rows, looks)),
         ("Weights", _by_row(rows, charts.weights)),
         ("Cosines of task gradients", _by_row(rows, charts.cosines)),
-        ("Classes", _classes(rows)),
-        ("Depth error", _depth(rows)),
+        ("Classes", _classes(rows, looks)),
+        ("Depth error", _depth(rows, looks)),
         ("Pictures", pictures.figures(rows)),
         ("Configurations", _configs(report.rows)),
         ("Runs", _runs(report.rows)),
@@ -43,7 +45,7 @@ def page(report: Report, title: str) -> str:
     )
 
 
-def _results(report: Report) -> str:
+def _results(report: Report, looks: Looks) -> str:
     parts = report.parts()
     texts = [_table(parts["table"])] if "table" in parts else ["<p>No run has been evaluated yet.</p>"]
     if "chosen" in parts:
@@ -53,7 +55,9 @@ def _results(report: Report) -> str:
         label = (
             f"Pareto plot: {' and '.join(f'{b} {c}' for b, c in zip(better, report.columns, strict=True))} is better"
         )
-        texts.append(_figure(charts.pareto(drawn, report.columns, better, report.chosen), label))
+        against = {row.label: row for c in report.comparisons.values() for row in c.baselines.values()}
+        svg = charts.pareto(drawn, report.columns, better, looks, chosen=report.chosen, baselines=[*against.values()])
+        texts.append(_figure(svg, label))
     if "differences" in parts:
         texts.append(f"<p>{DIFFERENCES}</p>")
         texts.append(_table(parts["differences"]))
@@ -61,7 +65,7 @@ def _results(report: Report) -> str:
     return "".join(texts) + f"<ul>{notes}</ul>"
 
 
-def _curves(report: Report, rows: Sequence[Row]) -> str:
+def _curves(report: Report, rows: Sequence[Row], looks: Looks) -> str:
     found = []
     for task in dict.fromkeys(task.name for row in rows for task in row.tasks):
         names = [(f"train/loss/{task}", f"training loss, {task}")]
@@ -71,7 +75,7 @@ def _curves(report: Report, rows: Sequence[Row]) -> str:
         for name, label in names:
             drawn = [row for row in rows if any(run.series(name)[0] for run in row.runs)]
             if drawn:
-                found.append(_figure(charts.curves(drawn, name, label), label))
+                found.append(_figure(charts.curves(drawn, name, label, looks), label))
     return "".join(found)
 
 
@@ -80,9 +84,9 @@ def _by_row(rows: Sequence[Row], draw: Callable[[Row], str]) -> str:
     return f'<div class="small">{"".join(figures)}</div>' if figures else ""
 
 
-def _classes(rows: Sequence[Row]) -> str:
+def _classes(rows: Sequence[Row], looks: Looks) -> str:
     """Per-class IoU of all rows, and the confusion matrix of each row's first run, folded."""
-    found = [_bars(rows, "iou", "IoU of each class", "IoU")]
+    found = [_bars(rows, "iou", "IoU of each class", "IoU", looks)]
     for row in rows:
         counted = row.scored[0].frames() if row.scored else None
         for task, sums in counted.sums.items() if counted else ():
@@ -94,12 +98,13 @@ def _classes(rows: Sequence[Row]) -> str:
     return "".join(found)
 
 
-def _depth(rows: Sequence[Row]) -> str:
-    by_distance = _bars(rows, "mae_metres", "Mean absolute error by true distance in metres", "metres")
-    return by_distance + _bars(rows, "class_mae_metres", "Mean absolute error at the pixels of each class", "metres")
+def _depth(rows: Sequence[Row], looks: Looks) -> str:
+    titles = {"mae_metres": "by true distance in metres", "class_mae_metres": "at the pixels of each class"}
+    drawn = [_bars(rows, name, f"Mean absolute error {title}", "metres", looks) for name, title in titles.items()]
+    return "".join(drawn)
 
 
-def _bars(rows: Sequence[Row], metric: str, title: str, label: str) -> str:
+def _bars(rows: Sequence[Row], metric: str, title: str, label: str, looks: Looks) -> str:
     """Bars for every result `task/metric/...`, a chart for each task."""
     found = []
     for task in dict.fromkeys(task.name for row in rows for task in row.tasks):
@@ -108,7 +113,7 @@ def _bars(rows: Sequence[Row], metric: str, title: str, label: str) -> str:
         names = [name.removeprefix("val/") for name in dict.fromkeys(names)]
         scored = [row for row in rows if any(row.score(name) for name in names)]
         if scored:
-            svg = charts.bars(scored, names, label, strip=f"{task}/{metric}/")
+            svg = charts.bars(scored, names, label, looks, strip=f"{task}/{metric}/")
             found.append(_figure(svg, f"{title}, {task}"))
     return "".join(found)
 

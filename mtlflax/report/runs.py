@@ -30,8 +30,8 @@ class RunRecord:
     record: dict[str, Any]  # config.json
     status: str  # FINISHED, RUNNING, or STOPPED before its end
     history: list[dict[str, Any]]  # the lines of metrics.jsonl
-    results: dict[str, Any]  # of the best checkpoint; of the last evaluation if none competed; {} before the first
-    which: str  # the file that `results` are from: evaluations.BEST, evaluations.LAST, or ""
+    results: dict[str, Any]  # {} before the first evaluation
+    which: str  # the file that they are from: evaluations.BEST, evaluations.LAST, or ""
     tasks: tuple[Task, ...]  # () if a module that the run names is gone
     notes: tuple[str, ...]  # what is damaged or missing
 
@@ -83,12 +83,12 @@ def find(folders: Iterable[Path]) -> list[Path]:
     return list(found.values())
 
 
-def read_all(workdirs: Iterable[Path]) -> tuple[list[RunRecord], list[str]]:
-    """Read runs; return them, and why others cannot be read. UserError if none can."""
+def read_all(workdirs: Iterable[Path], prefer: str = evaluations.BEST) -> tuple[list[RunRecord], list[str]]:
+    """Read runs, as `read` does; return them, and why others cannot be read. UserError if none can."""
     records, wrong = [], []
     for workdir in workdirs:
         try:
-            records.append(read(workdir))
+            records.append(read(workdir, prefer))
         except UserError as error:
             wrong.append(f"{workdir} is left out: {error}")
     if not records:
@@ -96,8 +96,11 @@ def read_all(workdirs: Iterable[Path]) -> tuple[list[RunRecord], list[str]]:
     return records, wrong
 
 
-def read(workdir: Path) -> RunRecord:
-    """Read a run; UserError if its config.json cannot be read. What else is damaged or missing becomes a note."""
+def read(workdir: Path, prefer: str = evaluations.BEST) -> RunRecord:
+    """Read a run, with the results of `prefer`, evaluations.BEST or LAST, or of the other where there is none.
+
+    UserError if its config.json cannot be read. What else is damaged or missing becomes a note.
+    """
     notes = []
     workdirs.load(workdir)  # checks it, and has the run's own modules found
     record = json.loads((workdir / "config.json").read_text())
@@ -106,7 +109,7 @@ def read(workdir: Path) -> RunRecord:
         notes.append(f"{damaged} lines of metrics.jsonl are damaged and left out")
     results: dict[str, Any] = {}
     which = ""
-    for name in (evaluations.BEST, evaluations.LAST):
+    for name in sorted((evaluations.BEST, evaluations.LAST), key=lambda name: name != prefer):
         try:
             content = json.loads((workdir / name).read_text())
             if not isinstance(content, dict):

@@ -89,7 +89,7 @@ class Report:
         header += ["Δm % ↓", "Δp % ↑"] * bool(self.comparisons) + ["parameters", "multiply-adds", STEP_TIME]
         cells = []
         for row in rows:
-            line = [row.label, str(len(row.scored))]
+            line = [row.label, str(row.seeds(self.columns))]
             line += [_spread(row.score(column), 4) for column in self.columns]
             if self.comparisons:
                 compared = self.comparisons.get(row.label)

@@ -40,6 +40,10 @@ class Row:
         """Those of the runs; () if they cannot be built."""
         return next((run.tasks for run in self.runs if run.tasks), ())
 
+    def seeds(self, columns: Sequence[str]) -> int:
+        """Return how many runs have a score in any of some columns, `task/metric`."""
+        return sum(any(not math.isnan(run.score(column)) for column in columns) for run in self.scored)
+
     def score(self, metric: str, split: str = "val") -> Spread | None:
         """Return the mean of `task/metric` on a split and its spread over the seeds; None if no run has it."""
         values = [value for run in self.scored if not math.isnan(value := run.score(metric, split))]
@@ -264,7 +268,8 @@ def chosen(row: Row) -> str:
     run = row.scored[0]
     size = "×".join(str(n) for n in run.results.get("size", run.config["data"]["size"]))
     best = run.config["best"]["metric"]
-    how = f"best epoch by {best}" if run.which == evaluations.BEST else "last evaluation; no epoch competed"
+    step = run.results.get("step", "?")
+    how = f"best epoch by {best}" if run.which == evaluations.BEST else f"last evaluation, of step {step}"
     return f"{how}; scored at {size} on {run.results.get('num_val', '?')} frames of {run.results.get('data', '?')}"
 
 

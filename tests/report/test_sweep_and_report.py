@@ -242,3 +242,17 @@ def test_a_report_on_runs_of_any_state(runs, tmp_path):
     assert "holds no runs" in said
     said = call([str(out), f"--out={tmp_path / 'five'}", "--metrics=depth/rmsee"], report.main, code=1)
     assert "no run has 'depth/rmsee'; there are" in said
+
+
+def test_the_last_evaluation_when_asked_for(runs, tmp_path):
+    """Such as one at full size, which --mode=evaluate writes to results.json."""
+    shutil.copytree(runs[0], tmp_path / "runs", ignore=shutil.ignore_patterns("checkpoints"))
+    for seed in range(2):
+        path = tmp_path / f"runs/both/seed{seed}/results.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"size": [64, 128], "val/depth/rmse": 0.5 + seed}))
+    asked = [str(tmp_path / "runs"), f"--out={tmp_path / 'report'}"]
+    assert "scored at 64×128" not in call(asked, report.main)
+    said = call([*asked, "--evaluation=last"], report.main)
+    assert "| 1.0000 ± 0.7071 |" in said
+    assert "both: last evaluation, of step 12; scored at 64×128 on 4 frames" in said
+    assert "No Δ for both" in said  # the single-task networks were scored at another size

@@ -8,7 +8,7 @@ import pytest
 from helpers.batches import FIELDS
 
 from mtlflax import tasks
-from mtlflax.report import charts, summary, table
+from mtlflax.report import charts, page, summary, table
 from mtlflax.report.runs import FINISHED, RunRecord
 from mtlflax.run import evaluations
 
@@ -146,7 +146,8 @@ def test_runs_beside_grids_keep_their_baselines():
 def test_charts_draw_every_row():
     many = [record(f"r{i}/seed0", miou=0.5, rmse=0.1, optimizer={"learning_rate": float(i)}) for i in range(40)]
     many.append(record("_odd/seed0", miou=0.5, rmse=0.1, optimizer={"learning_rate": 99.0}))
-    svg = charts.bars(table.rows(many), COLUMNS, "x")
+    rows = table.rows(many)
+    svg = charts.bars(rows, COLUMNS, "x", charts.looks(rows))
     for name in (*(f"r{i}" for i in range(40)), "_odd"):
         assert re.search(rf">\s*\u200b?{name}<", svg), name
 
@@ -185,7 +186,7 @@ def test_the_pareto_front():
         [record(n, miou=m, rmse=r, optimizer=o) for (n, (m, r)), o in zip(scores.items(), optimizers, strict=True)]
     )
     assert [row.label for row in charts.front(rows, COLUMNS, ["more", "less"])] == ["c", "a", "b"]
-    svg = charts.pareto(rows, COLUMNS, ["more", "less"])
+    svg = charts.pareto(rows, COLUMNS, ["more", "less"], charts.looks(rows))
     assert svg.startswith("<svg")
     assert "currentColor" in svg
     assert not re.search(r"<script|http://(?!www\.w3\.org)", svg)
@@ -193,8 +194,32 @@ def test_the_pareto_front():
 
 def test_equal_charts_are_equal_bytes():
     rows = table.rows([record("a", miou=0.5, rmse=0.1)])
-    assert charts.bars(rows, COLUMNS, "x") == charts.bars(rows, COLUMNS, "x")
+    looks = charts.looks(rows)
+    assert charts.bars(rows, COLUMNS, "x", looks) == charts.bars(rows, COLUMNS, "x", looks)
     matrix = np.array([[3, 1, 0], [0, 5, 0], [0, 0, 0]])
     drawn = charts.confusion(matrix, ["road", "sky", "never"], "k")
     assert ">75<" in drawn.replace("\n", "")
     assert "never" not in drawn
+
+
+def test_rows_keep_their_colors_and_single_task_networks_are_lines_in_the_pareto_plot():
+    runs = [record("seg", miou=0.4, of=BOTH[:1]), record("depth", rmse=0.2, of=BOTH[1:])]
+    runs += [record(f"r{i}", miou=0.5, rmse=0.1 + i / 100, optimizer={"learning_rate": i + 2.0}) for i in range(2)]
+    report = summary.summarize(table.rows(runs))
+    looks = charts.looks(report.rows)
+    drawn = page._results(report, looks)
+    legend = re.findall(r">\s*(seg|depth|r0|r1)</", drawn[drawn.index("<svg") :])
+    assert {"seg", "depth", "r0", "r1"} <= set(legend)
+    for row in report.rows:
+        assert looks[row.label][0].lower() in drawn
+    alone = charts.bars(report.rows[2:], COLUMNS, "x", looks)
+    assert looks["r0"][0].lower() in alone
+    assert looks["seg"][0].lower() not in alone
+
+
+def test_seeds_without_a_score_do_not_count():
+    runs = [record(f"both/seed{i}", miou=0.5, rmse=0.1, seed=i) for i in range(2)]
+    runs.append(record("both/seed2", holdout=(0.4, 0.2), seed=2))
+    runs[2].config["data"]["validation"], runs[2].config["best"]["metric"] = "val", "val/segmentation/miou"
+    cells = summary.summarize(table.rows(runs)).parts()["table"].cells
+    assert [line[:2] for line in cells] == [["both", "2"]]
