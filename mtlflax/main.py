@@ -42,6 +42,10 @@ def main(argv: Sequence[str]) -> None:
         help="where the run is kept (default: runs/<config and arguments>); one with a checkpoint is resumed",
     )
     parser.add_argument("--mode", choices=["train", "evaluate"], default="train", help="evaluate: the best checkpoint")
+    hosts = parser.add_argument_group("several processes (default: what the environment or the cluster says)")
+    hosts.add_argument("--coordinator", default="", metavar="HOST:PORT", help="of process 0")
+    hosts.add_argument("--num_processes", default="", metavar="N", help="how many there are")
+    hosts.add_argument("--process_id", default="", metavar="I", help="the number of this one, from 0")
     options, overrides = parser.parse_known_args(argv)
     if options.config is None and (options.mode == "train" or options.workdir is None):
         parser.error("--config is missing: try --config=configs/dwa.py:quick")
@@ -51,14 +55,16 @@ def main(argv: Sequence[str]) -> None:
     except UserError as error:
         parser.exit(2, f"error: {error}\n")
     flags.FLAGS.mark_as_parsed()  # Grain reads absl's flags, which nobody else has parsed, when it starts processes
-    # As with Ctrl-C: what is being saved is saved, and no process that reads data is left behind.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         # Here, so that --help answers at once and processes spawned to read data stay light.
         from mtlflax import train
-        from mtlflax.training import parallel
+        from mtlflax.training import cluster, parallel
 
-        parallel.initialize()
+        found = cluster.initialize((options.coordinator, options.num_processes, options.process_id))
+        parallel.say(found)
+        # Not earlier, because JAX has a handler of its own where there are several processes. As with Ctrl-C: what is
+        # being saved is saved, and no process that reads data is left behind.
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
         if options.mode == "train":
             train.train_and_evaluate(config, workdir)
         else:

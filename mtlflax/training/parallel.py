@@ -5,7 +5,6 @@ A step is a function of one device's share of the batch that reduces over the ax
 device with the whole batch. Nothing else in the package knows how many devices there are.
 """
 
-import os
 from collections.abc import Callable
 from typing import Any
 
@@ -13,36 +12,10 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from mtlflax.errors import UserError
-
 AXIS = "data"
 REPLICATED = PartitionSpec()
 SHARDED = PartitionSpec(AXIS)
 MAPPINGS = ("shard_map", "pmap")
-
-
-def initialize() -> None:
-    """Join the other processes of a run on several hosts, before anything touches a device; with one, do nothing.
-
-    The processes find each other by `JAX_COORDINATOR_ADDRESS`, `JAX_NUM_PROCESSES` and `JAX_PROCESS_ID` where they are
-    set, or, with `MTLFLAX_DISTRIBUTED=1`, by what the cluster says (Cloud TPU, Slurm, Open MPI, Kubernetes). UserError
-    if only some of the three variables are set, or they are no numbers, or no cluster is found.
-    """
-    names = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
-    given = [os.environ.get(name, "") for name in names]
-    if all(given):
-        address, count, index = given
-        if not (count.isdecimal() and index.isdecimal() and int(index) < int(count)):
-            raise UserError(f"JAX_PROCESS_ID is {index!r} of JAX_NUM_PROCESSES {count!r}: give numbers")
-        jax.distributed.initialize(address, int(count), int(index))
-    elif any(given):
-        missing = [name for name, value in zip(names, given, strict=True) if not value]
-        raise UserError(f"several processes: {', '.join(missing)} not set; set all of {', '.join(names)}, or none")
-    elif os.environ.get("MTLFLAX_DISTRIBUTED") == "1":
-        try:
-            jax.distributed.initialize()
-        except ValueError as error:  # no cluster that JAX knows
-            raise UserError(f"MTLFLAX_DISTRIBUTED=1, but there is no cluster: set {', '.join(names)}") from error
 
 
 def say(text: str) -> None:

@@ -82,6 +82,19 @@ def test_the_best_epoch_is_chosen_on_frames_held_out(tmp_path_factory, tmp_path)
     assert results(tmp_path / "run") == found
 
 
+def test_frames_held_out_when_no_epoch_competes(tmp_path_factory, tmp_path):
+    """The last state is evaluated on both, and nothing is called the best."""
+    tree = write_tree(tmp_path_factory.mktemp("larger"), train=16, val=2)
+    extra = ["--config.data.validation=holdout", "--config.data.holdout=0.25", "--config.epochs=1"]
+    output = call(flags(tree, tmp_path / "run", *extra, "--config.best.from_epoch=2"))
+    assert "NOTE: no checkpoint competes for the best" in output
+    assert "best holdout/" not in output
+    assert not (tmp_path / "run" / "best.json").exists()
+    found = results(tmp_path / "run")
+    assert (found["step"], found["finished"]) == (history(tmp_path / "run")[-1]["step"], True)
+    assert {"val/segmentation/miou", "holdout/segmentation/miou"} <= found.keys()
+
+
 def test_the_same_seed_gives_the_same_bits(whole_run, tree, tmp_path):
     run(flags(tree, tmp_path / "again"), JAX_ENABLE_COMPILATION_CACHE="false")  # compiled anew, too
     assert_same_run(whole_run[0], tmp_path / "again")
