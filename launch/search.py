@@ -178,7 +178,7 @@ def _run(study: "optuna.Study", search: Any, out: Path, metric: str, label: str)
         process.wait()
         raise
     score = _score(out / folder, metric)
-    if code or score is None:
+    if code or score is None or not evaluations.finished(out / folder):  # one that was stopped ends with code 0
         study.tell(trial, state=TrialState.FAIL)
         print(f"    {folder}: FAILED: {sweep.last_line(out / folder / 'output.txt')}", flush=True)
         return False

@@ -142,7 +142,7 @@ def train(entries: Sequence[Entry], out: Path, jobs: int) -> dict[str, str]:
                 if code and "another run is writing" in last_line(out / name / "output.txt"):
                     waiting.append(named[name])  # an orphan that had not yet locked its folder was faster
                     continue
-                if code:
+                if code or not evaluations.finished(out / name):  # one that was stopped ends with code 0
                     failed[name] = last_line(out / name / "output.txt") or f"exit code {code}"
                     print(f"[{done + len(failed)}/{len(entries)}] {name}: FAILED: {failed[name]}", flush=True)
                     continue

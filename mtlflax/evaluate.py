@@ -14,7 +14,7 @@ from mtlflax.data import loader, samples
 from mtlflax.data.full_truth import truth_size, with_full_truth
 from mtlflax.data.source import Source
 from mtlflax.experiment import Experiment
-from mtlflax.run import official, signals
+from mtlflax.run import official
 from mtlflax.run.frames import Frames
 from mtlflax.tasks import Task
 from mtlflax.training import parallel
@@ -50,8 +50,16 @@ class _Plan(NamedTuple):
     export_size: Size | None  # at which predictions are written; None: none are
 
 
-def make_evaluator(experiment: Experiment, mesh: Mesh, batch_size: int, export: Path | None = None) -> Evaluator:
+def make_evaluator(
+    experiment: Experiment,
+    mesh: Mesh,
+    batch_size: int,
+    export: Path | None = None,
+    before_batch: Callable[[], None] = lambda: None,
+) -> Evaluator:
     """Return a function that evaluates a state on all frames of a split; it compiles at its first call.
+
+    `before_batch` is called before each batch, and may raise.
 
     `export` is a folder for the predictions for `val` in the official format (`run.official`), at the size of the
     labels; each process writes those for its own frames. UserError if the folder holds others.
@@ -105,7 +113,7 @@ def make_evaluator(experiment: Experiment, mesh: Mesh, batch_size: int, export: 
             on_error=config.data.on_error,
         ) as batches:
             for number, batch in enumerate(batches):
-                signals.raise_pending()
+                before_batch()
                 arrays = {k: v for k, v in batch.items() if isinstance(v, np.ndarray)}
                 arrays["frame"] = _frame_numbers(number, len(arrays["mask"]))
                 sums, predictions, maps = step(state, parallel.shard_batch(arrays, mesh))

@@ -3,13 +3,15 @@
     python -m mtlflax.main --config=configs/dwa.py [--workdir=DIR] [--mode=train|evaluate] [--config.KEY=VALUE ...]
 
 Arguments of the config file follow a colon: --config=configs/dwa.py:quick. Any of its values can be changed:
---config.optimizer.learning_rate=0.001. A run that was stopped is resumed by the same command.
+--config.optimizer.learning_rate=0.001. SIGTERM and Ctrl-C stop a run after its step, which is saved; a second
+Ctrl-C stops it at once. A run that was stopped is resumed by the same command.
 With --mode=evaluate, a --workdir is enough: its config is the run's.
 """
 
 import signal
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from absl import flags
@@ -58,6 +60,7 @@ def main(argv: Sequence[str]) -> None:
     try:
         # Here, so that --help answers at once and processes spawned to read data stay light.
         from mtlflax import train
+        from mtlflax.run.stopping import Stopped
         from mtlflax.training import cluster, parallel
 
         found = cluster.initialize((options.coordinator, options.num_processes, options.process_id))
@@ -66,10 +69,11 @@ def main(argv: Sequence[str]) -> None:
         # being saved is saved, and no process that reads data is left behind.
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
         if options.mode == "train":
-            train.train_and_evaluate(config, workdir)
+            with suppress(Stopped):  # saved, and said
+                train.train_and_evaluate(config, workdir)
         else:
             train.evaluate_checkpoint(config, workdir)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt:  # before the first step, or a second Ctrl-C
         if options.mode == "train":
             message = f"stopped; run the same command again to resume from the latest checkpoint in {workdir}"
             print(f"\n{message}", file=sys.stderr)

@@ -23,6 +23,7 @@ from mtlflax.run.checkpoint import Checkpoints
 from mtlflax.run.metric_writer import MetricWriter
 from mtlflax.run.prepare_data import prepare_data
 from mtlflax.run.progress import Progress, format_seconds
+from mtlflax.run.stopping import Stopped, Vote
 from mtlflax.run.training_log import TrainingLog
 from mtlflax.training import parallel
 from mtlflax.training.diagnostics import make_diagnostics
@@ -34,11 +35,20 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict[str, flo
     """Train; resume from the latest checkpoint in `workdir` if there is one.
 
     The config is one of a config file (see `configs/common.py`); the README says what is written to the workdir.
-    Returns the last evaluation, `split/task/metric` → value. Raises UserError for anything the user can put right, with
-    how.
+    Returns the last evaluation, `split/task/metric` → value.
+
+    Raises:
+        UserError: anything the user can put right, with how.
+        Stopped: at SIGTERM or Ctrl-C, to any process of the run: all have saved the same step.
     """
-    with ExitStack() as stack:
-        return _train(config, Path(workdir), stack)
+    try:
+        with ExitStack() as stack:
+            if jax.process_count() > 1:  # one that leaves by itself would leave the others waiting
+                stack.enter_context(signals.deferred())
+            return _train(config, Path(workdir), stack)
+    except Stopped as stopped:
+        say(f"stopped by {stopped}; run the same command again to resume from the checkpoint saved in {workdir}")
+        raise
 
 
 def evaluate_checkpoint(config: ConfigDict, workdir: str | Path) -> dict[str, float]:
@@ -96,7 +106,8 @@ def _train(config: ConfigDict, workdir: Path, stack: ExitStack) -> dict[str, flo
     train_step = parallel.map_step(train_step, mesh, via=config.parallel, donate_state=True)
     diagnose_every = config.diagnostics.every
     diagnose = parallel.map_step(make_diagnostics(model, tasks, prepare), mesh, via=config.parallel)
-    evaluate = make_evaluator(experiment, mesh, config.batch_size)
+    vote = Vote(mesh)
+    evaluate = make_evaluator(experiment, mesh, config.batch_size, before_batch=vote.check)
 
     # ---------------------------------------------------------------- state: resumed, or at step 0
     checkpoints = Checkpoints(workdir, keep=config.checkpoint.keep)
@@ -145,8 +156,7 @@ def _train(config: ConfigDict, workdir: Path, stack: ExitStack) -> dict[str, flo
     # The order matters: evaluate and save the state of this step, and only then take the next batch. So a checkpoint of
     # step n stands for n batches taken and for all that was written up to n, and resuming is exact.
     for step in range(first_step, total + 1):
-        signals.raise_pending()
-        if step > first_step:
+        if step > first_step or checkpoints.awaits_evaluation(step):
             evaluating = step == total or step % evaluate_every == 0
             if evaluating or step % checkpoint_every == 0:
                 log.read(step)  # waits for the steps under way
@@ -156,8 +166,8 @@ def _train(config: ConfigDict, workdir: Path, stack: ExitStack) -> dict[str, flo
                     try:
                         evaluated = evaluate(state, experiment.chosen_on)
                         picture = summary.panel(experiment.tasks, *evaluated.sample) if config.pictures else None
-                    except Exception:  # a broken file, a task's mistake: what has been trained is kept all the same
-                        checkpoints.save(step, state, config=config.to_dict())
+                    except Exception:  # a signal, a broken file, a task's mistake: what has been trained is kept
+                        checkpoints.save(step, state, config=config.to_dict(), evaluated=False)
                         raise
                     writer.scalars(step, evaluated.results)
                     if picture is not None:
@@ -170,6 +180,13 @@ def _train(config: ConfigDict, workdir: Path, stack: ExitStack) -> dict[str, flo
                 checkpoints.save(step, state, config=config.to_dict(), score=score)
         if step == total:
             break
+        try:
+            vote.check()
+        except Stopped:
+            log.read(step)
+            if step:
+                checkpoints.save(step, state, config=config.to_dict())
+            raise
 
         if step > first_step:
             progress.start()

@@ -17,7 +17,8 @@ from jax.experimental import multihost_utils
 from orbax.checkpoint import checkpoint_managers
 
 from mtlflax.errors import UserError, one_line
-from mtlflax.run import orbax_errors, signals
+from mtlflax.files import write_text
+from mtlflax.run import checksums, orbax_errors, signals
 from mtlflax.training.parallel import say
 
 
@@ -47,7 +48,10 @@ class Checkpoints:
         )
         with self._writing():
             self._manager = ocp.CheckpointManager(self.directory, options=options)
-        self._scores = {step: self._read_score(step) for step in self._manager.all_steps()}
+        self._scores: dict[int, float | None] = {}
+        self._unevaluated: set[int] = set()
+        for step in self._manager.all_steps():
+            self._read_score(step)
 
     @property
     def latest_step(self) -> int | None:
@@ -65,22 +69,49 @@ class Checkpoints:
             return False
         return all(other is None or score >= other for other in self._scores.values())
 
-    def save(self, step: int, state: Any, *, config: Mapping[str, Any], score: float | None = None) -> None:
+    def awaits_evaluation(self, step: int) -> bool:
+        """Whether the checkpoint of a step was saved before an evaluation of it came to its end."""
+        return step in self._unevaluated
+
+    def save(
+        self,
+        step: int,
+        state: Any,
+        *,
+        config: Mapping[str, Any],
+        score: float | None = None,
+        evaluated: bool = True,
+    ) -> None:
         """Save in the background; the state is copied before this returns.
 
-        `step` is the updates so far, and the data position too, as the data pipeline gives the batch of any step.
-        `config` is JSON. Of `score`, more is better; None or NaN if this checkpoint does not compete for the best.
+        Args:
+            step: the updates so far, and the data position too, as the data pipeline gives the batch of any step.
+            state: arrays; their checksums are saved too.
+            config: JSON.
+            score: more is better; None or NaN if this checkpoint does not compete for the best.
+            evaluated: False if an evaluation of this step was interrupted. If such a checkpoint is there already, it
+                gets the score.
         """
-        if step in self._scores:
-            return  # resumed here: the same checkpoint is there already
         score = None if score is None or math.isnan(score) else score
+        if step in self._scores and (not evaluated or step not in self._unevaluated):
+            return  # resumed here: the same checkpoint is there already
+        resumed = step in self._scores
         self._scores[step] = score  # now, because saving decides which others are kept
+        if resumed:
+            self._unevaluated.discard(step)
+            position = checksums.seal({**self._read_position(step), "score": score, "evaluated": True})
+            if jax.process_index() == 0:
+                write_text(self._position_file(step), json.dumps(position))
+            return
+        if not evaluated:
+            self._unevaluated.add(step)
+        position = {"next_step": step, "score": score, "evaluated": evaluated, "checksums": checksums.of_arrays(state)}
         with self._writing():
             self._manager.save(
                 step,
                 args=ocp.args.Composite(
                     state=ocp.args.PyTreeSave(state),
-                    data=ocp.args.JsonSave({"next_step": step, "score": score}),
+                    data=ocp.args.JsonSave(checksums.seal(position)),
                     config=ocp.args.JsonSave(dict(config)),
                 ),
             )
@@ -128,6 +159,7 @@ class Checkpoints:
             with signals.deferred():
                 wanted = ocp.args.Composite(state=state, data=ocp.args.JsonRestore())
                 restored = self._manager.restore(step, args=wanted)
+            checksums.check(restored["data"], restored["state"])
             position = int(restored["data"]["next_step"])
         except Exception as error:  # Orbax raises a bare Exception where an array cannot be read
             if isinstance(error, MemoryError | RuntimeError):
@@ -163,12 +195,24 @@ class Checkpoints:
         scored = [(score, step) for step, score in self._scores.items() if score is not None]
         return [step for _, step in sorted(scored, reverse=True)]
 
-    def _read_score(self, step: int) -> float | None:
+    def _position_file(self, step: int) -> Path:
+        return self.directory / str(step) / "data" / "metadata"
+
+    def _read_position(self, step: int) -> dict[str, Any]:
+        """What is saved beside the state; ValueError or OSError if it is damaged."""
+        position = json.loads(self._position_file(step).read_text())
+        checksums.check_seal(position)
+        return position
+
+    def _read_score(self, step: int) -> None:
         try:
-            return json.loads((self.directory / str(step) / "data" / "metadata").read_text())["score"]
-        except (OSError, ValueError, KeyError):
+            position = self._read_position(step)
+            self._scores[step] = position["score"]
+            if not position.get("evaluated", True):
+                self._unevaluated.add(step)
+        except (OSError, ValueError, KeyError, TypeError):
             say(f"NOTE: {self.directory / str(step)} has lost its score: it does not compete for the best")
-            return None
+            self._scores[step] = None
 
     def _first(self, steps: Iterable[int], restore: Callable[[int], Any]) -> tuple[int, Any, dict[int, DamagedError]]:
         """Return the first step that can be restored, what it holds, and those before it with what is wrong."""

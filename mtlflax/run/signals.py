@@ -2,7 +2,7 @@
 
 A signal handler that raises does so between any two bytecodes: in the middle of a library, which is then left in an
 inconsistent state, or in a destructor, where Python drops the exception and the run continues. So long operations defer
-the signals, and call `raise_pending` where they may be stopped.
+the signals, and call `raise_pending` where they may be stopped, or ask `pending` and stop by themselves.
 """
 
 import signal
@@ -20,9 +20,10 @@ _pending: int | None = None
 
 @contextmanager
 def deferred() -> Iterator[None]:
-    """Defer a first SIGINT or SIGTERM to the next `raise_pending` or the end of the block; a second acts at once.
+    """Defer a first SIGINT or SIGTERM to the next `raise_pending` or the end of the block.
 
-    It does nothing inside another such block, and outside the main thread, where Python runs no signal handlers.
+    A SIGINT after it acts at once. A SIGTERM does not: what takes a machine away sends several. It does nothing inside
+    another such block, and outside the main thread, where Python runs no signal handlers.
     """
     global _usual, _pending
     if _usual is not None or threading.current_thread() is not threading.main_thread():
@@ -43,6 +44,17 @@ def deferred() -> Iterator[None]:
             signal.raise_signal(pending)
 
 
+def pending() -> str:
+    """Return the name of the signal that was deferred; "" if there is none."""
+    return "" if _pending is None else signal.Signals(_pending).name
+
+
+def clear() -> None:
+    """Forget the signal that was deferred: what it asked for is being done."""
+    global _pending
+    _pending = None
+
+
 def raise_pending() -> None:
     """Handle a deferred signal, if there is one: the usual handlers raise KeyboardInterrupt or SystemExit."""
     global _pending
@@ -53,7 +65,7 @@ def raise_pending() -> None:
 
 def _defer(signum: int, frame: FrameType | None) -> None:
     global _pending
-    if _pending is not None:
+    if _pending is not None and signum == signal.SIGINT:
         _handle(signum)
     _pending = signum
     if signum == signal.SIGINT and sys.stderr.isatty():

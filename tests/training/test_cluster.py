@@ -108,7 +108,7 @@ def test_nonsense_is_said(environment, named):
 def test_one_process():
     assert cluster.initialize(NONE, {}) == "one process: no cluster was found"
     assert cluster.initialize(("host:1", "2", "0"), {"MTLFLAX_DISTRIBUTED": "0"}).startswith("one process: ")
-    with pytest.raises(UserError, match="no cluster was found .*: set JAX_COORDINATOR_ADDRESS"):
+    with pytest.raises(UserError, match=r"no cluster was found .*: set JAX_COORDINATOR_ADDRESS"):
         cluster.initialize(NONE, {"MTLFLAX_DISTRIBUTED": "1"})
     with pytest.raises(UserError, match="MTLFLAX_START_TIMEOUT is 'soon'"):
         cluster.initialize(NONE, {"MTLFLAX_START_TIMEOUT": "soon"})
