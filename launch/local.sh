@@ -4,15 +4,16 @@
 #   launch/local.sh [--dry-run] N COMMAND [ARG ...]
 #   launch/local.sh 2 python -m mtlflax.main --config=configs/dwa.py:quick
 #
-# Process 0 prints here; the others write to LOGS/process_<i>.log (LOGS defaults to a new folder under /tmp). When one
-# fails, and at Ctrl-C, all are stopped; those still running after 10 seconds are killed, because a process that waits
-# for another's part of a sum waits forever. The exit code is that of the process that failed.
+# Process 0 prints here; the others write to LOGS/process_<i>.log (LOGS defaults to a new folder under /tmp). Ctrl-C and
+# SIGTERM are passed on to all, which have GRACE seconds (120) to save and end; a second Ctrl-C is passed on too. When
+# one fails, the others are asked to end, and killed after 10 seconds: one that waits for another's part of a sum waits
+# forever. The exit code is that of the process that failed first, else 0.
 set -euo pipefail
 
 dry_run=
 if [ "${1:-}" = --dry-run ]; then dry_run=1; shift; fi
 if [ $# -lt 2 ] || ! [[ $1 =~ ^[1-9][0-9]*$ ]]; then
-  sed -n '2,9s/^# \{0,1\}//p' "$0" >&2
+  sed -n '2,11s/^# \{0,1\}//p' "$0" >&2
   exit 2
 fi
 count=$1; shift
@@ -28,33 +29,50 @@ if [ -n "$dry_run" ]; then
 fi
 
 logs=${LOGS:-$(mktemp -d /tmp/mtlflax_logs.XXXXXX)}
+grace=${GRACE:-120}
 mkdir -p "$logs"
-pids=()
-stop() {
-  trap '' INT TERM
-  kill "${pids[@]}" 2>/dev/null || return 0 # none is left
-  for ((tenths = 0; tenths < 100; tenths++)); do
-    kill -0 "${pids[@]}" 2>/dev/null || return 0
-    sleep 0.1
-  done
-  kill -KILL "${pids[@]}" 2>/dev/null || true
-  wait "${pids[@]}" 2>/dev/null || true
+left=()     # the processes that run
+deadline=   # when those that are left are killed, in seconds since the start
+signalled=
+
+# shellcheck disable=SC2329 # the traps call it
+pass_on() {
+  signalled=1
+  deadline=${deadline:-$((SECONDS + grace))}
+  for pid in "${left[@]}"; do kill -s "$1" "$pid" 2>/dev/null || true; done
 }
-trap stop EXIT
-trap 'exit 130' INT
-trap 'exit 143' TERM
+kill_all() { # with what they have started
+  for pid in "${left[@]}"; do kill -KILL -- "-$pid" 2>/dev/null || true; done
+}
+trap 'pass_on INT' INT
+trap 'pass_on TERM' TERM
+trap kill_all EXIT
+
+set -m # each process in a group of its own, so that a terminal's Ctrl-C comes to this script alone
 for ((i = count - 1; i > 0; i--)); do
   JAX_PROCESS_ID=$i "$@" >"$logs/process_$i.log" 2>&1 &
-  pids+=($!)
+  left+=($!)
 done
 JAX_PROCESS_ID=0 "$@" &
-pids+=($!)
+left+=($!)
 
-for ((left = count; left > 0; left--)); do
-  code=0
-  wait -n "${pids[@]}" 2>/dev/null || code=$? # it complains about those that ended earlier
-  if [ "$code" -ne 0 ]; then
-    echo "a process failed with exit code $code; the logs of all but the first are in $logs" >&2
-    exit "$code"
-  fi
+code=0
+while [ ${#left[@]} -gt 0 ]; do
+  running=()
+  for pid in "${left[@]}"; do
+    if kill -0 "$pid" 2>/dev/null; then running+=("$pid"); continue; fi
+    status=0
+    wait "$pid" 2>/dev/null || status=$?
+    if [ "$status" -eq 0 ] || [ "$code" -ne 0 ]; then continue; fi
+    code=$status
+    if [ -z "$signalled" ]; then
+      echo "a process failed with exit code $code; the logs of all but the first are in $logs" >&2
+      deadline=$((SECONDS + 10))
+      for other in "${left[@]}"; do kill -TERM "$other" 2>/dev/null || true; done
+    fi
+  done
+  left=(${running[@]+"${running[@]}"})
+  if [ -n "$deadline" ] && [ "$SECONDS" -ge "$deadline" ]; then kill_all; fi
+  sleep 0.1 || true # a signal ends it
 done
+exit "$code"
