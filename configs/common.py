@@ -26,6 +26,7 @@ def get_config(weighting: dict, args: tuple[str, ...] = (), *, model: str = "une
     config.seed = 0
     config.tasks = ("segmentation", "depth")
     config.batch_size = 8  # over all devices
+    config.accumulate = 1  # parts that a batch is seen in, one after another: the memory of one part
     config.epochs = 100.0
     config.parallel = "shard_map"  # or "pmap"
 

@@ -241,7 +241,7 @@ def _check_shapes(experiment: Experiment) -> None:
         heads = {task.name: task.channels for task in experiment.tasks}
         models.check_network(experiment.model, config.name, heads, experiment.size, parallel.AXIS)
     jax.eval_shape(experiment.init)
-    if experiment.config.batch_size == 1:
+    if experiment.config.batch_size == experiment.config.accumulate:
         models.check_single_frame(experiment.model, experiment.size)
 
 

@@ -3,7 +3,7 @@
 import functools
 import math
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from mtlflax.experiment import Experiment
 from mtlflax.files import write_text
 from mtlflax.run import evaluations, parameter_table, signals, summary, writers
 from mtlflax.run import workdir as workdirs
+from mtlflax.run.accounting import Accounting
 from mtlflax.run.checkpoint import Checkpoints
 from mtlflax.run.metric_writer import MetricWriter
 from mtlflax.run.prepare_data import prepare_data
@@ -26,6 +27,7 @@ from mtlflax.run.progress import Progress, format_seconds
 from mtlflax.run.stopping import Stopped, Vote
 from mtlflax.run.training_log import TrainingLog
 from mtlflax.training import parallel
+from mtlflax.training.accumulate import in_parts
 from mtlflax.training.diagnostics import make_diagnostics
 from mtlflax.training.parallel import say
 from mtlflax.training.step import TrainState, make_train_step
@@ -91,8 +93,11 @@ def _train(config: ConfigDict, workdir: Path, stack: ExitStack) -> dict[str, flo
     if experiment.config.evaluate.export:
         raise UserError("config: evaluate.export is for --mode=evaluate: give it when the run has been trained")
     mesh = parallel.make_mesh()
-    if (batch_size := experiment.config.batch_size) % mesh.size:
-        raise UserError(f"config.batch_size is {batch_size}: must be a multiple of the number of devices, {mesh.size}")
+    if (batch_size := experiment.config.batch_size) % (mesh.size * experiment.config.accumulate):
+        parts = f" × config.accumulate, {experiment.config.accumulate}" if experiment.config.accumulate > 1 else ""
+        raise UserError(
+            f"config.batch_size is {batch_size}: must be a multiple of the number of devices, {mesh.size}{parts}"
+        )
     encoder, origin = (None, "from a checkpoint") if resuming else experiments.open_encoder(experiment.config)
     fields = field_json.to_json(experiment.fields)
     workdirs.record(experiment.config, workdir, fields=fields, encoder=origin, **experiment.facts)
@@ -101,7 +106,8 @@ def _train(config: ConfigDict, workdir: Path, stack: ExitStack) -> dict[str, flo
     config, total = experiment.config, experiment.total_steps
     evaluate_every = experiment.steps(config.evaluate_every)
     checkpoint_every = experiment.steps(config.checkpoint.every)
-    model, tasks, prepare = experiment.model, experiment.tasks, experiment.prepare_batch
+    model, tasks = in_parts(experiment.model, config.accumulate), experiment.tasks
+    prepare = experiment.prepare_batch
     train_step = make_train_step(model, tasks, experiment.optimizer, experiment.method, prepare)
     train_step = parallel.map_step(train_step, mesh, via=config.parallel, donate_state=True)
     diagnose_every = config.diagnostics.every
@@ -152,6 +158,18 @@ def _train(config: ConfigDict, workdir: Path, stack: ExitStack) -> dict[str, flo
         )
     )
     evaluated: Evaluation | None = None
+    spent = Accounting(writer.removed_steps)
+
+    def save(step: int, state: TrainState, **score: Any) -> None:
+        with spent.on("checkpoints"):
+            checkpoints.save(step, state, config=config.to_dict(), **score)
+
+    def account(step: int) -> None:
+        with spent.on("checkpoints"):
+            checkpoints.wait()
+        progress.close()
+        writer.scalars(step, spent.scalars())
+        say(f"time: {spent}")
 
     # The order matters: evaluate and save the state of this step, and only then take the next batch. So a checkpoint of
     # step n stands for n batches taken and for all that was written up to n, and resuming is exact.
@@ -164,10 +182,12 @@ def _train(config: ConfigDict, workdir: Path, stack: ExitStack) -> dict[str, flo
                 score = None
                 if evaluating:
                     try:
-                        evaluated = evaluate(state, experiment.chosen_on)
+                        with spent.on("evaluation"):
+                            evaluated = evaluate(state, experiment.chosen_on)
                         picture = summary.panel(experiment.tasks, *evaluated.sample) if config.pictures else None
                     except Exception:  # a signal, a broken file, a task's mistake: what has been trained is kept
-                        checkpoints.save(step, state, config=config.to_dict(), evaluated=False)
+                        save(step, state, evaluated=False)
+                        account(step)
                         raise
                     writer.scalars(step, evaluated.results)
                     if picture is not None:
@@ -177,7 +197,7 @@ def _train(config: ConfigDict, workdir: Path, stack: ExitStack) -> dict[str, flo
                     score = _score(experiment, step, evaluated.results)
                     for which in [evaluations.LAST] + [evaluations.BEST] * checkpoints.would_be_best(score):
                         _write(workdir, which, experiment, step, evaluated)
-                checkpoints.save(step, state, config=config.to_dict(), score=score)
+                save(step, state, score=score)
         if step == total:
             break
         try:
@@ -185,26 +205,28 @@ def _train(config: ConfigDict, workdir: Path, stack: ExitStack) -> dict[str, flo
         except Stopped:
             log.read(step)
             if step:
-                checkpoints.save(step, state, config=config.to_dict())
+                save(step, state)
+            account(step)
             raise
 
         if step > first_step:
             progress.start()
-        batch = parallel.shard_batch(next(batches), mesh)
-        began = time.monotonic()
-        diagnosis = diagnose(state, batch) if diagnose_every and step % diagnose_every == 0 else None
-        state, metrics = train_step(state, batch)
-        if step == first_step:  # the one that compiles
-            jax.block_until_ready(metrics)
-            progress.write(f"train step compiled in {time.monotonic() - began:.0f}s")
+        with spent.on("input"):
+            batch = parallel.shard_batch(next(batches), mesh)
+        with spent.on("compilation") if step == first_step else nullcontext():
+            diagnosis = diagnose(state, batch) if diagnose_every and step % diagnose_every == 0 else None
+            state, metrics = train_step(state, batch)
+            if step == first_step:
+                jax.block_until_ready(metrics)
+        if step == first_step:
+            progress.write(f"train step compiled in {spent.seconds['compilation']:.0f}s")
             progress.update(step + 1)
         log.add(step + 1, metrics, diagnosis)
         if step % config.log_every == 0:
             log.read(step)
 
     # ---------------------------------------------------------------- the end
-    checkpoints.wait()
-    progress.close()
+    account(total)
     step = total
     if len(experiment.evaluated) > 1:  # on what nothing was chosen on, too
         step, state = checkpoints.restore_best(state)

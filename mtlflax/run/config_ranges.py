@@ -14,7 +14,8 @@ from mtlflax.training import parallel
 
 _AT_LEAST_0 = ["pictures", "optimizer.power", "optimizer.weight_decay", "losses.auxiliary"]
 _AT_LEAST_0 += ["data.num_threads", "data.num_workers", "data.streets.seed", "diagnostics.every"]
-_AT_LEAST_1 = ("batch_size", "log_every", "checkpoint.keep", "data.prefetch", "data.streets.train", "data.streets.val")
+_AT_LEAST_1 = ["batch_size", "accumulate", "log_every", "checkpoint.keep"]
+_AT_LEAST_1 += ["data.prefetch", "data.streets.train", "data.streets.val"]
 _POSITIVE = ("epochs", "evaluate_every", "checkpoint.every", "optimizer.learning_rate")
 
 

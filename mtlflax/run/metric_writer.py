@@ -22,14 +22,15 @@ class MetricWriter:
     """Write scalars and pictures of one run; UserError where a file cannot be written.
 
     What was written after `step`, from which the run resumes, by a process that was killed before its next checkpoint,
-    is removed, because it will be written again. Unless `enabled` (on the first process), nothing is written. `others`
-    makes further writers, which get the same.
+    is removed, because it will be written again; `removed_steps` is how many steps that were. Unless `enabled` (on the
+    first process), nothing is written. `others` makes further writers, which get the same.
     """
 
     def __init__(
         self, workdir: Path, *, step: int = 0, enabled: bool = True, others: Callable[[], Sequence[Writer]] = list
     ) -> None:
         self._enabled = enabled
+        self.removed_steps = 0
         self._others: Sequence[Writer] = ()
         self._failed: set[type] = set()
         if not enabled:
@@ -38,7 +39,7 @@ class MetricWriter:
         self._path = workdir / "metrics.jsonl"
         with plain_errors(self._path):
             (workdir / "tensorboard").mkdir(parents=True, exist_ok=True)
-            _truncate(self._path, step)
+            self.removed_steps = _truncate(self._path, step)
             self._file = open(self._path, "a")  # noqa: SIM115 (closed by close(): it lives as long as the run)
             # Not SummaryWriter, whose thread would meet a full disk by itself and print a traceback.
             self._events = EventsWriter(str(workdir / "tensorboard" / "events"))
@@ -96,13 +97,16 @@ class MetricWriter:
         self._events.flush()
 
 
-def _truncate(path: Path, step: int) -> None:
-    """Remove the lines after `step`, and a last line that was cut off."""
+def _truncate(path: Path, step: int) -> int:
+    """Remove the lines after `step`, and a last line that was cut off; return how many steps they go beyond it."""
     if not path.exists():
-        return
-    kept = []
+        return 0
+    kept, last = [], step
     for line in path.read_text(errors="replace").splitlines():
         with contextlib.suppress(json.JSONDecodeError, KeyError, TypeError):
-            if json.loads(line)["step"] <= step:
+            found = json.loads(line)["step"]
+            last = max(last, found)
+            if found <= step:
                 kept.append(line)
     write_text(path, "".join(line + "\n" for line in kept))
+    return last - step

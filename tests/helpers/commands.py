@@ -106,9 +106,9 @@ def final_state(workdir: Path) -> tuple[list[int], Any]:
 
 
 def history(workdir: Path) -> list[dict[str, Any]]:
-    """Return metrics.jsonl without the speeds."""
+    """Return metrics.jsonl without speeds and times."""
     lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in line.items() if "per_second" not in k} for line in lines]
+    return [{k: v for k, v in line.items() if "per_second" not in k} for line in lines if "redone_steps" not in line]
 
 
 def results(workdir: Path) -> dict[str, Any]:
