@@ -29,6 +29,7 @@ def get_config(weighting: dict, args: tuple[str, ...] = (), *, model: str = "une
     config.accumulate = 1  # parts that a batch is seen in, one after another: the memory of one part
     config.epochs = 100.0
     config.parallel = "shard_map"  # or "pmap"
+    config.reduce_dtype = "float32"  # what gradients are sent in between devices; or "bfloat16"
 
     config.data = ConfigDict()
     config.data.name = "auto"  # cityscapes where there is a root, else streets; or "module:function"

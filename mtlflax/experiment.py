@@ -3,13 +3,14 @@
 import dataclasses
 import functools
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 import optax
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from mtlflax import data, models, registry, tasks, weighting
@@ -23,9 +24,10 @@ from mtlflax.models.network import Network
 from mtlflax.run import config_ranges
 from mtlflax.run import workdir as workdirs
 from mtlflax.training import parallel
+from mtlflax.training.accumulate import in_parts
 from mtlflax.training.augment import augment
 from mtlflax.training.gradients import Method, make_method
-from mtlflax.training.step import TrainState, init_state
+from mtlflax.training.step import TrainState, init_state, make_train_step
 
 _NO_FIT = (AttributeError, KeyError, TypeError, ValueError)  # what objects raise over a config's values
 
@@ -105,6 +107,13 @@ class Experiment(Predictor):
         """Return the state at step 0: from scratch, or with the pretrained variables of an encoder."""
         made = (self.model, self.optimizer, self.method)
         return init_state(*made, num_tasks=len(self.tasks), size=self.size, seed=self.config.seed, encoder=encoder)
+
+    def make_train_step(self, mesh: Mesh) -> Callable[[TrainState, Any], tuple[TrainState, dict[str, jax.Array]]]:
+        """Make the train step of global arrays (see `training.step.make_train_step`); it takes the state's memory."""
+        config = self.config
+        model = in_parts(self.model, config.accumulate)
+        step = make_train_step(model, self.tasks, self.optimizer, self.method, self.prepare_batch, config.reduce_dtype)
+        return parallel.map_step(step, mesh, via=config.parallel, donate_state=True)
 
     def steps(self, epochs: float) -> int:
         """Return a duration in steps, at least 1."""

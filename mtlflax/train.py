@@ -30,7 +30,7 @@ from mtlflax.training import parallel
 from mtlflax.training.accumulate import in_parts
 from mtlflax.training.diagnostics import make_diagnostics
 from mtlflax.training.parallel import say
-from mtlflax.training.step import TrainState, make_train_step
+from mtlflax.training.step import TrainState
 
 
 def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict[str, float]:
@@ -106,12 +106,11 @@ def _train(config: ConfigDict, workdir: Path, stack: ExitStack) -> dict[str, flo
     config, total = experiment.config, experiment.total_steps
     evaluate_every = experiment.steps(config.evaluate_every)
     checkpoint_every = experiment.steps(config.checkpoint.every)
-    model, tasks = in_parts(experiment.model, config.accumulate), experiment.tasks
-    prepare = experiment.prepare_batch
-    train_step = make_train_step(model, tasks, experiment.optimizer, experiment.method, prepare)
-    train_step = parallel.map_step(train_step, mesh, via=config.parallel, donate_state=True)
+    train_step = experiment.make_train_step(mesh)
     diagnose_every = config.diagnostics.every
-    diagnose = parallel.map_step(make_diagnostics(model, tasks, prepare), mesh, via=config.parallel)
+    model = in_parts(experiment.model, config.accumulate)
+    diagnose = make_diagnostics(model, experiment.tasks, experiment.prepare_batch)
+    diagnose = parallel.map_step(diagnose, mesh, via=config.parallel)
     vote = Vote(mesh)
     evaluate = make_evaluator(experiment, mesh, config.batch_size, before_batch=vote.check)
 

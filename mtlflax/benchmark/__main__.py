@@ -2,6 +2,11 @@
 
     python -m mtlflax.benchmark --config=configs/dwa.py:quick [--steps=10] [--out=FILE.json] [--config.KEY=VALUE ...]
     python -m mtlflax.benchmark --what=input --config=configs/dwa.py [--seconds=10] [--config.data.cache=auto ...]
+    python -m mtlflax.benchmark --what=compile --devices=256 --config=configs/dwa.py --config.batch_size=2048
+
+With --what=compile nothing is run: the step is compiled for so many devices, simulated on the CPU, and the memory, the
+operations and the collectives of one of them are told. A GPU's or TPU's compiler makes other programs; what is sent
+between devices is about the same.
 
 For the step no data is read: the batch is made up and lies on the devices. `--out` keeps the figures with date, device
 and versions.
@@ -15,8 +20,10 @@ from collections.abc import Sequence
 from importlib import metadata
 
 import jax
+from jax.sharding import Mesh
 
 from mtlflax import command_line, experiment
+from mtlflax.benchmark import compile as compile_
 from mtlflax.benchmark import input as input_speed
 from mtlflax.benchmark import step
 from mtlflax.errors import UserError
@@ -29,13 +36,19 @@ def main(argv: Sequence[str]) -> None:
     """Run the command."""
     parser = command_line.Parser("mtlflax.benchmark", __doc__ or "")
     parser.add_argument("--config", metavar="FILE[:ARGUMENTS]", required=True, help="config file, as for mtlflax.main")
-    parser.add_argument("--what", choices=("step", "input"), default="step", help="what is timed (default: step)")
+    parser.add_argument("--what", choices=("step", "input", "compile"), default="step", help="default: step")
     parser.add_argument("--steps", type=int, default=10, metavar="N", help="that are timed (default: 10)")
+    parser.add_argument("--devices", type=int, metavar="N", help="with --what=compile: simulated (default: 8)")
     parser.add_argument("--seconds", type=float, default=10, metavar="S", help="of reading batches (default: 10)")
     parser.add_argument("--out", type=command_line.path, metavar="FILE", help="where to write the figures as JSON")
     options, overrides = parser.parse_known_args(argv)
     if options.steps < 1:
         parser.error(f"--steps={options.steps}: must be at least 1")
+    if options.devices is not None and (options.what != "compile" or options.devices < 1):
+        parser.error("--devices is for --what=compile, and at least 1")
+    if options.what == "compile":  # before the first device is looked at
+        jax.config.update("jax_platforms", "cpu")
+        jax.config.update("jax_num_cpu_devices", options.devices or 8)
     built = experiment.build(config_file.load(options.config, overrides))
     kind, devices = jax.devices()[0].device_kind, jax.device_count()
     if options.what == "input":
@@ -46,12 +59,13 @@ def main(argv: Sequence[str]) -> None:
             f"in memory, {read.growth_megabytes:+.0f} MB since the first batches of {read.batch_megabytes:.3g} MB"
         )
         figures = read._asdict()
+    elif options.what == "compile":
+        mesh = _mesh(built)
+        compiled = compile_.measure(built, mesh)
+        print(compile_.text(compiled, options.config, kind))
+        figures = compiled._asdict()
     else:
-        mesh = parallel.make_mesh()
-        if built.config.batch_size % mesh.size:
-            raise UserError(
-                f"config.batch_size is {built.config.batch_size}: must be a multiple of {mesh.size} devices"
-            )
+        mesh = _mesh(built)
         found = step.measure(built, mesh, steps=options.steps)
         print(
             f"{options.config} on {devices} × {kind}: {found.median:.4g} s per step (p90 {found.p90:.4g}), "
@@ -75,6 +89,17 @@ def main(argv: Sequence[str]) -> None:
             "python": platform.python_version(),
         }
         write_text(options.out, json.dumps(content, indent=2) + "\n")
+
+
+def _mesh(built: experiment.Experiment) -> Mesh:
+    """All devices; UserError if they do not divide the batch."""
+    mesh, config = parallel.make_mesh(), built.config
+    if config.batch_size % (mesh.size * config.accumulate):
+        raise UserError(
+            f"config.batch_size is {config.batch_size}: must be a multiple of {mesh.size} devices × accumulate, "
+            f"{config.accumulate}"
+        )
+    return mesh
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ from mtlflax.data.source import Depth, Field, Labels, Number
 from mtlflax.data.transforms import Drawn
 from mtlflax.experiment import Experiment
 from mtlflax.training import parallel
-from mtlflax.training.step import make_train_step
 
 
 class StepTime(NamedTuple):
@@ -30,9 +29,7 @@ def measure(experiment: Experiment, mesh: Mesh, *, warmup: int = 2, steps: int =
     It is the program that a run compiles. The batch is made up, with labels everywhere, so that the weighting runs.
     """
     config = experiment.config
-    made = (experiment.model, experiment.tasks, experiment.optimizer, experiment.method, experiment.prepare_batch)
-    step = make_train_step(*made)
-    step = parallel.map_step(step, mesh, via=config.parallel, donate_state=True)
+    step = experiment.make_train_step(mesh)
     state = jax.jit(experiment.init, out_shardings=parallel.replicated(mesh))(None)
     local = config.batch_size // jax.process_count()
     batch = parallel.shard_batch(made_up(experiment.train_fields, experiment.size, local), mesh)

@@ -42,6 +42,7 @@ def check(config: ConfigDict) -> None:
         ("model.dtype", config.model.get("dtype", "float32"), ("float32", "bfloat16")),
         ("best.mode", config.best.mode, ("max", "min")),
         ("parallel", config.parallel, parallel.MAPPINGS),
+        ("reduce_dtype", config.reduce_dtype, ("float32", "bfloat16")),
         ("data.validation", config.data.validation, ("val", "holdout")),
         ("data.on_error", config.data.on_error, ("raise", "skip")),
         ("evaluate.size", config.evaluate.size, ("trained", "full")),

@@ -21,7 +21,7 @@ from mtlflax import weighting
 from mtlflax.errors import UserError
 from mtlflax.models.network import Network
 from mtlflax.tasks import Task
-from mtlflax.training import trunk
+from mtlflax.training import parallel, trunk
 from mtlflax.training.parallel import AXIS
 from mtlflax.training.trunk import Flat
 from mtlflax.weighting.lift import LossBalancing, from_factory
@@ -91,6 +91,7 @@ class Gradient(NamedTuple):
     batch_stats: Any  # updated
 
 
+Mean = Callable[[Any], Any]  # a tree of gradients, averaged over the devices
 # (params, batch_stats, the method's state, normalized images, batch, losses_after) -> Gradient
 Backward = Callable[[Any, Any, Any, Array, Any, Array], Gradient]
 
@@ -99,20 +100,26 @@ class _TaskGradients(NamedTuple):
     """Task gradients up to the features, which all methods need, and the trunk's pullback for the rest of the way."""
 
     losses: Array  # [K]
-    branches: list[Flat]  # for each task the gradient of the branches' parameters, averaged over the devices
+    branches: list[Flat]  # for each task this device's gradient of the branches' parameters
     features: list[list[Any]]  # for each task and each part of the batch, this device's gradient of the features
-    to_trunk: Callable[[Any], Flat]  # a gradient of the features → the trunk's parameters', averaged over the devices
+    to_trunk: Callable[[Any], Flat]  # a gradient of the features → the trunk's parameters', both this device's
+    mean: "Mean"
     extra: dict[str, Any]  # further arguments of the method's update
 
 
-def make_backward(model: Network, tasks: Sequence[Task], method: Method) -> Backward:
-    """Make the backward pass of a method, per device; it reduces over `parallel.AXIS` before the method runs."""
+def make_backward(
+    model: Network, tasks: Sequence[Task], method: Method, mean: Mean = parallel.mean_over_devices
+) -> Backward:
+    """Make the backward pass of a method, per device; it reduces over `parallel.AXIS` before the method runs.
+
+    `mean` averages a tree of gradients over the devices.
+    """
     if method.balancing is not None and not method.balancing.looks_at_gradients:
-        return _backward_of_weighted_sum(model, tasks, method.balancing)
-    return _backward_of_each_task(model, tasks, method)
+        return _backward_of_weighted_sum(model, tasks, method.balancing, mean)
+    return _backward_of_each_task(model, tasks, method, mean)
 
 
-def _backward_of_weighted_sum(model: Network, tasks: Sequence[Task], balancing: LossBalancing) -> Backward:
+def _backward_of_weighted_sum(model: Network, tasks: Sequence[Task], balancing: LossBalancing, mean: Mean) -> Backward:
     """The gradient of the total with respect to the losses is the weight vector: it is pulled back once."""
     task_losses = trunk.make_losses(model, tasks)
 
@@ -124,12 +131,12 @@ def _backward_of_weighted_sum(model: Network, tasks: Sequence[Task], balancing: 
         extra = {"present": present, "losses_after": losses_after}
         weights, state = balancing.weigh(state, losses, {}, jnp.ones_like(losses), **extra)
         (gradient,) = pullback(weights)
-        return Gradient(losses, present, jax.lax.pmean(gradient, AXIS), state, batch_stats)
+        return Gradient(losses, present, mean(gradient), state, batch_stats)
 
     return backward
 
 
-def _backward_of_each_task(model: Network, tasks: Sequence[Task], method: Method) -> Backward:
+def _backward_of_each_task(model: Network, tasks: Sequence[Task], method: Method, mean: Mean) -> Backward:
     """The branches are pulled back one by one, then the trunk as the method asks."""
     parts = max(1, method.samples)
 
@@ -152,56 +159,60 @@ def _backward_of_each_task(model: Network, tasks: Sequence[Task], method: Method
             feature_gradients.append([of_features for _, of_features in gradients])
 
         def to_trunk(cotangent: Any) -> Flat:
-            return jax.lax.pmean(pull_trunk(cotangent)[0], AXIS)
+            return pull_trunk(cotangent)[0]
 
         extra = {"present": present, "losses_after": losses_after}
-        branches = jax.lax.pmean(branch_gradients, AXIS)  # the losses are reduced already, see `losses.masked_mean`
-        task_gradients = _TaskGradients(jnp.stack(losses), branches, feature_gradients, to_trunk, extra)
+        # The losses are reduced already, see `losses.masked_mean`.
+        task_gradients = _TaskGradients(jnp.stack(losses), branch_gradients, feature_gradients, to_trunk, mean, extra)
         if method.balancing is not None:
-            of_trunk, factors, state = _balance_losses(method.balancing, task_gradients, state)
+            of_trunk, own, state = _balance_losses(method.balancing, task_gradients, state)
         else:
-            of_trunk, factors, state = _balance_gradients(method, task_gradients, state)
-        gradient = trunk.merge(of_trunk, _combine(factors, branches))
+            of_trunk, own, state = _balance_gradients(method, task_gradients, state)
+        gradient = trunk.merge(of_trunk, own)
         return Gradient(task_gradients.losses, present, gradient, state, stats)
 
     return backward
 
 
-def _balance_gradients(method: Method, task_gradients: _TaskGradients, state: Any) -> tuple[Any, Array, Any]:
-    """The trunk's gradient, the factor of each task's own gradient [K], and the state, of a gradient balancing."""
+def _balance_gradients(method: Method, task_gradients: _TaskGradients, state: Any) -> tuple[Flat, Flat, Any]:
+    """The gradients of the trunk's and of the branches' parameters, and the state, of a gradient balancing."""
     size = jax.lax.axis_size(AXIS)
-    of_parts = []
-    for gradients in zip(*task_gradients.features, strict=True):
-        if method.level == "parameters":
-            of_parts.append(_stack([task_gradients.to_trunk(gradient) for gradient in gradients]))
-        else:
-            # The transpose of the losses' psum has multiplied each device's part by the number of devices.
-            of_parts.append(jax.tree.map(lambda x: x / size, _stack(gradients)))
+    per_part = list(zip(*task_gradients.features, strict=True))
+    branches = task_gradients.branches
+    if method.level == "parameters":
+        of_trunk = [_stack([task_gradients.to_trunk(gradient) for gradient in gradients]) for gradients in per_part]
+        of_parts, branches = task_gradients.mean((of_trunk, branches))
+    else:
+        # The transpose of the losses' psum has multiplied each device's part by the number of devices.
+        of_parts = [jax.tree.map(lambda x: x / size, _stack(gradients)) for gradients in per_part]
     diagonal = jnp.eye(len(task_gradients.losses), dtype=task_gradients.losses.dtype)
     samples = [{"own": diagonal, "trunk": gradients} for gradients in of_parts]
     mean = {"own": diagonal, "trunk": _mean(of_parts, task_gradients.extra["present"])}
     extra = task_gradients.extra | ({"independent": samples} if method.samples else {})
     assert method.transform is not None
     balanced, state = method.transform.update(mean, state, losses=task_gradients.losses, **extra)
-    direction = balanced["trunk"]
+    direction, own = balanced["trunk"], _combine(balanced["own"], branches)
     if method.level == "representation":
-        direction = task_gradients.to_trunk(jax.tree.map(lambda x: x * size, direction))
-    return direction, balanced["own"], state
+        pulled = task_gradients.to_trunk(jax.tree.map(lambda x: x * size, direction))
+        direction, own = task_gradients.mean((pulled, own))
+    return direction, own, state
 
 
-def _balance_losses(balancing: LossBalancing, task_gradients: _TaskGradients, state: Any) -> tuple[Any, Array, Any]:
-    """The same of a loss balancing that looks at gradients. The compiler drops what it does not look at."""
+def _balance_losses(balancing: LossBalancing, task_gradients: _TaskGradients, state: Any) -> tuple[Flat, Flat, Any]:
+    """The same of a loss balancing that looks at gradients."""
     features = [gradient for (gradient,) in task_gradients.features]
-    trunk_gradients = [task_gradients.to_trunk(gradient) for gradient in features]
-    everything = _stack(
-        [{**of_trunk, **of_own} for of_trunk, of_own in zip(trunk_gradients, task_gradients.branches, strict=True)]
-    )
+    mine = [task_gradients.to_trunk(gradient) for gradient in features], task_gradients.branches
+    whole = "task_gradients" in balancing.needs or balancing.norms_of == "shared"
+    # One array after the other if few are looked at: the compiler drops the rest, and the way back to them.
+    of_trunk, of_branches = task_gradients.mean(mine) if whole else jax.lax.pmean(mine, AXIS)
+    everything = _stack([{**shared, **own} for shared, own in zip(of_trunk, of_branches, strict=True)])
     weights, state = balancing.weigh(
         state, task_gradients.losses, everything, jnp.ones_like(task_gradients.losses), **task_gradients.extra
     )
-    if "task_gradients" in balancing.needs or balancing.norms_of == "shared":
-        return _combine(weights, trunk_gradients), weights, state
-    return task_gradients.to_trunk(_combine(weights, features)), weights, state
+    if whole:
+        return _combine(weights, of_trunk), _combine(weights, of_branches), state
+    pulled, own = task_gradients.to_trunk(_combine(weights, features)), _combine(weights, task_gradients.branches)
+    return *task_gradients.mean((pulled, own)), state
 
 
 def _stack(trees: Sequence[Any]) -> Any:

@@ -4,6 +4,7 @@ Both run on one device's share of the batch and reduce over the axis `parallel.A
 before they are used: one device with a batch of 8 and four with 2 each compute the same update.
 """
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -16,7 +17,7 @@ from mtlflax import weighting
 from mtlflax.models import pretrained
 from mtlflax.models.network import Network
 from mtlflax.tasks import Batch, Task
-from mtlflax.training import gradients, trunk
+from mtlflax.training import gradients, parallel, trunk
 from mtlflax.training.gradients import Method, init_method
 from mtlflax.training.parallel import AXIS
 
@@ -83,11 +84,13 @@ def make_train_step(
     optimizer: optax.GradientTransformation,
     method: Method,
     prepare: Callable[[Batch], Batch] = lambda batch: batch,
+    reduce_dtype: str | None = None,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]:
     """Make the train step: one forward pass and, as the weighting needs, one backward pass or task gradients.
 
     The model is made with `axis_name=parallel.AXIS`, so that BatchNorm's statistics are those of the global batch.
     `prepare` is done to each device's share of the batch first: augmentation, if it is not done by the loader.
+    `reduce_dtype` is what gradients are sent in between devices; None: as they are, float32.
 
     Returns:
         `step(state, batch)` → the new state and, all replicated: `losses` float32 [K], 0 for tasks without labels in
@@ -95,7 +98,8 @@ def make_train_step(
         `weights` [K] if the method has weights; `task_gradient_norms` [K] and `cosines` [K, K] for a gradient
         balancing. Without labels for some task, the last three are those of the last complete step.
     """
-    pull_back = gradients.make_backward(model, tasks, method)
+    mean = functools.partial(parallel.mean_over_devices, dtype=reduce_dtype)
+    pull_back = gradients.make_backward(model, tasks, method, mean)
     task_losses = trunk.make_losses(model, tasks)
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
