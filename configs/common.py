@@ -66,7 +66,11 @@ def get_config(weighting: dict, args: tuple[str, ...] = (), *, model: str = "une
 
     # Pretrained: a file (.pth, .safetensors, .npz), a name on the Hugging Face hub (timm/resnet50.tv_in1k), or '' =
     # from scratch; auto = the hub's ImageNet weights of the backbone on Cityscapes, from scratch on streets.
-    config.model = ConfigDict({"name": model, "backbone": "resnet50", "pretrained": "auto"})
+    # Start from: another run's workdir, whose trained trunk and all that fits of the rest this run begins with. Freeze:
+    # "trunk" = its parameters stay as they are (BatchNorm's statistics follow the data all the same).
+    config.model = ConfigDict(
+        {"name": model, "backbone": "resnet50", "pretrained": "auto", "start_from": "", "freeze": ""}
+    )
     config.model.update(options(model))
 
     # Auxiliary: the weight of the losses of auxiliary predictions, in networks that have some. Class weights: a JSON

@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 import optax
+from flax.traverse_util import flatten_dict, unflatten_dict
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
@@ -143,7 +144,7 @@ def build(config: ConfigDict) -> Experiment:
             steps_per_epoch=steps_per_epoch,
             total_steps=total_steps,
             schedule=schedule,
-            optimizer=_optimizer(config.optimizer, schedule),
+            optimizer=_optimizer(config, schedule, network.model),
             method=_method(config.weighting.to_dict(), network.model, len(network.tasks), steps_per_epoch),
         )
         data.check_alike(training, evaluated["val"], experiment.batch_fields)
@@ -180,8 +181,8 @@ def resolve(config: ConfigDict) -> ConfigDict:
 
     `data.name` and `data.root` become those of a data set, by `data.resolve`. `model.pretrained`, if it is "auto",
     becomes the hub's weights of the backbone, or, on `streets`, '': from scratch; if it is a file, its absolute path.
-    `losses.class_weights` becomes what is in its file, pairs of class and weight. `best.metric` becomes one of the
-    split that is evaluated during training.
+    `model.start_from` becomes absolute. `losses.class_weights` becomes what is in its file, pairs of class and weight.
+    `best.metric` becomes one of the split that is evaluated during training.
     """
     config = config.copy_and_resolve_references()
     try:
@@ -191,6 +192,11 @@ def resolve(config: ConfigDict) -> ConfigDict:
     config.data.name, config.data.root = name, str(root or "")
     if config.data.validation == "holdout" and config.best.metric.startswith("val/"):
         config.best.metric = config.best.metric.replace("val/", "holdout/", 1)
+    if config.model.get("start_from"):
+        config.model.start_from = str(Path(config.model.start_from).expanduser().absolute())
+        if config.model.pretrained not in ("auto", ""):
+            raise UserError("config: give model.pretrained or model.start_from, not both")
+        config.model.pretrained = ""
     if config.model.pretrained == "auto":
         config.model.pretrained = pretrained.DEFAULTS.get(config.model.backbone, "") if name == "cityscapes" else ""
     elif config.model.pretrained and not pretrained.is_name(config.model.pretrained):
@@ -256,6 +262,8 @@ def _check_shapes(experiment: Experiment) -> None:
 
 def _model(options: dict[str, Any], chosen: tuple[tasks.Task, ...]) -> Network:
     name, pretrained = options.pop("name"), options.pop("pretrained")
+    options.pop("start_from", None)
+    options.pop("freeze", None)
     network = registry.find(name, models.MODELS, what="network")
     known = {field.name for field in dataclasses.fields(network)} if dataclasses.is_dataclass(network) else set(options)
     if surplus := options.keys() - known:  # only the name was changed
@@ -279,11 +287,22 @@ def _schedule(config: ConfigDict, total_steps: int, steps_per_epoch: int) -> opt
     raise ValueError(f"optimizer.schedule is {config.schedule!r}: choose polynomial or steps")
 
 
-def _optimizer(config: ConfigDict, schedule: optax.Schedule) -> optax.GradientTransformation:
+def _optimizer(whole: ConfigDict, schedule: optax.Schedule, model: Network) -> optax.GradientTransformation:
+    config, freeze = whole.optimizer, whole.model.get("freeze", "")
     if config.name not in ("adam", "sgd"):
         raise ValueError(f"optimizer.name is {config.name!r}: choose adam or sgd")
+    if freeze not in ("", "trunk"):
+        raise ValueError(f"model.freeze is {freeze!r}: choose trunk, or ''")
     rule = optax.adam(schedule) if config.name == "adam" else optax.sgd(schedule, momentum=config.momentum)
-    return optax.chain(optax.add_decayed_weights(config.weight_decay), rule)
+    decayed = optax.chain(optax.add_decayed_weights(config.weight_decay), rule)
+    if not freeze:
+        return decayed
+
+    def in_trunk(params: Any) -> Any:
+        flat = flatten_dict(params, sep="/")
+        return unflatten_dict({path: model.shared(path) for path in flat}, sep="/")
+
+    return optax.chain(decayed, optax.masked(optax.set_to_zero(), in_trunk))
 
 
 def _method(options: dict[str, Any], model: Network, num_tasks: int, steps_per_epoch: int) -> Method:

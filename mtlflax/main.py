@@ -5,7 +5,8 @@
 Arguments of the config file follow a colon: --config=configs/dwa.py:quick. Any of its values can be changed:
 --config.optimizer.learning_rate=0.001. SIGTERM and Ctrl-C stop a run after its step, which is saved; a second
 Ctrl-C stops it at once. A run that was stopped is resumed by the same command.
-With --mode=evaluate, a --workdir is enough: its config is the run's.
+With --mode=evaluate, a --workdir is enough: its config is the run's. So it is with --extend --config.epochs=N, which
+trains a run on to more epochs: the learning rate is, from there on, that of a run of N epochs.
 """
 
 import signal
@@ -44,12 +45,17 @@ def main(argv: Sequence[str]) -> None:
         help="where the run is kept (default: runs/<config and arguments>); one with a checkpoint is resumed",
     )
     parser.add_argument("--mode", choices=["train", "evaluate"], default="train", help="evaluate: the best checkpoint")
+    parser.add_argument(
+        "--extend",
+        action="store_true",
+        help="train a run to more epochs than it was begun with: those of --config.epochs",
+    )
     hosts = parser.add_argument_group("several processes (default: what the environment or the cluster says)")
     hosts.add_argument("--coordinator", default="", metavar="HOST:PORT", help="of process 0")
     hosts.add_argument("--num_processes", default="", metavar="N", help="how many there are")
     hosts.add_argument("--process_id", default="", metavar="I", help="the number of this one, from 0")
     options, overrides = parser.parse_known_args(argv)
-    if options.config is None and (options.mode == "train" or options.workdir is None):
+    if options.config is None and ((options.mode == "train" and not options.extend) or options.workdir is None):
         parser.error("--config is missing: try --config=configs/dwa.py:quick")
     workdir = options.workdir or default_workdir(options.config)
     try:
@@ -70,7 +76,7 @@ def main(argv: Sequence[str]) -> None:
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
         if options.mode == "train":
             with suppress(Stopped):  # saved, and said
-                train.train_and_evaluate(config, workdir)
+                train.train_and_evaluate(config, workdir, extend=options.extend)
         else:
             train.evaluate_checkpoint(config, workdir)
     except KeyboardInterrupt:  # before the first step, or a second Ctrl-C

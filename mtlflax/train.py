@@ -24,6 +24,7 @@ from mtlflax.run.checkpoint import Checkpoints
 from mtlflax.run.metric_writer import MetricWriter
 from mtlflax.run.prepare_data import prepare_data
 from mtlflax.run.progress import Progress, format_seconds
+from mtlflax.run.start_from import start_from
 from mtlflax.run.stopping import Stopped, Vote
 from mtlflax.run.training_log import TrainingLog
 from mtlflax.training import parallel
@@ -33,8 +34,11 @@ from mtlflax.training.parallel import say
 from mtlflax.training.step import TrainState
 
 
-def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict[str, float]:
+def train_and_evaluate(config: ConfigDict, workdir: str | Path, *, extend: bool = False) -> dict[str, float]:
     """Train; resume from the latest checkpoint in `workdir` if there is one.
+
+    With `extend`, the config may have more epochs than the run that is there, which is trained on: from its latest
+    checkpoint, at the learning rate that a run of so many epochs has at that step.
 
     The config is one of a config file (see `configs/common.py`); the README says what is written to the workdir.
     Returns the last evaluation, `split/task/metric` → value.
@@ -47,7 +51,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict[str, flo
         with ExitStack() as stack:
             if jax.process_count() > 1:  # one that leaves by itself would leave the others waiting
                 stack.enter_context(signals.deferred())
-            return _train(config, Path(workdir), stack)
+            return _train(config, Path(workdir), stack, extend)
     except Stopped as stopped:
         say(f"stopped by {stopped}; run the same command again to resume from the checkpoint saved in {workdir}")
         raise
@@ -81,7 +85,7 @@ def evaluate_checkpoint(config: ConfigDict, workdir: str | Path) -> dict[str, fl
     return found.results
 
 
-def _train(config: ConfigDict, workdir: Path, stack: ExitStack) -> dict[str, float]:
+def _train(config: ConfigDict, workdir: Path, stack: ExitStack, extend: bool) -> dict[str, float]:
     started = time.monotonic()
 
     # ---------------------------------------------------------------- data, network, steps
@@ -100,6 +104,8 @@ def _train(config: ConfigDict, workdir: Path, stack: ExitStack) -> dict[str, flo
         )
     encoder, origin = (None, "from a checkpoint") if resuming else experiments.open_encoder(experiment.config)
     fields = field_json.to_json(experiment.fields)
+    if extend:
+        workdirs.extend(workdir, experiment.config.epochs)
     workdirs.record(experiment.config, workdir, fields=fields, encoder=origin, **experiment.facts)
     prepare_data(experiment, config.data.name, mesh)
     say(f"encoder: {experiment.config.model.backbone}, {origin}")
@@ -118,6 +124,9 @@ def _train(config: ConfigDict, workdir: Path, stack: ExitStack) -> dict[str, flo
     checkpoints = Checkpoints(workdir, keep=config.checkpoint.keep)
     stack.callback(checkpoints.close)
     state = _init(experiment, mesh, encoder)
+    if config.model.start_from and not resuming:
+        state, origin = start_from(experiment, Path(config.model.start_from), state)
+        say(f"network: {origin}")
     if first_process:
         write_text(workdir / "parameters.txt", parameter_table.parameter_table(state.params) + "\n")
     say(parameter_table.module_table(state.params))

@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 from flax.traverse_util import flatten_dict
+from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
 from mtlflax import files, registry
@@ -107,6 +108,31 @@ def record(
     }
     if jax.process_index() == 0:
         files.write_json(workdir / "config.json", content)
+
+
+def extend(workdir: Path, epochs: float) -> None:
+    """Have the run in the workdir last for more epochs, and keep in `config.json` from which step on, and how many.
+
+    To be called by all processes. UserError if there is no run, or it has as many already.
+    """
+    known = load(workdir)
+    before = known["config"].get("epochs", 0)
+    if not has_checkpoint(workdir):
+        raise UserError(f"{workdir} has no checkpoint to train on from: leave out --extend")
+    if epochs < before:
+        raise UserError(f"{workdir} is a run of {before:g} epochs: --extend needs --config.epochs above that")
+    multihost_utils.sync_global_devices(f"before {workdir} is extended")
+    if jax.process_index() == 0 and epochs > before:
+        content = json.loads((workdir / "config.json").read_text())
+        step = max(int(entry.name) for entry in (workdir / "checkpoints").glob("*") if entry.name.isdigit())
+        content["config"]["epochs"] = epochs
+        content["extended"] = [*content.get("extended", []), {"step": step, "from": before, "to": epochs}]
+        for name in ("results.json", "best.json"):  # of a run that is not at its end any more
+            if (workdir / name).exists():
+                results = json.loads((workdir / name).read_text())
+                files.write_json(workdir / name, results | {"finished": False})
+        files.write_json(workdir / "config.json", content)
+    multihost_utils.sync_global_devices(f"after {workdir} is extended")
 
 
 def compare(

@@ -54,7 +54,8 @@ def test_a_second_run_in_the_same_workdir_is_refused(tree, tmp_path):
     assert first.poll() is None, first.communicate()[0]
     first.send_signal(signal.SIGTERM)
     output, _ = first.communicate(timeout=60)
-    assert first.returncode == 143, output
+    assert first.returncode == 0, output
+    assert "stopped by SIGTERM" in output
     assert "Traceback" not in output
 
 
@@ -78,16 +79,3 @@ def test_a_full_disk_is_one_message(tree, small_disk):
     assert "No space left" in message
     assert str(small_disk) in message
     assert "Free some space" in message.splitlines()[1]
-
-
-def test_ctrl_c_stops_cleanly_and_says_how_to_resume(tree, tmp_path):
-    workdir = tmp_path / "run"
-    arguments = flags(tree, workdir, "--config.epochs=2000")
-    process = start(arguments)
-    while process.poll() is None and not (workdir / "results.json").exists():
-        time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
-    output, _ = process.communicate(timeout=60)
-    assert process.returncode == 130, output
-    assert "Traceback" not in output
-    assert "run the same command again to resume" in output
