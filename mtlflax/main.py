@@ -66,9 +66,11 @@ def main(argv: Sequence[str]) -> None:
     try:
         # Here, so that --help answers at once and processes spawned to read data stay light.
         from mtlflax import train
+        from mtlflax.run import compiled
         from mtlflax.run.stopping import Stopped
         from mtlflax.training import cluster, parallel
 
+        compiled.keep()
         found = cluster.initialize((options.coordinator, options.num_processes, options.process_id))
         parallel.say(found)
         # Not earlier, because JAX has a handler of its own where there are several processes. As with Ctrl-C: what is

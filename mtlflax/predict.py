@@ -42,7 +42,7 @@ from mtlflax.data.source import Image
 from mtlflax.errors import UserError
 from mtlflax.experiment import Predictor
 from mtlflax.files import plain_errors
-from mtlflax.run import official, picture_files
+from mtlflax.run import compiled, official, picture_files
 from mtlflax.run.checkpoint import Checkpoints
 from mtlflax.run.map_files import FOCAL_BASELINE, write_maps
 from mtlflax.training.step import enlarge, normalize
@@ -141,6 +141,7 @@ def make_predict_train_ids(run: Run) -> Callable[[np.ndarray], np.ndarray]:
 def main(argv: Sequence[str]) -> int:
     """Run the command; return the exit code: 1 if a picture was skipped."""
     options = _parse(argv)
+    compiled.keep()
     naming = official if options.official else picture_files
     found, passed_over = naming.find(str(options.images))
     names = naming.output_names(found)

@@ -1,6 +1,5 @@
 """What holds for every test: strict JAX, simulated devices, a cache of compiled programs, parsed flags."""
 
-import itertools
 import os
 import signal
 from collections.abc import Generator
@@ -41,7 +40,6 @@ os.environ["XLA_FLAGS"] = (
 # A compiled program is stored once, for the other worker, for the commands that tests start, and for the next run.
 # (jax_compilation_cache_max_size would read the whole folder at each new program: `pytest_configure` trims it instead.)
 COMPILED = Path(os.environ.get("MTLFLAX_TEST_CACHE") or "~/.cache/mtlflax/compiled").expanduser()
-COMPILED_LIMIT = 2 << 30  # bytes; a run of the whole suite adds less than half of it
 os.environ["JAX_COMPILATION_CACHE_DIR"] = str(COMPILED)
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
@@ -57,12 +55,9 @@ def pytest_configure(config: pytest.Config) -> None:
     """Delete the oldest compiled programs above the limit, once for all workers."""
     if hasattr(config, "workerinput"):
         return
-    entries = [(path.stat(), path) for path in COMPILED.glob("*-cache")]
-    entries.sort(key=lambda entry: entry[0].st_mtime, reverse=True)
-    sizes = itertools.accumulate(status.st_size for status, _ in entries)
-    for (_, path), size in zip(entries, sizes, strict=True):
-        if size > COMPILED_LIMIT:
-            path.unlink(missing_ok=True)
+    from mtlflax.run import compiled  # here: the environment above is read when jax is imported
+
+    compiled.trim(COMPILED, compiled.LIMIT)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
