@@ -4,8 +4,10 @@ Orbax writes them in the background, each into a temporary folder that is rename
 at any moment leaves the last complete checkpoint. The newest few and the best by score are kept.
 """
 
+import functools
 import json
 import math
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,9 +23,15 @@ from mtlflax.files import write_text
 from mtlflax.run import checksums, orbax_errors, signals
 from mtlflax.training.parallel import say
 
+_PAUSES = (1.0, 5.0, 30.0)  # seconds before what could not be written is tried again
+
 
 class DamagedError(UserError):
     """A checkpoint's files are truncated, missing or overwritten."""
+
+
+class _PassingError(UserError):
+    """What a disk or a network may have recovered from in a while."""
 
 
 class Checkpoints:
@@ -48,6 +56,7 @@ class Checkpoints:
         )
         with self._writing():
             self._manager = ocp.CheckpointManager(self.directory, options=options)
+        self._latest: tuple[int, Any] | None = None  # saved by this process: the step, and what it holds
         self._scores: dict[int, float | None] = {}
         self._unevaluated: set[int] = set()
         for step in self._manager.all_steps():
@@ -106,15 +115,13 @@ class Checkpoints:
         if not evaluated:
             self._unevaluated.add(step)
         position = {"next_step": step, "score": score, "evaluated": evaluated, "checksums": checksums.of_arrays(state)}
-        with self._writing():
-            self._manager.save(
-                step,
-                args=ocp.args.Composite(
-                    state=ocp.args.PyTreeSave(state),
-                    data=ocp.args.JsonSave(checksums.seal(position)),
-                    config=ocp.args.JsonSave(dict(config)),
-                ),
-            )
+        content = ocp.args.Composite(
+            state=ocp.args.PyTreeSave(state),
+            data=ocp.args.JsonSave(checksums.seal(position)),
+            config=ocp.args.JsonSave(dict(config)),
+        )
+        self._latest = step, content
+        self._write(lambda: self._manager.save(step, args=content))
 
     def restore_latest(self, like: Any) -> tuple[int, Any] | None:
         """Restore the newest checkpoint that is not damaged, for training to resume from: its step and the state.
@@ -166,7 +173,7 @@ class Checkpoints:
                 raise
             reason = orbax_errors.refusal(error)
             if reason is not None:
-                raise UserError(f"cannot read {path}: {reason}") from error
+                raise UserError(f"cannot read {path}: {reason.reason}") from error
             difference = orbax_errors.difference(path / "state", like, variables_only)
             if difference:
                 raise UserError(f"{path} is of another network: {difference}") from error
@@ -181,14 +188,40 @@ class Checkpoints:
         return [checkpoint.step in kept for checkpoint in checkpoints]
 
     def wait(self) -> None:
-        """Return when everything saved is on the disk."""
-        with self._writing():
-            self._manager.wait_until_finished()
+        """Return when everything saved is on the disk; to be called before the state last saved is changed."""
+        self._write(self._manager.wait_until_finished)
 
     def close(self) -> None:
         """Wait and close."""
         with self._writing():
             self._manager.close()
+
+    def _write(self, write: Callable[[], Any]) -> None:
+        """Save, or wait for what is being saved; if a disk does not answer, save the latest once more, in a while.
+
+        What failed may have been an earlier checkpoint, which was still being written: it is left out. With several
+        processes the others would wait for this one, so the first failure ends the run.
+        """
+        for pause in (*_PAUSES, None):
+            try:
+                with self._writing():
+                    write()
+                return
+            except _PassingError as error:
+                if pause is None or self._latest is None or jax.process_count() > 1:
+                    raise
+                step, content = self._latest
+                say(f"NOTE: {str(error).splitlines()[0]}; trying again in {pause:g} s")
+            time.sleep(pause)
+            self._manager.reload()
+            for other in self._scores.keys() - {step, *self._manager.all_steps()}:
+                del self._scores[other]
+            if not (self.directory / str(step)).exists():
+                write = functools.partial(self._save_and_wait, step, content)
+
+    def _save_and_wait(self, step: int, content: Any) -> None:
+        self._manager.save(step, args=content)
+        self._manager.wait_until_finished()
 
     def _ranked(self) -> list[int]:
         """The steps that have a score: the best first, the newest of equals."""
@@ -255,7 +288,7 @@ class Checkpoints:
             reason = orbax_errors.refusal(error)
             if reason is None:
                 raise
-            raise UserError(
-                f"cannot write checkpoints to {self.directory}: {reason}\n"
+            raise (_PassingError if reason.passing else UserError)(
+                f"cannot write checkpoints to {self.directory}: {reason.reason}\n"
                 "Free some space or give another --workdir; the checkpoints saved before are complete."
             ) from error

@@ -7,12 +7,15 @@ import os
 import re
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import orbax.checkpoint as ocp
 
 _OS_ERROR = re.compile(r"\[os_error_code='(\d+)'")  # among the remarks, in any order, that end TensorStore's messages
+# What a disk, or the network in front of it, may have recovered from in a while.
+_PASSING = {getattr(errno, name) for name in ["EIO", "EAGAIN", "EBUSY", "ESTALE", "ETIMEDOUT", "ENOTCONN", "EHOSTDOWN"]}
+_PASSING |= {getattr(errno, name) for name in ["ECONNRESET", "ECONNABORTED", "ENETUNREACH", "EHOSTUNREACH"]}
 
 
 @functools.cache
@@ -41,13 +44,25 @@ def report_once() -> None:
         logging.getLogger(name).addFilter(useful)
 
 
-def refusal(error: BaseException | None) -> str | None:
+class Refusal(NamedTuple):
+    """Why the operating system refused."""
+
+    number: int  # errno; 0 if it is not known
+    reason: str
+
+    @property
+    def passing(self) -> bool:
+        """Whether it may be another thing in a while: a disk, or a network, that does not answer."""
+        return self.number in _PASSING
+
+
+def refusal(error: BaseException | None) -> Refusal | None:
     """Return why the operating system refused, or None if it did not; a file that is missing is no refusal."""
     while error is not None:
         if isinstance(error, OSError) and not isinstance(error, FileNotFoundError):
-            return error.strerror or str(error)
+            return Refusal(error.errno or 0, error.strerror or str(error))
         if (found := _OS_ERROR.search(str(error))) and int(found[1]) != errno.ENOENT:
-            return os.strerror(int(found[1]))
+            return Refusal(int(found[1]), os.strerror(int(found[1])))
         error = error.__cause__
     return None
 

@@ -1,8 +1,10 @@
 """Checkpoints: exact, the newest and the best kept, damaged ones named and passed over."""
 
+import errno
 import gc
 import subprocess
 import sys
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +12,7 @@ import numpy as np
 import pytest
 
 from mtlflax.errors import UserError
-from mtlflax.run import checksums, orbax_errors
+from mtlflax.run import checkpoint, checksums, orbax_errors
 from mtlflax.run.checkpoint import Checkpoints, DamagedError
 from mtlflax.training import parallel
 
@@ -292,7 +294,7 @@ except UserError as error:
 def test_what_the_system_says_is_found_among_other_remarks(remarks):
     spec = """[tensorstore_spec='{"driver":"zarr3","ocdbt":true}']"""
     said = "RESOURCE_EXHAUSTED: Failed to write: x/y: File too large " + remarks.format("[os_error_code='27']", spec)
-    assert orbax_errors.refusal(ValueError(said)) == "File too large"
+    assert orbax_errors.refusal(ValueError(said)).reason == "File too large"
     assert orbax_errors.refusal(ValueError(said.replace("'27'", "'2'"))) is None
 
 
@@ -376,3 +378,45 @@ def test_a_checkpoint_whose_evaluation_was_interrupted_gets_its_score_later(tmp_
     again = Checkpoints(tmp_path)
     assert (again.best_step, again.awaits_evaluation(2)) == (2, False)
     assert_same(again.restore(2, make_state(0)), make_state(2))
+
+
+def fail_once(monkeypatch, manager, name, number):
+    method, failed = getattr(manager, name), []
+
+    def fails(*args, **kwargs):
+        if not failed:
+            failed.append(number)
+            raise OSError(number, "no answer")
+        return method(*args, **kwargs)
+
+    monkeypatch.setattr(manager, name, fails)
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE])
+def test_a_disk_that_does_not_answer_for_a_while_ends_no_run(tmp_path, monkeypatch, capsys, number):
+    """Neither when a checkpoint is begun nor while it is written in the background."""
+    monkeypatch.setattr(checkpoint, "_PAUSES", (0.01, 0.01))
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(1, make_state(1), config={})
+    checkpoints.wait()
+    fail_once(monkeypatch, checkpoints._manager, "save", number)
+    checkpoints.save(2, make_state(2), config={})
+    checkpoints.wait()
+    checkpoints.save(3, make_state(3), config={})
+    fail_once(monkeypatch, checkpoints._manager, "wait_until_finished", number)
+    checkpoints.wait()
+    assert capsys.readouterr().out.count("trying again in 0.01 s") == 2
+    checkpoints.close()
+    assert kept(tmp_path) == ["2", "3"]
+    for step in (2, 3):
+        assert_same(Checkpoints(tmp_path).restore(step, make_state(0)), make_state(step))
+
+
+def test_a_disk_that_does_not_answer_any_more_is_one_message(tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoint, "_PAUSES", (0.01, 0.01))
+    checkpoints = Checkpoints(tmp_path)
+    failing = mock.Mock(side_effect=OSError(errno.EIO, "Input/output error"))
+    monkeypatch.setattr(checkpoints._manager, "save", failing)
+    with pytest.raises(UserError, match=r"cannot write checkpoints to .*: Input/output error"):
+        checkpoints.save(1, make_state(1), config={})
+    assert failing.call_count == 3
