@@ -6,8 +6,8 @@
 #
 # Process 0 prints here; the others write to LOGS/process_<i>.log (LOGS defaults to a new folder under /tmp). Ctrl-C and
 # SIGTERM are passed on to all, which have GRACE seconds (120) to save and end; a second Ctrl-C is passed on too. When
-# one fails, the others are asked to end, and killed after 10 seconds: one that waits for another's part of a sum waits
-# forever. The exit code is that of the process that failed first, else 0.
+# one fails, the others are asked to end, and killed after PATIENCE seconds (10): one that waits for another's part of a
+# sum waits forever. The exit code is that of the process that failed first, else 0.
 set -euo pipefail
 
 dry_run=
@@ -67,7 +67,7 @@ while [ ${#left[@]} -gt 0 ]; do
     code=$status
     if [ -z "$signalled" ]; then
       echo "a process failed with exit code $code; the logs of all but the first are in $logs" >&2
-      deadline=$((SECONDS + 10))
+      deadline=$((SECONDS + ${PATIENCE:-10}))
       for other in "${left[@]}"; do kill -TERM "$other" 2>/dev/null || true; done
     fi
   done

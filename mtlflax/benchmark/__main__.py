@@ -1,94 +1,140 @@
-"""Time the train step of a config on this machine, or how fast its batches arrive.
+"""Time the train step of a config on this machine, how fast its batches arrive, and how fast it predicts.
 
     python -m mtlflax.benchmark --config=configs/dwa.py:quick [--steps=10] [--out=FILE.json] [--config.KEY=VALUE ...]
     python -m mtlflax.benchmark --what=input --config=configs/dwa.py [--seconds=10] [--config.data.cache=auto ...]
+    python -m mtlflax.benchmark --what=together --config=configs/dwa.py      the step fed by the input; or predict, all
+    python -m mtlflax.benchmark --weightings=dwa,cagrad --config=configs/dwa.py       beside equal weights; or all
     python -m mtlflax.benchmark --what=compile --devices=256 --config=configs/dwa.py --config.batch_size=2048
+
+For steps and predictions no data is read: the batch is made up and lies on the devices. `--out` keeps the figures with
+date, device and versions; `--profile=DIR` leaves a trace of the steps for XProf or Perfetto.
 
 With --what=compile nothing is run: the step is compiled for so many devices, simulated on the CPU, and the memory, the
 operations and the collectives of one of them are told. A GPU's or TPU's compiler makes other programs; what is sent
 between devices is about the same.
-
-For the step no data is read: the batch is made up and lies on the devices. `--out` keeps the figures with date, device
-and versions.
 """
 
 import datetime
 import json
 import os
 import platform
+from argparse import Namespace
 from collections.abc import Sequence
+from contextlib import nullcontext
 from importlib import metadata
+from typing import Any
 
 import jax
 from jax.sharding import Mesh
+from ml_collections import ConfigDict
 
-from mtlflax import command_line, experiment
+from mtlflax import command_line, experiment, weighting
 from mtlflax.benchmark import compile as compile_
 from mtlflax.benchmark import input as input_speed
-from mtlflax.benchmark import step
+from mtlflax.benchmark import methods, predict, step, together
 from mtlflax.errors import UserError
-from mtlflax.files import write_text
+from mtlflax.files import finite_or_none, write_text
 from mtlflax.run import config_file
 from mtlflax.training import parallel
+
+_VERSIONS = ("jax", "jaxlib", "flax", "grain", "numpy", "mtlflax")
 
 
 def main(argv: Sequence[str]) -> None:
     """Run the command."""
     parser = command_line.Parser("mtlflax.benchmark", __doc__ or "")
     parser.add_argument("--config", metavar="FILE[:ARGUMENTS]", required=True, help="config file, as for mtlflax.main")
-    parser.add_argument("--what", choices=("step", "input", "compile"), default="step", help="default: step")
+    parser.add_argument("--what", choices=(*_MEASURED, "all", "compile"), default="step", help="default: step")
+    parser.add_argument("--weightings", default="", metavar="NAMES", help="compare the steps of methods, or of all")
     parser.add_argument("--steps", type=int, default=10, metavar="N", help="that are timed (default: 10)")
     parser.add_argument("--devices", type=int, metavar="N", help="with --what=compile: simulated (default: 8)")
     parser.add_argument("--seconds", type=float, default=10, metavar="S", help="of reading batches (default: 10)")
+    parser.add_argument("--profile", type=command_line.path, metavar="DIR", help="where to leave a trace")
     parser.add_argument("--out", type=command_line.path, metavar="FILE", help="where to write the figures as JSON")
     options, overrides = parser.parse_known_args(argv)
     if options.steps < 1:
         parser.error(f"--steps={options.steps}: must be at least 1")
     if options.devices is not None and (options.what != "compile" or options.devices < 1):
         parser.error("--devices is for --what=compile, and at least 1")
+    if options.weightings and options.what != "step":
+        parser.error("--weightings is for --what=step")
     if options.what == "compile":  # before the first device is looked at
         jax.config.update("jax_platforms", "cpu")
         jax.config.update("jax_num_cpu_devices", options.devices or 8)
-    built = experiment.build(config_file.load(options.config, overrides))
-    kind, devices = jax.devices()[0].device_kind, jax.device_count()
-    if options.what == "input":
-        read = input_speed.measure(built, seconds=options.seconds)
-        print(
-            f"{options.config}: {read.images_per_second:.4g} images/s at {built.size[0]}×{built.size[1]}, a batch of "
-            f"{built.config.batch_size} each {read.median:.4g} s (p90 {read.p90:.4g}); {read.memory_megabytes:.0f} MB "
-            f"in memory, {read.growth_megabytes:+.0f} MB since the first batches of {read.batch_megabytes:.3g} MB"
-        )
-        figures = read._asdict()
-    elif options.what == "compile":
-        mesh = _mesh(built)
-        compiled = compile_.measure(built, mesh)
-        print(compile_.text(compiled, options.config, kind))
-        figures = compiled._asdict()
-    else:
-        mesh = _mesh(built)
-        found = step.measure(built, mesh, steps=options.steps)
-        print(
-            f"{options.config} on {devices} × {kind}: {found.median:.4g} s per step (p90 {found.p90:.4g}), "
-            f"{found.images_per_second:.4g} images/s, first step {found.compile_seconds:.1f} s"
-        )
-        figures = found._asdict()
+    config = config_file.load(options.config, overrides)
+    built = experiment.build(config)
+    print(f"{options.config} on {jax.device_count()} × {jax.devices()[0].device_kind}")
+    with jax.profiler.trace(str(options.profile)) if options.profile else nullcontext():
+        figures = _measure(config, built, options)
     if options.out:
-        content = {
-            "what": options.what,
-            "config": options.config,
-            "overrides": overrides,
-            "steps": built.total_steps,
-            **figures,
-            "device": kind,
-            "devices": devices,
-            "cpus": os.cpu_count(),
-            "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-            "versions": {
-                name: metadata.version(name) for name in ("jax", "jaxlib", "flax", "grain", "numpy", "mtlflax")
-            },
-            "python": platform.python_version(),
-        }
-        write_text(options.out, json.dumps(content, indent=2) + "\n")
+        write_text(options.out, json.dumps(_facts(options, overrides, built) | figures, indent=2) + "\n")
+
+
+def _step(built: experiment.Experiment, options: Namespace) -> dict[str, Any]:
+    found = step.measure(built, _mesh(built), steps=options.steps)
+    print(f"step: {step.text(found)}")
+    return found._asdict()
+
+
+def _input(built: experiment.Experiment, options: Namespace) -> dict[str, Any]:
+    found = input_speed.measure(built, seconds=options.seconds)
+    print(
+        f"input: {found.images_per_second:.4g} images/s at {built.size[0]}×{built.size[1]}, a batch of "
+        f"{built.config.batch_size} each {found.median:.4g} s (p90 {found.p90:.4g}); {found.memory_megabytes:.0f} MB "
+        f"in memory, {found.growth_megabytes:+.0f} MB since the first batches of {found.batch_megabytes:.3g} MB"
+    )
+    return found._asdict()
+
+
+def _predict(built: experiment.Experiment, options: Namespace) -> dict[str, Any]:
+    found = predict.measure(built, repeats=options.steps)
+    print(f"predict: {predict.text(found)}")
+    return found._asdict()
+
+
+def _together(built: experiment.Experiment, options: Namespace) -> dict[str, Any]:
+    found = together.measure(built, _mesh(built), steps=options.steps)
+    print(f"together: {together.text(found)}")
+    return found._asdict()
+
+
+_MEASURED = {"step": _step, "input": _input, "together": _together, "predict": _predict}
+
+
+def _measure(config: ConfigDict, built: experiment.Experiment, options: Namespace) -> dict[str, Any]:
+    """Measure and print what was asked for; return the figures."""
+    if options.weightings:
+        names = weighting.names() if options.weightings == "all" else options.weightings.split(",")
+        rows = []
+        for found in methods.compare(config, names, _mesh(built), steps=options.steps):
+            rows.append({**found._asdict(), "ratio": found.ratio})
+            seconds = f"{found.seconds:.4g} s beside {found.equal_seconds:.4g} s"
+            work = f"{found.flops:.2f} × the operations"
+            print(f"{found.method:24} {found.ratio:.2f} × equal weights ({seconds}), {work}", flush=True)
+        return {"weightings": rows}
+    if options.what == "compile":
+        compiled = compile_.measure(built, _mesh(built))
+        print(compile_.text(compiled))
+        return compiled._asdict()
+    if options.what != "all":
+        return {name: finite_or_none(value) for name, value in _MEASURED[options.what](built, options).items()}
+    every = {name: measure(built, options) for name, measure in _MEASURED.items()}
+    return {name: {k: finite_or_none(v) for k, v in figures.items()} for name, figures in every.items()}
+
+
+def _facts(options: Namespace, overrides: Sequence[str], built: experiment.Experiment) -> dict[str, Any]:
+    return {
+        "what": options.what,
+        "config": options.config,
+        "overrides": overrides,
+        "steps": built.total_steps,
+        "device": jax.devices()[0].device_kind,
+        "devices": jax.device_count(),
+        "cpus": os.cpu_count(),
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "versions": {name: metadata.version(name) for name in _VERSIONS},
+        "python": platform.python_version(),
+    }
 
 
 def _mesh(built: experiment.Experiment) -> Mesh:

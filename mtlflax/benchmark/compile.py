@@ -87,16 +87,14 @@ def collectives(program: str) -> tuple[dict[str, int], dict[str, int]]:
     return dict(counts), dict(sizes)
 
 
-def text(found: Compiled, config: str, kind: str) -> str:
+def text(found: Compiled) -> str:
     """Return the figures for people."""
     lines = [
-        f"{config} on {found.devices} × {kind}, simulated: lowered in {found.lower_seconds:.1f} s, compiled in "
+        f"{found.devices} devices, simulated: lowered in {found.lower_seconds:.1f} s, compiled in "
         f"{found.compile_seconds:.1f} s",
-        f"  per device: {found.argument_bytes / 2**20:.0f} MiB of state and batch, "
+        f"per device: {found.argument_bytes / 2**20:.0f} MiB of state and batch, "
         f"{found.temporary_bytes / 2**20:.0f} MiB of temporary memory, {found.flops / 1e9:.4g} GFLOP",
     ]
-    lines += [
-        f"  {kind}: {count}, {found.collective_bytes[kind] / 2**20:.4g} MiB in all"
-        for kind, count in found.collectives.items()
-    ]
-    return "\n".join(lines if found.collectives else [*lines, "  no collectives"])
+    for kind, count in found.collectives.items():
+        lines.append(f"{kind}: {count}, {found.collective_bytes[kind] / 2**20:.4g} MiB in all")
+    return "\n".join(lines if found.collectives else [*lines, "no collectives"])

@@ -1,6 +1,8 @@
 """How fast batches arrive, augmented and stacked, with nothing else to do."""
 
 import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,19 +26,7 @@ class InputSpeed(NamedTuple):
 def measure(experiment: Experiment, *, seconds: float = 10.0) -> InputSpeed:
     """Take batches as training does, for a while, after as many as may have been made ready beforehand."""
     config = experiment.config
-    if prepare := getattr(experiment.training, "prepare", None):
-        prepare()
-    with loader.train_batches(
-        experiment.training,
-        experiment.train_fields,
-        batch_size=config.batch_size,
-        seed=config.seed,
-        augment=experiment.augment,
-        num_threads=config.data.num_threads,
-        prefetch=config.data.prefetch,
-        num_workers=config.data.num_workers,
-        on_error=config.data.on_error,
-    ) as batches:
+    with batches_of(experiment) as batches:
         ready = 2 * max(config.data.prefetch, config.data.num_threads, config.data.num_workers) + 1
         for _ in range(ready):
             batch = next(batches)
@@ -54,6 +44,24 @@ def measure(experiment: Experiment, *, seconds: float = 10.0) -> InputSpeed:
         batch_megabytes=size / 1e6,
         memory_megabytes=after / 1e6,
         growth_megabytes=(after - before) / 1e6,
+    )
+
+
+def batches_of(experiment: Experiment) -> AbstractContextManager[Iterator[dict[str, np.ndarray]]]:
+    """Open the training batches of an experiment, for one process."""
+    config = experiment.config
+    if prepare := getattr(experiment.training, "prepare", None):
+        prepare()
+    return loader.train_batches(
+        experiment.training,
+        experiment.train_fields,
+        batch_size=config.batch_size,
+        seed=config.seed,
+        augment=experiment.augment,
+        num_threads=config.data.num_threads,
+        prefetch=config.data.prefetch,
+        num_workers=config.data.num_workers,
+        on_error=config.data.on_error,
     )
 
 

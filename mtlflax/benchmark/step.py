@@ -1,10 +1,12 @@
 """The time of a train step, on a batch that is already on the devices."""
 
+import resource
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
@@ -15,12 +17,16 @@ from mtlflax.training import parallel
 
 
 class StepTime(NamedTuple):
-    """What was measured."""
+    """What was measured; bytes and operations are one device's."""
 
     compile_seconds: float  # of the first call: tracing and compiling, or reading from the persistent cache
     median: float  # seconds per step
     p90: float
     images_per_second: float
+    flops: float  # of the compiled program; NaN under pmap, which does not tell
+    temporary_bytes: float  # that it needs besides the state and the batch
+    peak_bytes: float  # of the device's memory; on a CPU, of the process's
+    matmul_flops_per_second: float  # the ceiling: what large matrix products reach, in the network's dtype
 
 
 def measure(experiment: Experiment, mesh: Mesh, *, warmup: int = 2, steps: int = 10) -> StepTime:
@@ -28,20 +34,83 @@ def measure(experiment: Experiment, mesh: Mesh, *, warmup: int = 2, steps: int =
 
     It is the program that a run compiles. The batch is made up, with labels everywhere, so that the weighting runs.
     """
+    began = time.perf_counter()
+    run, compiled = prepare(experiment, mesh)
+    run()
+    compile_seconds = time.perf_counter() - began
+    times = []
+    for _ in range(warmup + steps):
+        began = time.perf_counter()
+        run()
+        times.append(time.perf_counter() - began)
+    taken = times[warmup:]
+    median = float(np.median(taken))
+    flops = float(compiled.cost_analysis()["flops"]) if compiled else np.nan
+    memory = compiled.memory_analysis().temp_size_in_bytes if compiled else np.nan
+    batch_size, dtype = experiment.config.batch_size, experiment.config.model.get("dtype", "float32")
+    return StepTime(
+        compile_seconds,
+        median,
+        float(np.quantile(taken, 0.9)),
+        batch_size / median,
+        flops,
+        float(memory),
+        _peak_bytes(),
+        matmul_ceiling(dtype),
+    )
+
+
+def prepare(experiment: Experiment, mesh: Mesh) -> tuple[Callable[[], None], Any]:
+    """Compile a train step; return a function that takes one, and waits for it, and the program (None under pmap)."""
     config = experiment.config
-    step = experiment.make_train_step(mesh)
+    step: Any = experiment.make_train_step(mesh)
     state = jax.jit(experiment.init, out_shardings=parallel.replicated(mesh))(None)
     local = config.batch_size // jax.process_count()
     batch = parallel.shard_batch(made_up(experiment.train_fields, experiment.size, local), mesh)
-    times = []
-    for _ in range(1 + warmup + steps):
-        began = time.perf_counter()
-        state, metrics = step(state, batch)
+    compiled = step.lower(state, batch).compile() if hasattr(step, "lower") else None
+    program = compiled or step
+
+    def run() -> None:
+        nonlocal state
+        state, metrics = program(state, batch)
         jax.block_until_ready((state, metrics))
-        times.append(time.perf_counter() - began)
-    taken = times[1 + warmup :]
-    median = float(np.median(taken))
-    return StepTime(times[0], median, float(np.quantile(taken, 0.9)), config.batch_size / median)
+
+    return run, compiled
+
+
+def matmul_ceiling(dtype: str) -> float:
+    """Return the operations per second of a large square matrix product on one device: the best of some."""
+    size = 2048 if jax.default_backend() == "cpu" else 8192
+    square = jnp.ones((size, size), dtype)
+    multiply = jax.jit(lambda a: a @ a)
+    best = np.inf
+    for _ in range(6):
+        began = time.perf_counter()
+        jax.block_until_ready(multiply(square))
+        best = min(best, time.perf_counter() - began)
+    return 2 * size**3 / best
+
+
+def _peak_bytes() -> float:
+    """The most memory that was in use so far, of the first device or, on a CPU, of the process."""
+    statistics = jax.local_devices()[0].memory_stats()
+    if statistics and "peak_bytes_in_use" in statistics:
+        return float(statistics["peak_bytes_in_use"])
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024.0
+
+
+def text(found: StepTime) -> str:
+    """Return the figures for people."""
+    parts = [
+        f"{found.median:.4g} s per step (p90 {found.p90:.4g}), {found.images_per_second:.4g} images/s",
+        f"first step {found.compile_seconds:.1f} s",
+    ]
+    if not np.isnan(found.flops):
+        share = found.flops / found.median / found.matmul_flops_per_second
+        ceiling = f"{found.matmul_flops_per_second / 1e9:.4g} GFLOP/s of large matrix products"
+        parts.append(f"{found.flops / 1e9:.4g} GFLOP, {100 * share:.0f} % of the {ceiling}")
+        parts.append(f"{found.temporary_bytes / 2**20:.0f} MiB of temporary memory")
+    return "; ".join([*parts, f"{found.peak_bytes / 2**20:.0f} MiB at most in all"])
 
 
 def made_up(fields: Mapping[str, Field], size: tuple[int, int], count: int) -> dict[str, np.ndarray]:

@@ -1,10 +1,12 @@
 """The benchmark of a step: what it times is a step that trains, and what it writes is whole."""
 
 import json
+import re
 
 import numpy as np
+import pytest
 from helpers.batches import FIELDS
-from helpers.commands import call
+from helpers.commands import call, run
 
 from configs import dwa
 from mtlflax import experiment, tasks
@@ -70,3 +72,41 @@ def test_input_is_timed(tmp_path, monkeypatch):
         assert content["what"] == "input"
         assert content["images_per_second"] > 0
         assert content["batch_megabytes"] == 4 * (32 * 64 * (3 + 1 + 4) + 4) / 1e6
+
+
+def test_a_compiled_step_for_devices_that_are_not_there(tmp_path):
+    """In a process of its own: the number of devices is fixed once."""
+    small = ["--config.data.size=(32,64)", "--config.model.name=helpers.tiny:tiny", "--config.batch_size=32"]
+    given = ["--what=compile", "--devices=16", "--config=configs/dwa.py:quick", f"--out={tmp_path / 'c.json'}"]
+    said = run([*given, *small], "mtlflax.benchmark")
+    assert "16 devices, simulated: lowered in" in said
+    content = json.loads((tmp_path / "c.json").read_text())
+    assert content["devices"] == 16
+    assert set(content["collectives"]) == {"all-reduce"}
+    assert content["collective_bytes"]["all-reduce"] > 4 * 1692
+    assert content["argument_bytes"] > 3 * 4 * 1692
+
+
+def test_everything_is_measured(tmp_path, monkeypatch):
+    monkeypatch.setenv("MTLFLAX_CACHE", str(tmp_path / "cache"))
+    small = ["--config.data.size=(32,64)", "--config.data.streets.train=8", "--config.data.streets.val=2"]
+    small += ["--config.model.name=helpers.tiny:tiny", "--steps=2", "--seconds=0.1"]
+    given = ["--what=all", "--config=configs/dwa.py:quick", f"--out={tmp_path / 'all.json'}", *small]
+    said = call([*given, f"--profile={tmp_path / 'trace'}"], benchmark.main)
+    for name in ("step", "input", "together", "predict"):
+        assert f"\n{name}: " in said
+    content = json.loads((tmp_path / "all.json").read_text())
+    assert 0 <= content["together"]["waiting_for_input"] <= 1
+    assert content["predict"]["parameters"] == 1692
+    assert content["step"]["flops"] > content["predict"]["multiply_adds"]
+    assert list((tmp_path / "trace").rglob("*.xplane.pb"))
+
+
+def test_methods_are_compared_with_equal_weights():
+    small = ["--config=configs/dwa.py:quick", "--config.model.name=helpers.tiny:tiny", "--config.data.size=(32,64)"]
+    said = call([*small, "--weightings=random,mean", "--steps=2"], benchmark.main)
+    found = dict(re.findall(r"^(\w+) +[\d.]+ × equal weights .*, ([\d.]+) × the operations$", said, re.MULTILINE))
+    assert found.keys() == {"random", "mean"}
+    assert float(found["random"]) == pytest.approx(1, abs=0.02)
+    assert float(found["mean"]) > 1.02
+    assert "there is no 'cagard'" in call([*small, "--weightings=cagard"], benchmark.main, code=1)

@@ -22,7 +22,7 @@ def test_killed_at_random_moments_it_resumes_to_the_same_bits(kills, tmp_path):
     given = flags(tree, tmp_path / "killed", epochs)
     killed = 0
     while killed < kills:
-        process = hosts.start(given, tmp_path / "logs", **shape)
+        process = hosts.start(given, tmp_path / "logs", **shape, PATIENCE="1")
         began = time.monotonic()
         # Some die before their first step: the next ones get further.
         time.sleep(rng.uniform(2, 14))

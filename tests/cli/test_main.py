@@ -1,6 +1,7 @@
 """A run as a user starts it: what it says and writes, resumed, evaluated, on many devices and in two processes."""
 
 import json
+import re
 import shutil
 import socket
 
@@ -42,6 +43,12 @@ def test_a_run_says_and_writes_what_it_did(whole_run):
     assert steps == sorted(steps)
     assert {"train/loss/depth", "train/weight/segmentation", "train/learning_rate"} <= set(lines[0])
     assert sum("val/depth/rmse" in line for line in lines) == 10
+    spent = json.loads((workdir / "metrics.jsonl").read_text().splitlines()[-1])
+    names = ("compilation", "input", "steps", "evaluation", "checkpoints")
+    assert spent.keys() == {"step", "redone_steps", *(f"seconds/{name}" for name in names)}
+    assert all(0 <= spent[f"seconds/{name}"] < 300 for name in names)
+    assert (spent["step"], spent["redone_steps"]) == (30, 0)
+    assert re.search(r"^time: \d+s compiling the train step, .* saving checkpoints$", output, re.MULTILINE)
     assert list((workdir / "tensorboard").glob("events*"))
     assert (workdir / "pictures" / "val_0000030.png").stat().st_size > 1000
     assert "total" in (workdir / "parameters.txt").read_text()

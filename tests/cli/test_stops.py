@@ -1,5 +1,6 @@
 """Runs that are killed, stopped, started twice in one workdir, or out of disk: nothing that was written is lost."""
 
+import re
 import signal
 import subprocess
 import time
@@ -38,6 +39,7 @@ def test_killed_at_any_moment_it_resumes_to_the_same_bits(tree, tmp_path):
         file.write('{"step": 99, "train/lo')
     output = run(arguments)
     assert "resuming from" in output
+    assert re.search(r"; \d+ steps were trained again", output)
     assert_same_run(tmp_path / "whole", workdir)
 
 
