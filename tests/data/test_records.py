@@ -299,3 +299,29 @@ def test_what_a_cache_holds_is_not_checked_again(tmp_path):
             assert one.keys() == other.keys()
             for name, value in one.items():
                 np.testing.assert_array_equal(other[name], value)
+
+
+def test_frames_that_cannot_be_read_are_left_out_as_without_a_cache(tmp_path, monkeypatch, capsys):
+    """The first one among them; the batches are the same, and a config that does not skip them is told."""
+    monkeypatch.setenv("MTLFLAX_CACHE", str(tmp_path / "cache"))
+    root = folders.photos(tmp_path / "photos")
+    for name in ("0", "4"):
+        (root / "images" / f"{name}.jpg").write_bytes(b"nothing")
+
+    def batches(cache, on_error="skip"):
+        config = folder_config.get_config().data
+        config.update({"root": str(root), "size": (12, 20), "cache": cache, "on_error": on_error})
+        training, _ = data.open_splits(config)
+        options = {"batch_size": 3, "seed": 0, "augment": Augment(fields=training.fields), "on_error": on_error}
+        with train_batches(training, dict(training.fields), **options) as opened:
+            return [next(opened) for _ in range(8)]
+
+    for one, other in zip(batches(""), batches("auto"), strict=True):
+        for name in one:
+            np.testing.assert_array_equal(other[name], one[name])
+    assert "images/4.jpg" in capsys.readouterr().err
+    (manifest,) = (tmp_path / "cache").rglob("manifest.json")
+    parts = json.loads(manifest.read_text())["splits"].values()
+    assert sum(len(part["unreadable"]) for part in parts) == 2
+    with pytest.raises(UserError, match=r"images/[04]\.jpg: .* \(when the cache .* was made\)"):
+        batches("auto", "raise")

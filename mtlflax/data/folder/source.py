@@ -1,5 +1,6 @@
 """The frames of one split of a data set in folders: a `Source`."""
 
+import contextlib
 import copy
 import functools
 from collections.abc import Mapping
@@ -86,10 +87,13 @@ class Folder:
 
     def _aspect(self) -> float | None:
         """Width / height of the pictures, if samples are scaled differently in x and y: the first one's."""
-        if self._size is None or not self.frames:
+        if self._size is None:
             return None
-        height, width, _ = photo.read(self.frames[0].files["image"]).pixels.shape
-        return width / height
+        for frame in self.frames:
+            with contextlib.suppress(UserError):  # whether it is skipped is decided when it is read
+                height, width, _ = photo.read(frame.files["image"]).pixels.shape
+                return width / height
+        return None
 
 
 def open_folder(config: Any, split: str, *, as_stored: bool = False) -> Folder:

@@ -40,7 +40,7 @@ def main(argv: Sequence[str]) -> None:
     except (ValueError, TypeError, AttributeError) as error:
         raise UserError(f"config: {describe(error)}") from error
     wanted = opening.key(config, sources)
-    opening.make(options.out, sources, wanted, max(1, options.threads))
+    opening.make(options.out, sources, wanted, max(1, options.threads), config.on_error)
     opening.check(options.out, wanted)
     for split in sources:
         made = records.Records(options.out, split)

@@ -52,7 +52,7 @@ def cached(config: Any, sources: Mapping[str, Source]) -> dict[str, Source]:
     """
     wanted = key(config, sources)
     if config.cache == AUTO:
-        automatic = _Automatic(wanted, sources, max(1, config.num_threads))
+        automatic = _Automatic(wanted, sources, max(1, config.num_threads), config.on_error)
         return {split: Cached(automatic, split) for split in sources}
     folder = Path(config.cache).expanduser()
     if not (folder / MANIFEST).exists():
@@ -67,15 +67,15 @@ def cached(config: Any, sources: Mapping[str, Source]) -> dict[str, Source]:
 class _Automatic:
     """A cache that is made when it is needed."""
 
-    def __init__(self, wanted: Mapping[str, Any], sources: Mapping[str, Source], threads: int) -> None:
-        self._wanted, self.sources, self._threads = wanted, sources, threads
+    def __init__(self, wanted: Mapping[str, Any], sources: Mapping[str, Source], threads: int, on_error: str) -> None:
+        self._wanted, self.sources, self._threads, self._on_error = wanted, sources, threads, on_error
         base = Path(os.environ.get("MTLFLAX_CACHE") or Path.home() / ".cache" / "mtlflax").expanduser()
         digest = hashlib.sha256(json.dumps(wanted, sort_keys=True).encode()).hexdigest()[:16]
         self._folder = base / "records" / f"{wanted['name'].replace(':', '.')}_{digest}"
 
     def open(self, split: str) -> Records:
         if not (self._folder / MANIFEST).exists():
-            make(self._folder, self.sources, self._wanted, self._threads)
+            make(self._folder, self.sources, self._wanted, self._threads, self._on_error)
         check(self._folder, self._wanted)
         return Records(self._folder, split, self.sources[split])
 
@@ -109,7 +109,9 @@ class Cached(Wrapped):
 _preparing = threading.Lock()  # several threads may ask for the first frame at once
 
 
-def make(folder: Path, sources: Mapping[str, Source], wanted: Mapping[str, Any], threads: int) -> None:
+def make(
+    folder: Path, sources: Mapping[str, Source], wanted: Mapping[str, Any], threads: int, on_error: str = "raise"
+) -> None:
     """Make a cache, with a bar on a terminal; UserError as from `writer.write`."""
     for source in sources.values():
         if prepare := getattr(source, "prepare", None):
@@ -117,7 +119,7 @@ def make(folder: Path, sources: Mapping[str, Source], wanted: Mapping[str, Any],
     total = sum(len(source) for source in sources.values())
     print(f"making a cache of {total} frames in {folder}", file=sys.stderr, flush=True)
     with tqdm(total=total, file=sys.stderr, disable=not sys.stderr.isatty(), leave=False, unit="frame") as bar:
-        writer.write(folder, sources, wanted, threads=threads, seen=bar.update)
+        writer.write(folder, sources, wanted, threads=threads, on_error=on_error, seen=bar.update)
 
 
 def check(folder: Path, wanted: Mapping[str, Any]) -> None:

@@ -45,6 +45,7 @@ class Records:
         self._layout = Layout.from_json(content["layout"])
         self.fields = field_json.from_json(content["fields"])
         self.names: list[str] = content["names"]
+        self._unreadable: dict[str, str] = content.get("unreadable", {})
         self._file: tuple[int, int] | None = None  # process, descriptor
         wanted = len(self.names) * self._layout.length
         found = self._path.stat().st_size if self._path.exists() else 0
@@ -57,6 +58,8 @@ class Records:
     def __getitem__(self, index: int) -> Sample:
         if not 0 <= index < len(self.names):
             raise IndexError(f"frame {index} of {len(self.names)}")
+        if reason := self._unreadable.get(str(index)):
+            raise UserError(f"{reason} (when the cache {self._path.parent} was made)")
         length = self._layout.length
         record = bytearray(length)
         if os.preadv(self._descriptor(), [record], index * length) != length:

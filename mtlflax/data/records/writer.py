@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import sys
 import zlib
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +15,7 @@ import numpy as np
 from mtlflax.data import describe, field_json
 from mtlflax.data.records.layout import InexactError, Layout, coding_of
 from mtlflax.data.records.reader import MANIFEST, VERSION
-from mtlflax.data.samples import Checked
+from mtlflax.data.samples import Checked, Readable
 from mtlflax.data.source import Source
 from mtlflax.errors import UserError
 from mtlflax.files import lock, plain_errors, write_text
@@ -29,6 +30,7 @@ def write(
     key: Mapping[str, Any],
     *,
     threads: int = 4,
+    on_error: str = "raise",
     seen: Callable[[], object] = lambda: None,
 ) -> None:
     """Write a cache of some splits; one that was begun with the same key is finished, and a finished one left alone.
@@ -38,10 +40,12 @@ def write(
         sources: split → source, which is prepared.
         key: what the cache is of.
         threads: that read frames.
+        on_error: at a frame that cannot be read, "raise", or "skip": the cache keeps why, and reading it raises that.
         seen: called after each frame.
 
     Raises:
-        UserError: a frame cannot be read, or the folder not be written, or holds something else.
+        UserError: a frame cannot be read (all of them, with "skip"), or the folder not be written, or holds something
+            else.
     """
     with plain_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -49,7 +53,7 @@ def write(
         if (folder / MANIFEST).exists():
             return
         _begin(folder, json.dumps(key, sort_keys=True), sources)
-        splits = {name: _split(folder, name, source, threads, seen) for name, source in sources.items()}
+        splits = {name: _split(folder, name, source, threads, on_error, seen) for name, source in sources.items()}
         manifest = {"version": VERSION, "key": dict(key), "splits": splits}
         write_text(folder / MANIFEST, json.dumps(manifest, indent=1) + "\n")  # from here on it is a cache
         shutil.rmtree(folder / _BLOCKS, ignore_errors=True)
@@ -73,9 +77,12 @@ def _discard(folder: Path, name: str) -> None:
     shutil.rmtree(folder / _BLOCKS / name, ignore_errors=True)
 
 
-def _split(folder: Path, name: str, source: Source, threads: int, seen: Callable[[], object]) -> dict[str, Any]:
+def _split(
+    folder: Path, name: str, source: Source, threads: int, on_error: str, seen: Callable[[], object]
+) -> dict[str, Any]:
     """Write a split's records, and return its part of the manifest."""
-    frames = Checked(source, source.fields)
+    checked = Checked(source, source.fields)
+    frames = Readable(checked, on_error)
     examples = [frames[0]]
     while True:
         values = {key: [np.asarray(sample[key]) for sample in examples] for key in source.fields}
@@ -83,7 +90,7 @@ def _split(folder: Path, name: str, source: Source, threads: int, seen: Callable
         height, width = examples[0]["image"].shape[:2]
         layout = Layout.of(source.fields, (height, width), codings)
         try:
-            checksums = _blocks(folder, name, frames, layout, threads, seen)
+            checksums, unreadable = _blocks(folder, name, checked, layout, threads, on_error, seen)
         except _FrameError as error:  # its depth does not fit the codes of those before
             examples.append(frames[error.index])
             _discard(folder, name)
@@ -95,6 +102,7 @@ def _split(folder: Path, name: str, source: Source, threads: int, seen: Callable
             "layout": layout.to_json(),
             "block": BLOCK,
             "checksums": checksums,  # CRC-32 of each block of records
+            "unreadable": unreadable,  # number of a frame → why it could not be read
         }
 
 
@@ -105,19 +113,33 @@ class _FrameError(Exception):
 
 
 def _blocks(
-    folder: Path, name: str, frames: Checked, layout: Layout, threads: int, seen: Callable[[], object]
-) -> list[int]:
-    """Write the blocks that are not there yet; return the checksums of all."""
+    folder: Path,
+    name: str,
+    frames: Checked,
+    layout: Layout,
+    threads: int,
+    on_error: str,
+    seen: Callable[[], object],
+) -> tuple[list[int], dict[str, str]]:
+    """Write the blocks that are not there yet; return the checksums of all, and which frames could not be read."""
     path, done = folder / f"{name}.records", folder / _BLOCKS / name
+    broken: dict[int, str] = {}
 
     def record(index: int) -> bytes:
         try:
             return layout.pack(frames[index])
         except InexactError as error:
             raise _FrameError(index) from error
+        except (UserError, OSError, ValueError) as error:
+            if on_error != "skip":
+                raise
+            broken[index] = str(error)
+            print(f"NOTE: a frame is left out: {error}", file=sys.stderr, flush=True)
+            return bytes(layout.length)
 
     done.mkdir(parents=True, exist_ok=True)
-    checksums = []
+    checksums: list[int] = []
+    unreadable: dict[str, str] = {}
     with open(path, "r+b" if path.exists() else "w+b") as file, ThreadPoolExecutor(max(1, threads)) as pool:
         for start in range(0, len(frames), BLOCK):
             numbers, mark = range(start, min(start + BLOCK, len(frames))), done / str(start)
@@ -130,9 +152,12 @@ def _blocks(
                 file.write(block)
                 file.flush()
                 os.fsync(file.fileno())  # before the mark, which says that it is there
-                write_text(mark, str(zlib.crc32(block)))
+                reasons = {str(number): broken[number] for number in numbers if number in broken}
+                write_text(mark, json.dumps({"checksum": zlib.crc32(block), "unreadable": reasons}))
             else:
                 for _ in numbers:
                     seen()
-            checksums.append(int(mark.read_text()))
-    return checksums
+            written = json.loads(mark.read_text())
+            checksums.append(written["checksum"])
+            unreadable |= written["unreadable"]
+    return checksums, unreadable
