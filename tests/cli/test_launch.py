@@ -20,7 +20,7 @@ def launch(*arguments, **options):
     )
 
 
-SCRIPTS = sorted([*LAUNCH.glob("*.sh"), *LAUNCH.glob("*.sbatch"), *Path(__file__).parent.glob("*.sh")])
+SCRIPTS = sorted([*LAUNCH.glob("*.sh"), *LAUNCH.glob("*.sbatch"), *Path(__file__).parents[1].rglob("*.sh")])
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)

@@ -11,8 +11,8 @@ else as it is declared; a field that a frame lacks is marked so. What is read is
 `python -m mtlflax.data.records --config=… --out=DIR` makes a cache, `config.data.cache=DIR` uses it, and
 `config.data.cache=auto` makes one at the first run, below `$MTLFLAX_CACHE`.
 
-The embedded data set has a cache of its own, `data.streets.cache`, besides: it keeps label ids and disparity codes, from
-which the samples of every class table and unit of depth are made, so that a scene is rendered once for all of them.
+The embedded data set has a cache of its own, `data.streets.cache`, besides: it keeps label ids and disparity codes,
+from which the samples of every class table and unit of depth are made, so that a scene is rendered once for all.
 """
 
 from mtlflax.data.records.opening import cached
