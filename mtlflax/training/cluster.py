@@ -59,7 +59,7 @@ def initialize(flags: tuple[str, ...] = ("", "", ""), environment: Mapping[str, 
         if found.num_processes > 1:
             meeting.meet(found.coordinator, found.num_processes, found.process_id, seconds)
         _join(found, seconds)
-        return f"{found.num_processes} processes, by {found.found_by}; process 0 is at {found.coordinator}"
+        return f"{_several(found.num_processes)}, by {found.found_by}; process 0 is at {found.coordinator}"
     if on_cloud_tpu(environment):
         try:
             jax.distributed.initialize(initialization_timeout=int(seconds))
@@ -69,7 +69,7 @@ def initialize(flags: tuple[str, ...] = ("", "", ""), environment: Mapping[str, 
                 "workers at once, set MTLFLAX_DISTRIBUTED=0 for a run on this one alone, or give "
                 f"{', '.join(FLAGS)}"
             ) from error
-        return f"{jax.process_count()} processes, by Cloud TPU"
+        return f"{_several(jax.process_count())}, by Cloud TPU"
     if wanted == "1":
         raise UserError(
             f"MTLFLAX_DISTRIBUTED is 1, but no cluster was found (looked for Slurm, Open MPI and Cloud TPU): set "
@@ -164,6 +164,10 @@ def _port(environment: Mapping[str, str], job: str) -> str:
     """A port that all processes of a job agree on, and those of another job on the same host do not share."""
     first, count = _PORTS
     return environment.get("JAX_COORDINATOR_PORT") or str(first + int(job) % count)
+
+
+def _several(count: int) -> str:
+    return "one process" if count == 1 else f"{count} processes"
 
 
 def _seconds(environment: Mapping[str, str]) -> float:

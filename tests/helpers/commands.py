@@ -99,10 +99,13 @@ def the_error(output: str) -> str:
 
 
 def final_state(workdir: Path) -> tuple[list[int], Any]:
-    """Return the steps of a run's checkpoints, and the newest's state."""
+    """Return the steps of a run's checkpoints, and the newest's state as NumPy arrays, whatever devices saved it."""
     steps = sorted(int(p.name) for p in (workdir / "checkpoints").iterdir() if p.name.isdigit())
-    with ocp.CheckpointManager(workdir / "checkpoints") as manager:
-        return steps, manager.restore(steps[-1], args=ocp.args.Composite(state=ocp.args.StandardRestore()))["state"]
+    path = workdir / "checkpoints" / str(steps[-1]) / "state"
+    with ocp.PyTreeCheckpointer() as checkpointer:
+        saved = checkpointer.metadata(path).item_metadata.tree
+        arrays = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), saved)
+        return steps, checkpointer.restore(path, ocp.args.PyTreeRestore(restore_args=arrays))
 
 
 def history(workdir: Path) -> list[dict[str, Any]]:
