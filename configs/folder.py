@@ -64,6 +64,9 @@ def build(arg: str | None, image: str, fields: dict[str, Any], **options: Any) -
     if tasks == ("depth",):
         config.best.update(metric="val/depth/rmse", mode="min")
     config.data.name = "folder"
-    chosen = {"list": "", "image": image, "splits": {}, "val_share": 0.2, "fields": fields}
+    # Of the two, what a task reads; other fields stay, for tasks of one's own.
+    kept = {name: options for name, options in fields.items() if name not in TASKS or name in tasks}
+    chosen = {"list": "", "image": image, "white": 0, "val_share": 0.2, "fields": kept}
+    chosen["splits"] = {"train": "", "val": ""}
     config.data.folder = ConfigDict(chosen | options)
     return config

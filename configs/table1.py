@@ -1,9 +1,9 @@
 """The paper's table: eight models, ResNet-50 and DenseNet-121, single-task and multi-task, three seeds each.
 
     python launch/sweep.py configs/table1.py --out=runs/table1
-    python launch/sweep.py configs/table1.py:quick --out=runs/table1_quick
+    python launch/sweep.py configs/table1.py:quick --out=runs/table1_quick --jobs=2
 
-With `quick`: ResNet-18 in the place of ResNet-50, on the embedded data set, 92 minutes on two CPU cores (README.md has
+With `quick`: ResNet-18 in the place of ResNet-50, on the embedded data set, 82 minutes on two CPU cores (README.md has
 the table). seeds=N: another number of seeds. Without `quick` it has not been run: that takes a GPU and Cityscapes.
 """
 

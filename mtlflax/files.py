@@ -4,6 +4,7 @@ import errno
 import json
 import math
 import os
+import stat
 import sys
 import threading
 from collections.abc import Iterator, Mapping
@@ -18,6 +19,7 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
+_NO_WAIT = getattr(os, "O_NONBLOCK", 0)  # opening a pipe waits for who writes to it
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -47,9 +49,14 @@ def plain_read_errors(path: Path) -> Iterator[None]:
 
 
 def read_bytes(path: Path) -> bytes:
-    """Return the content of a file; UserError if it cannot be read."""
+    """Return the content of a file; UserError if it cannot be read, or is a pipe or a device, which may never end."""
     with plain_read_errors(path):
-        return path.read_bytes()
+        if not isinstance(path, Path):  # in a bucket
+            return path.read_bytes()
+        with open(path, "rb", opener=lambda name, flags: os.open(name, flags | _NO_WAIT)) as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise UserError(f"{path}: cannot be read (it is no file)")
+            return file.read()
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -74,7 +81,7 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Write a UTF-8 text file as `write_bytes` does."""
-    write_bytes(path, text.encode())
+    write_bytes(path, text.encode("utf-8", "surrogateescape"))  # names of files that are no UTF-8
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:

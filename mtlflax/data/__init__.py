@@ -29,6 +29,7 @@ __all__ = [
 ]
 
 ROOT_VARIABLE = "CITYSCAPES_DATASET"  # as the official scripts have it
+_UNUSED = {"folder": ("classes", "depth"), "mtan": ("depth",)}  # keys that a data set does not read
 _LOOKED_AT = 32  # frames, in `check_truth`
 # Keys of `config.data` that say how and when frames are read, not what they hold.
 _READING = (
@@ -176,7 +177,7 @@ def open_splits(config: Any) -> tuple[Source, dict[str, Source]]:
 def _open_both(config: Any) -> tuple[Source, Source]:
     """The training and the validation frames, from a cache if `config` has one; of a mixture, each from its own."""
     if config.name == "mixture":
-        return open_mixture(config, _open_both)
+        return open_mixture(config, _open_both, resolve)
     opened = {split: open_source(config.name, config, split) for split in ("train", "val")}
     if config.get("cache"):
         from mtlflax.data.records import cached
@@ -226,14 +227,28 @@ def _what_is_wrong(opened: Any, split: str) -> str:
 
 
 def content_options(config: Any) -> dict[str, Any]:
-    """Return the keys of `config.data` on which depends what a frame holds: all but how and when frames are read."""
-    return {name: value for name, value in config.to_dict().items() if name not in _READING}
+    """Return the keys of `config.data` on which depends what a frame holds.
+
+    These are all but how and when frames are read, what other data sets are told, and how many frames there are, which
+    their names tell.
+    """
+    options = {name: value for name, value in config.to_dict().items() if name not in _READING}
+    others = {"streets", "cityscapes", "folder", "mixture"} if config.name in SOURCES else set()
+    unused = (others - {config.name}) | set(_UNUSED.get(config.name, ()))
+    kept = {name: value for name, value in options.items() if name not in unused}
+    if config.name == "streets":
+        kept["streets"] = {"seed": options["streets"]["seed"]}
+    return kept
 
 
 def describe(opened: Source) -> str:
-    """Tell a source's frames from others, wherever they lie, by their names: what is in the files is not looked at."""
+    """Tell a source's frames from others, wherever they lie: by their names, and its `identity` if it has one.
+
+    What is in the files is not looked at.
+    """
     names = list(opened.names)
-    digest = hashlib.sha256("\n".join(names).encode()).hexdigest()[:12]
+    told = "\n".join([*names, getattr(opened, "identity", "")]).rstrip("\n")
+    digest = hashlib.sha256(told.encode("utf-8", "surrogateescape")).hexdigest()[:12]
     return f"{len(names)} frames, {names[0]} to {names[-1]}, {digest}"
 
 

@@ -2,7 +2,8 @@
 
 Rare class sampling of Hoyer et al. 2022 (DAFormer, arXiv 2111.14887, equation 4): at each position a class c is drawn
 with probability ∝ exp((1 − f_c) / T), where f_c is its share of all labeled pixels and T the temperature, and then one
-of the frames that have it. The lower T, the more often come frames with rare classes; 0.01 is the paper's.
+of the frames that have it. The lower T, the more often come frames with rare classes; 0.01 is the paper's. Frames in
+which nothing is labeled come as often as they would without it: they may have other ground truth.
 """
 
 import hashlib
@@ -61,7 +62,7 @@ class Balanced(Wrapped):
     def _counted(self) -> np.ndarray:
         field = self._source.fields[self._map]
         assert isinstance(field, Labels)
-        key = [field_json.to_json({self._map: field}), list(self._source.names), self._identity]
+        key = [field_json.to_json({self._map: field}), list(self._source.names), self._identity, self.identity]
         base = Path(os.environ.get("MTLFLAX_CACHE") or Path.home() / ".cache" / "mtlflax").expanduser()
         path = base / "classes" / f"{hashlib.sha256(json.dumps(key).encode()).hexdigest()[:24]}.npy"
         try:
@@ -73,9 +74,12 @@ class Balanced(Wrapped):
         print(f"data.balance: looking for the classes in {len(self)} frames", file=sys.stderr, flush=True)
         readable = Readable(self._source, self._on_error)
         count = len(field.classes)
+        skipped: list[int] = []
 
         def pixels(index: int) -> np.ndarray:
             sample = readable.get(index)
+            if sample is None:
+                skipped.append(index)
             if sample is None or self._map not in sample:
                 return np.zeros(count, np.int64)
             labels = sample[self._map]
@@ -83,9 +87,10 @@ class Balanced(Wrapped):
 
         with ThreadPoolExecutor(max(1, self._threads)) as pool:
             counted = np.stack(list(pool.map(pixels, range(len(self))))).astype(np.int64)
-        buffer = io.BytesIO()
-        np.save(buffer, counted)
-        write_bytes(path, buffer.getvalue())
+        if counted.any() and not skipped:  # else all are counted again, once they can be read
+            buffer = io.BytesIO()
+            np.save(buffer, counted)
+            write_bytes(path, buffer.getvalue())
         return counted
 
 
@@ -96,12 +101,14 @@ class ByClass:
         """`pixels` is [N, C], of each class in each frame; UserError if no frame has a class."""
         present = np.flatnonzero(pixels.sum(axis=0))
         if not present.size:
-            raise UserError("data.balance: no frame has a label")
+            raise UserError("data.balance: no frame has a label: give 0, or look at the labels")
         shares = pixels.sum(axis=0)[present] / pixels.sum()
         logits = (1 - shares) / temperature
         weights = np.exp(logits - logits.max())
-        self._seed, self._bounds = seed, np.cumsum(weights / weights.sum())
-        self._frames = [np.flatnonzero(pixels[:, c]) for c in present]
+        unlabeled = np.flatnonzero(pixels.sum(axis=1) == 0)
+        labeled = 1 - len(unlabeled) / len(pixels)
+        self._seed, self._bounds = seed, np.cumsum(labeled * weights / weights.sum())
+        self._frames = [np.flatnonzero(pixels[:, c]) for c in present] + ([unlabeled] if len(unlabeled) else [])
 
     def __len__(self) -> int:
         return sys.maxsize

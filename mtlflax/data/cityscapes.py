@@ -184,6 +184,8 @@ class Cityscapes:
     def _package(self, kind: str) -> str:
         if kind == "gtCoarse":
             return "gtCoarse.zip"
+        if (kind, self._split) == ("gtFine", "train_extra"):
+            return "nothing: these frames have coarse labels alone, so give data.cityscapes.annotations=gtCoarse; not"
         return f"{kind}_{'trainextra' if self._split == 'train_extra' else 'trainvaltest'}.zip"
 
     def _list_frames(self) -> list[_Frame]:

@@ -17,8 +17,8 @@ import numpy as np
 
 from mtlflax.data import truth_file
 from mtlflax.data.source import Class, Labels
+from mtlflax.data.text_table import read_csv, read_text
 from mtlflax.errors import UserError
-from mtlflax.files import read_bytes
 
 _IGNORE = 255  # "no label" by custom, as a stored value and as a train id
 _NONE, _SEVERAL = -1, -2  # the class of what is ignored, and of a color that several classes have
@@ -33,6 +33,12 @@ class ClassTable:
     classes: tuple[Class, ...]
     values: Mapping[int, int]  # stored value → class; −1: ignored
     colors: Mapping[int, int]  # color, as 0xRRGGBB, → class; −1: ignored; −2: of several classes
+    by_color: bool = False  # whether classes are told by their colors alone: entries have colors, and no ids
+
+    @property
+    def identity(self) -> str:
+        """Tell which stored value or color is which class."""
+        return repr((sorted(self.values.items()), sorted(self.colors.items())))
 
     @property
     def field(self) -> Labels:
@@ -45,6 +51,8 @@ class ClassTable:
 
         ValueError for what is not in the table, or no integers.
         """
+        if stored.ndim == 3 and not self._has_colors(stored):
+            stored = stored[..., 0]  # numbers, the same in three channels
         of = self.colors if stored.ndim == 3 else self.values
         values = packed(stored)
         found, inverse = np.unique(values, return_inverse=True)
@@ -56,6 +64,16 @@ class ClassTable:
         numbers = np.array([of[value] for value in found.tolist()])
         field = self.field
         return np.where(numbers == _NONE, field.ignore, numbers).astype(field.dtype)[inverse].reshape(values.shape)
+
+    def read(self, path: Path) -> np.ndarray:
+        """Read a label file as `convert` takes it; UserError if it cannot be read."""
+        return truth_file.read(path, colors=bool(self.colors), palette=self.by_color)
+
+    def _has_colors(self, stored: np.ndarray) -> bool:
+        """Whether what is stored in RGB is colors: some are not gray, or all are in the table, or it has no ids."""
+        if self.by_color or stored.shape[2] != 3 or not (stored == stored[..., :1]).all():
+            return True
+        return all(value in self.colors for value in np.unique(packed(stored)).tolist())
 
 
 def packed(stored: np.ndarray) -> np.ndarray:
@@ -78,7 +96,7 @@ def read(path: Path) -> ClassTable:
 
     UserError for a file that cannot be read, or that is no such table.
     """
-    text = read_bytes(path).decode(errors="replace")
+    text = read_text(path)
     try:
         if path.suffix.lower() == ".json":
             content = json.loads(text)
@@ -87,9 +105,7 @@ def read(path: Path) -> ClassTable:
             if not isinstance(content, list):
                 raise ValueError('it is no list, and has no list "labels" or "classes"')
             return make(content)
-        lines = text.lstrip("\ufeff").splitlines()
-        rows = list(csv.DictReader(lines, dialect=csv.Sniffer().sniff(lines[0], ",;\t") if lines else "excel"))
-        return make(rows)
+        return make(read_csv(text))
     except (ValueError, TypeError, csv.Error) as error:
         raise UserError(f"{path}: is no class table: {error}") from error
 
@@ -115,7 +131,8 @@ def make(entries: Iterable[Mapping[str, Any] | str]) -> ClassTable:
         value = _integer(entry["id"], where, "id") if with_id else i
         train = entry.get("train_id", entry.get("trainid"))
         key: Any = ("position", i) if train in (None, "") else _integer(train, where, "train_id")
-        ignored = str(entry.get("ignore", "")).strip().lower() not in _FALSE or entry.get("evaluate") is False
+        evaluated = str(entry.get("evaluate", "")).strip().lower() not in _FALSE[1:]
+        ignored = str(entry.get("ignore", "")).strip().lower() not in _FALSE or not evaluated
         if ignored or (isinstance(key, int) and (key < 0 or key == _IGNORE)):
             number = _NONE
         elif key in numbers:
@@ -139,6 +156,7 @@ def make(entries: Iterable[Mapping[str, Any] | str]) -> ClassTable:
         tuple(classes[old] for old in order),
         {_IGNORE: _NONE} | {value: place[number] for value, number in values.items()},
         {color: place[number] for color, number in colors.items()},
+        by_color=bool(colors) and not with_id,
     )
     _ = table.field  # checks the classes' names
     return table
@@ -147,22 +165,33 @@ def make(entries: Iterable[Mapping[str, Any] | str]) -> ClassTable:
 def found(paths: Sequence[Path]) -> list[dict[str, Any]]:
     """Return a table's entries for all values, or all colors, in some label files: for `make`, and for a JSON file.
 
-    UserError for a file that is no label map, values and colors mixed, or more than 256 of them.
+    Pictures in RGB hold colors if any of them has a color that is no gray, else numbers. Files that cannot be read are
+    left out. UserError for a file that is no label map, values and colors mixed, more than 256 of them, or no file that
+    can be read.
     """
-    seen: dict[bool, set[int]] = {}
+    values: set[int] = set()  # of files with one channel, or in RGB
+    colors: set[int] = set()
+    wrong: list[UserError] = []
     for path in paths:
-        stored = truth_file.read(path)
         try:
-            seen.setdefault(stored.ndim == 3, set()).update(np.unique(packed(stored)).tolist())
+            stored = truth_file.read(path, colors=True)
+        except UserError as error:
+            wrong.append(error)
+            continue
+        try:
+            (colors if stored.ndim == 3 else values).update(np.unique(packed(stored)).tolist())
         except ValueError as error:
             raise UserError(f"{path}: {error}") from error
-        if len(next(iter(seen.values()))) > _MOST:
+        if max(len(values), len(colors)) > _MOST:
             raise UserError(f"{path}: with it there are more than {_MOST} different labels: give a class table")
-    if len(seen) > 1:
+    if wrong and not (values or colors):
+        raise wrong[0]
+    if all(color == (color & 255) * 0x010101 for color in colors):
+        values, colors = values | {color & 255 for color in colors}, set()
+    if values and colors:
         raise UserError("some label files hold numbers and some hold colors: give a class table with ids and colors")
-    colored, values = next(iter(seen.items()))
-    if colored:
-        return [{"name": f"#{v:06x}", "color": [v >> 16, v >> 8 & 255, v & 255]} for v in sorted(values)]
+    if colors:
+        return [{"name": f"#{v:06x}", "color": [v >> 16, v >> 8 & 255, v & 255]} for v in sorted(colors)]
     kept = sorted(values - {_IGNORE})
     if not kept:
         raise UserError(f"{paths[0]}: no label file holds a value other than {_IGNORE}, no label")
@@ -182,8 +211,9 @@ def _given(entry: Mapping[str, Any], key: str) -> bool:
 def _color(entry: Mapping[str, Any], where: str) -> tuple[tuple[int, int, int], bool]:
     """An entry's color, and whether it has one: a list, "#rrggbb", "r g b", or columns r, g, b."""
     stored = entry.get("color")
-    if stored in (None, "") and all(_given(entry, key) for key in "rgb"):
-        stored = [entry[key] for key in "rgb"]
+    for names in (("r", "g", "b"), ("red", "green", "blue")):
+        if stored in (None, "") and all(_given(entry, key) for key in names):
+            stored = [entry[key] for key in names]
     if stored in (None, ""):
         return (0, 0, 0), False
     if isinstance(stored, str):
@@ -204,7 +234,7 @@ def _integer(value: Any, where: str, key: str) -> int:
     try:
         if int(float(value)) == float(value):
             return int(float(value))
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         pass
     raise ValueError(f"{where}: {key} is {value!r}: give a whole number")
 

@@ -43,6 +43,7 @@ def split(source: Source, share: float) -> tuple[Part, Part]:
     count = round(share * len(names))
     if not 0 < count < len(names):
         raise ValueError(f"data.holdout is {share:g}: of {len(names)} training frames that leaves one part empty")
-    drawn = sorted(range(len(names)), key=lambda i: hashlib.sha256(names[i].encode()).digest())
+    digests = [hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest() for name in names]
+    drawn = sorted(range(len(names)), key=digests.__getitem__)
     held = set(drawn[:count])
     return Part(source, [i for i in range(len(names)) if i not in held]), Part(source, sorted(held))

@@ -105,8 +105,15 @@ class Proportions:
         return source, batch * self._counts[source] + rank
 
 
-def open_mixture(config: Any, open_both: Callable[[Any], tuple[Source, Source]]) -> tuple[Mixture, Mixture]:
-    """Open all data sets of `config.mixture`; `open_both` opens the training and the validation frames of one.
+def open_mixture(
+    config: Any,
+    open_both: Callable[[Any], tuple[Source, Source]],
+    resolve: Callable[[str, str], tuple[str, str | None]],
+) -> tuple[Mixture, Mixture]:
+    """Open all data sets of `config.mixture`.
+
+    `open_both` opens the training and the validation frames of one, and `resolve` decides which it is, as in
+    `mtlflax.data`.
 
     Raises:
         UserError: a data set is not there, or fields differ.
@@ -115,6 +122,8 @@ def open_mixture(config: Any, open_both: Callable[[Any], tuple[Source, Source]])
     entries = config.get("mixture")
     if not entries:
         raise ValueError("data.name is mixture, but data.mixture is empty: name data sets there")
+    if config.get("cache"):
+        raise ValueError("data.cache is for one data set: give it in the entries of data.mixture")
     training, validation, per_batch = {}, {}, {}
     for name, entry in entries.items():
         options = entry.to_dict()
@@ -123,6 +132,8 @@ def open_mixture(config: Any, open_both: Callable[[Any], tuple[Source, Source]])
             raise ValueError(f"data.mixture.{name}.per_batch is {count!r}: give the number of its frames in a batch")
         own = ConfigDict(config.to_dict() | {"name": name, "root": "", "mixture": {}, "cache": ""} | options)
         try:
+            own.name, root = resolve(own.name, own.root)
+            own.root = root or ""
             training[name], validation[name] = open_both(own)
         except (UserError, ValueError) as error:
             raise UserError(f"data.mixture.{name}: {error}") from error

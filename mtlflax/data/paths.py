@@ -90,7 +90,15 @@ def _walk(folder: Path, deep: bool) -> Iterator[str]:
         relative = Path(where).relative_to(top)
         # fsspec goes into all folders, whatever is left in this list.
         folders[:] = sorted(name for name in folders if not name.startswith(".")) if deep else []
+        if not is_remote(folder):
+            folders[:] = [name for name in folders if not _leads_back(Path(where), name)]
         if not any(part.startswith(".") for part in relative.parts):
             yield from ((relative / name).as_posix() for name in inside if name and not name.startswith("."))
         if not deep:
             return
+
+
+def _leads_back(where: Path, name: str) -> bool:
+    """Whether a folder is a link to one that it lies in: it would be gone through forever."""
+    path = where / name
+    return path.is_symlink() and where.resolve().is_relative_to(path.resolve())

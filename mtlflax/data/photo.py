@@ -27,12 +27,12 @@ class Photo(NamedTuple):
     note: str  # what the user should know about how it was read; "" if nothing
 
 
-def read(path: Path) -> Photo:
+def read(path: Path, white: int = 0) -> Photo:
     """Read a picture, upright according to its EXIF data.
 
-    16-bit files often hold 10, 12 or 14 bits of a sensor: white is taken to be the largest value of the smallest of 8,
-    10, 12, 14, 16 bits that holds all values, and a note says so. Transparency is ignored: colors are those stored. Of
-    several frames, the first is read.
+    16-bit files often hold 10, 12 or 14 bits of a sensor. `white` is the value that stands for white; unless it is
+    given, it is taken to be the largest value of the smallest of 8, 10, 12, 14, 16 bits that holds all values, and a
+    note says so. Transparency is ignored: colors are those stored. Of several frames, the first is read.
 
     Raises:
         UserError: the file cannot be read, is truncated, is not a picture, or has values of other types or of a range
@@ -51,10 +51,11 @@ def read(path: Path) -> Photo:
     if pixels.dtype == np.uint16:
         largest = int(pixels.max())
         bits = next(bits for bits in _DEPTHS if largest < 2**bits)
-        white = 2**bits - 1
-        pixels = np.rint(np.arange(white + 1) * (255 / white)).astype(np.uint8)[pixels]
-        if bits < 16:
-            notes.append(f"16-bit file with values up to {largest}, read as {bits}-bit (white = {white})")
+        if not white and bits < 16:
+            notes.append(f"16-bit file with values up to {largest}, read as {bits}-bit (white = {2**bits - 1})")
+        white = white or 2**bits - 1
+        table = np.rint(np.minimum(np.arange(65536), white) * (255 / white)).astype(np.uint8)
+        pixels = table[pixels]
     if not data.startswith(_JPEG_START) and _is_transparent(_decode(data, cv2.IMREAD_UNCHANGED)):
         notes.append("its transparency is ignored")
     rgb = cv2.cvtColor(pixels, cv2.COLOR_GRAY2RGB if pixels.ndim == 2 else cv2.COLOR_BGR2RGB)

@@ -112,6 +112,15 @@ class Depth(Field):
         """Return where there is a measurement: bool, shaped as the values, a NumPy or JAX array."""
         return (values > 0) & (values < float("inf")) & (values >= self.least) & (values <= self.most)
 
+    def zoom(self, values: Array, factor: Array) -> Array:
+        """Return the values of a scene that is `factor` times nearer, see `Unit.zoom`; those out of range become 0.
+
+        Infinity stays, if nothing is beyond `most`.
+        """
+        xp = values.__array_namespace__()
+        beyond = (values < self.least) | (values > self.most)
+        return self.unit.zoom(xp.where(beyond, xp.zeros_like(values), values), factor)
+
 
 @dataclasses.dataclass(frozen=True)
 class Map(Field):

@@ -117,7 +117,7 @@ def zoom(values: np.ndarray, field: Field, scale: float, corner: np.ndarray) -> 
     rows = ((np.arange(height) + 0.5) / scale + top).astype(np.intp)
     columns = ((np.arange(width) + 0.5) / scale + left).astype(np.intp)
     window = values.take(rows, axis=0).take(columns, axis=1)  # four times as fast as by one index of both
-    return field.unit.zoom(window, scale) if isinstance(field, Depth) else window
+    return field.zoom(window, scale) if isinstance(field, Depth) else window
 
 
 def mirror(values: np.ndarray, field: Field) -> np.ndarray:

@@ -12,24 +12,30 @@ import cv2
 import numpy as np
 
 from mtlflax.data import png
+from mtlflax.data.stored import stored_otherwise
 from mtlflax.errors import UserError
 from mtlflax.files import read_bytes
 
 SUFFIXES = (".png", ".tif", ".tiff", ".npy", ".npz", ".pfm", ".exr", ".webp", ".pgm", ".ppm", ".bmp")
 _GRAY, _PALETTE = 0, 3  # PNG's color types
 _LOSSY = "changes the numbers that it stores: save them as PNG, TIFF or .npy"
-_PFM = re.compile(rb"P[fF]\s+(\d+)\s+(\d+)\s+-?[\d.]+\s")
+_PFM = re.compile(rb"P([fF])\s+(\d+)\s+(\d+)\s+(-?[\d.]+(?:[eE][+-]?\d+)?)\s")
 
 
-def read(path: Path) -> np.ndarray:
+def read(path: Path, *, colors: bool = False, palette: bool = False) -> np.ndarray:
     """Return what is stored: [H, W] or [H, W, channels], colors as RGB, of any NumPy number type.
 
-    From a PNG with a palette these are the indices, not the colors. A picture whose channels are all alike counts as
-    gray, and opacity is left out. A `.npz` holds one array. EXR files need the package OpenEXR.
+    Opacity is left out. A `.npz` holds one array. EXR files need the package OpenEXR.
+
+    Args:
+        path: the file.
+        colors: whether pictures in RGB stay so where all are gray; else a picture whose channels are all alike counts
+            as gray.
+        palette: whether a PNG with a palette gives its colors, rather than the indices.
 
     Raises:
         UserError: the file cannot be read, is truncated or damaged, is of a kind that changes values (JPEG, lossy
-            WebP), or is no array of numbers with two or three axes.
+            WebP), or is no array of real numbers with two or three axes.
     """
     data = read_bytes(path)
     if not data:
@@ -40,25 +46,28 @@ def read(path: Path) -> np.ndarray:
     elif suffix == ".exr":
         values = _exr(data, path)
     elif data.startswith(png.SIGNATURE):
-        values = _png(data, path)
+        values = _png(data, path, colors, palette)
     else:
-        values = _other(data, path)
-    if values.ndim not in (2, 3) or not values.size or not np.issubdtype(values.dtype, np.number):
+        values = _other(data, path, colors)
+    real = np.issubdtype(values.dtype, np.integer) or np.issubdtype(values.dtype, np.floating)
+    if values.ndim not in (2, 3) or not values.size or not (real or values.dtype == bool):
         raise UserError(
             f"{path}: holds {values.dtype} {list(values.shape)}, not numbers [height, width] or with channels"
         )
-    return values
+    return values.astype(np.uint8) if values.dtype == bool else values
 
 
-def _png(data: bytes, path: Path) -> np.ndarray:
+def _png(data: bytes, path: Path, colors: bool, palette: bool) -> np.ndarray:
     png.check(data, path)
     bits, color_type = data[24:26]
+    if color_type == _PALETTE and palette:
+        return _plain(_decode(data, path), colors=True)
     # OpenCV turns indices into colors, and scales gray of 1, 2 and 4 bits to 8: so the file is relabeled as gray, and
     # the scaling undone.
     values = _decode(_as_gray(data) if color_type == _PALETTE else data, path)
     if color_type in (_GRAY, _PALETTE) and bits < 8:
         values //= 255 // (2**bits - 1)
-    return _plain(values)
+    return _plain(values, colors)
 
 
 def _as_gray(data: bytes) -> bytes:
@@ -77,7 +86,7 @@ def _as_gray(data: bytes) -> bytes:
     return b"".join(parts)
 
 
-def _other(data: bytes, path: Path) -> np.ndarray:
+def _other(data: bytes, path: Path, colors: bool) -> np.ndarray:
     if data.startswith(b"\xff\xd8"):
         raise UserError(f"{path}: is a JPEG file, which {_LOSSY}")
     if data[8:12] == b"WEBP":
@@ -86,10 +95,21 @@ def _other(data: bytes, path: Path) -> np.ndarray:
         if int.from_bytes(data[4:8], "little") + 8 > len(data):
             raise UserError(f"{path}: is truncated: copy it again")
     if header := _PFM.match(data):
-        width, height = int(header[1]), int(header[2])
-        if len(data) < header.end() + 4 * width * height * (3 if data[1:2] == b"F" else 1):
-            raise UserError(f"{path}: is truncated: copy it again")
-    return _plain(_decode(data, path))
+        return _pfm(data, header, path)
+    if wrong := stored_otherwise(data):
+        raise UserError(f"{path}: is {wrong}, which {_LOSSY}")
+    return _plain(_decode(data, path), colors)
+
+
+def _pfm(data: bytes, header: re.Match[bytes], path: Path) -> np.ndarray:
+    """A PFM file: rows from below; the sign of its scale tells the order of bytes, and its size nothing here."""
+    channels, width, height = (3 if header[1] == b"F" else 1), int(header[2]), int(header[3])
+    count = channels * width * height
+    if len(data) < header.end() + 4 * count:
+        raise UserError(f"{path}: is truncated: copy it again")
+    order = "<f4" if header[4].startswith(b"-") else ">f4"
+    rows = np.frombuffer(data, order, count, header.end()).reshape(height, width, channels)[::-1].astype(np.float32)
+    return _plain(rows[..., ::-1]) if channels == 3 else np.ascontiguousarray(rows[..., 0])
 
 
 def _decode(data: bytes, path: Path) -> np.ndarray:
@@ -102,13 +122,14 @@ def _decode(data: bytes, path: Path) -> np.ndarray:
     return values
 
 
-def _plain(values: np.ndarray) -> np.ndarray:
-    """OpenCV's BGR or BGRA as RGB, or as [H, W] if all colors are gray."""
+def _plain(values: np.ndarray, colors: bool = False) -> np.ndarray:
+    """OpenCV's BGR or BGRA as RGB, or as [H, W] if all colors are gray, unless `colors`."""
     if values.ndim == 2:
         return values
     blue, green, red = (values[..., i] for i in (0, 1, 2)) if values.shape[2] >= 3 else (values[..., 0],) * 3
     nan = values.dtype.kind == "f"
-    alike = np.array_equal(red, green, equal_nan=nan) and np.array_equal(green, blue, equal_nan=nan)
+    keeps = colors and values.shape[2] >= 3
+    alike = not keeps and np.array_equal(red, green, equal_nan=nan) and np.array_equal(green, blue, equal_nan=nan)
     return np.ascontiguousarray(red) if alike else np.stack([red, green, blue], axis=-1)
 
 
@@ -120,7 +141,7 @@ def _numpy(data: bytes, path: Path) -> np.ndarray:
         if len(found.files) != 1:
             raise ValueError(f"it holds {len(found.files)} arrays ({', '.join(found.files)}), not one")
         return found[found.files[0]]
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+    except (OSError, ValueError, EOFError, KeyError, MemoryError, zipfile.BadZipFile, zlib.error) as error:
         raise UserError(f"{path}: cannot be read as a NumPy array: {error}") from error
 
 

@@ -79,10 +79,12 @@ def unpack(path: Path, out: Path, kinds: Iterable[str]) -> tuple[int, int, list[
     except (OSError, zipfile.BadZipFile) as error:
         return 0, 0, [f"{path}: is no whole zip file ({error}): download it again"]
     with package:
+        if not any(entry.filename.split("/")[0] in kinds for entry in package.infolist()):
+            return 0, 0, [f"{path}: holds no folder {' or '.join(kinds)}: it is no Cityscapes package as downloaded"]
         entries = [entry for entry in package.infolist() if not entry.is_dir()]
         for entry in tqdm(entries, desc=path.name, file=sys.stderr, disable=not sys.stderr.isatty(), leave=False):
             name = PurePosixPath(entry.filename)
-            if name.is_absolute() or ".." in name.parts:
+            if not name.parts or name.is_absolute() or ".." in name.parts:
                 damaged.append(f"{path}: holds {entry.filename!r}, outside its own folder: it is no Cityscapes package")
                 continue
             if name.parts[0] not in kinds:
@@ -99,7 +101,8 @@ def unpack(path: Path, out: Path, kinds: Iterable[str]) -> tuple[int, int, list[
                     shutil.copyfileobj(source, file)
                 temporary.replace(target)
                 made += 1
-            except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+            except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError) as error:
+                # The last two: it is encrypted, or compressed in a way that zipfile does not know.
                 temporary.unlink(missing_ok=True)
                 damaged.append(f"{path}: {entry.filename} is damaged ({error}): download it again")
     return made, kept, damaged
@@ -109,6 +112,8 @@ def missing(root: Path, kinds: Iterable[str]) -> list[str]:
     """Return lines about splits that lack frames, or files of frames."""
     lines = []
     images = _count(root, "leftImg8bit")
+    if not any(images.values()):
+        lines.append(f"MISSING leftImg8bit: {root} has no frames: unpack leftImg8bit_trainvaltest.zip")
     for kind in kinds:
         there = _count(root, kind)
         for split, wanted in FRAMES.items():

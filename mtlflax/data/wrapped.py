@@ -22,6 +22,11 @@ class Wrapped:
         return getattr(self._source, "missing", {})
 
     @property
+    def identity(self) -> str:
+        """What the source's samples depend on besides its fields and files, see `data.describe`."""
+        return getattr(self._source, "identity", "")
+
+    @property
     def names(self) -> Sequence[str]:
         """Of the frames, in order."""
         return self._source.names

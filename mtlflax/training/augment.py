@@ -53,7 +53,7 @@ def _zoom(values: jax.Array, field: Field, scale: jax.Array, corner: tuple[jax.A
     for axis, (length, start) in enumerate(zip(lengths, corner, strict=True)):
         places = ((jnp.arange(length) + 0.5) / scale + start * length).astype(jnp.int32)
         values = jnp.take(values, jnp.minimum(places, length - 1), axis)
-    return field.unit.zoom(values, scale) if isinstance(field, Depth) else values
+    return field.zoom(values, scale) if isinstance(field, Depth) else values
 
 
 def _mirror(values: jax.Array, field: Field) -> jax.Array:

@@ -4,12 +4,13 @@ import json
 
 import pytest
 
-from mtlflax.data.folder import frames
+from mtlflax.data.folder import frames, lists
 from mtlflax.errors import UserError
 
 pytestmark = pytest.mark.quick
 
 TRUTH = (".png", ".npy")
+FIELDS = ("segmentation", "depth", "focal_baseline")
 
 
 @pytest.fixture
@@ -149,8 +150,8 @@ def test_a_list_of_frames(files):
     (root / "l.csv").write_text(text)
     (root / "l.json").write_text(json.dumps(rows))
     for name in ("l.csv", "l.json"):
-        (train,) = frames.read_list(root / name, root, "train", 0.2)
-        (val,) = frames.read_list(root / name, root, "val", 0.2)
+        (train,) = lists.read_list(root / name, root, "train", 0.2, FIELDS)
+        (val,) = lists.read_list(root / name, root, "val", 0.2, FIELDS)
         assert (train.name, dict(train.numbers)) == ("x/1", {"focal_baseline": 12.5})
         assert train.files == {"image": root / "x/1.jpg", "segmentation": root / "z/m.png"}
         assert set(val.files) == {"image"}
@@ -169,4 +170,4 @@ def test_lists_that_are_none(files, text, message):
     root = files("x/1.jpg", "z/m.png")
     (root / "l.csv").write_text(text)
     with pytest.raises(UserError, match=f"l.csv.*{message}"):
-        frames.read_list(root / "l.csv", root, "train", 0.2)
+        lists.read_list(root / "l.csv", root, "train", 0.2, FIELDS)

@@ -184,7 +184,7 @@ def test_a_cache_that_does_not_fit_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"is a cache of other data: data\.folder has the folder .*0\.001.*not .*0\.01"):
         data.open_splits(config)
     other = folders.photos(tmp_path / "more", 12)
-    assert "is a cache of other frames in train: 8 frames" in refusal(root=other)
+    assert "is a cache of other frames in train, or of another class table: 8 frames" in refusal(root=other)
     folders.write(root, {"segmentation/0.png": np.full((24, 40), 9, np.uint8)})
     assert """its field 'segmentation' has the classes …""" in refusal()
     (tmp_path / "c" / "train.records").write_bytes(b"short")

@@ -13,8 +13,8 @@
         },
     })
 
-`mtlflax.data.folder.frames` says how files become frames and splits, `mtlflax.data.folder.reading` what a field may be,
-and `python -m mtlflax.data.folder --check` what is in the folders.
+`mtlflax.data.folder.frames` says how files become frames and splits, `mtlflax.data.folder.lists` what lists may hold,
+`mtlflax.data.folder.reading` what a field may be, and `python -m mtlflax.data.folder --check` what is in the folders.
 """
 
 from mtlflax.data.folder.source import Folder, open_folder

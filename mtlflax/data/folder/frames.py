@@ -16,31 +16,18 @@ file there. Or `splits` names text files that list the frames, by the name of th
 all frames, `val_share`, is "val": which ones depends on their names alone.
 """
 
-import csv
-import functools
-import hashlib
-import json
 import re
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 from mtlflax.data import paths
+from mtlflax.data.folder import lists as text_lists
+from mtlflax.data.folder.frame import Frame, share
 from mtlflax.errors import UserError
-from mtlflax.files import read_bytes
 
 PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp", ".ppm", ".pgm", ".avif", ".jp2")
 _TOKEN = re.compile(r"\{(\w+)\}|(\*\*/?|\*)")
 _SPLIT = "{split}"
-
-
-class Frame(NamedTuple):
-    """A frame's name, and its files: "image" and those of the fields that it has."""
-
-    name: str
-    files: Mapping[str, Path]
-    numbers: Mapping[str, float] = {}  # of a list: columns that hold numbers
 
 
 class Pattern:
@@ -114,12 +101,15 @@ def match(
         UserError: nothing fits the image's or a field's pattern, or two files are the same frame's.
         ValueError: a pattern that cannot be, or a field with a word that the image's pattern lacks.
     """
+    splits = {name: value for name, value in splits.items() if value}
     lists = {name: str(value) for name, value in splits.items() if str(value).lower().endswith(".txt")}
     given = splits.get(split, split)
     folders = (given,) if isinstance(given, str) else tuple(given)
     by_folder = _SPLIT in image or any(_SPLIT in pattern for pattern, _ in fields.values())
     if by_folder and lists:
         raise ValueError("splits: give either text files, or {split} in the patterns")
+    if splits and not by_folder and not lists:
+        raise ValueError(f"data.folder.splits is {dict(splits)}, but no pattern has {{split}}, where it would stand")
     pattern = Pattern(image, folders, PICTURES)
     images = _by_words(find(root, pattern), pattern.words, "image")
     if not images:
@@ -152,59 +142,8 @@ def match(
             members &= {key for key, of_frame in files.items() if name in of_frame}
     frames = [Frame(_name(key), files[key]) for key in sorted(members)]
     if not by_folder:
-        frames = _listed_in(root, lists, split, frames) if lists else share(frames, split, val_share)
+        frames = text_lists.of_split(root, lists, split, frames) if lists else share(frames, split, val_share)
     return frames, unused
-
-
-def read_list(path: Path, root: Path, split: str, val_share: float) -> list[Frame]:
-    """Return the frames of a split from a list: CSV with a header, or JSON, a list of objects.
-
-    Its columns are "image" and the names of fields, with paths below the root, empty where a frame lacks the field; and
-    perhaps "split" and "name". Numbers (such as focal_baseline) stand there themselves. Without "split", `val_share` of
-    the frames are "val". UserError for a list that cannot be read, or names a file that is not there.
-    """
-    text = read_bytes(path).decode(errors="replace").lstrip("\ufeff")
-    try:
-        rows = json.loads(text) if path.suffix.lower() == ".json" else list(csv.DictReader(text.splitlines()))
-        if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-            raise ValueError("it is no list of objects")
-    except (ValueError, csv.Error) as error:
-        raise UserError(f"{path}: is no list of frames: {error}") from error
-    frames, chosen = [], []
-    listed = functools.cache(lambda folder: frozenset(paths.names(folder)))
-    for number, row in enumerate(rows, 1):
-        given = {str(key).strip(): value for key, value in row.items() if key and value not in (None, "")}
-        if not given.get("image"):
-            raise UserError(f"{path}, frame {number}: has no image: columns are image, fields, split, name")
-        name = str(given.pop("name", "") or Path(str(given["image"])).with_suffix("").as_posix())
-        of_split = given.pop("split", None)
-        files, numbers = {}, {}
-        for key, value in given.items():
-            try:
-                numbers[key] = float(value)
-            except (TypeError, ValueError):
-                files[key] = root / str(value)
-                if files[key].name not in listed(files[key].parent):
-                    raise UserError(f"{path}, frame {number}: {key} is {files[key]}, which is not there") from None
-        frames.append(Frame(name, files, numbers))
-        chosen.append(of_split)
-    if not frames:
-        raise UserError(f"{path}: has no frames")
-    if twice := [name for name, count in Counter(frame.name for frame in frames).items() if count > 1]:
-        raise UserError(f"{path}: the frame {twice[0]!r} is there twice: give the column name")
-    if any(of_split is not None for of_split in chosen):
-        return sorted((f for f, s in zip(frames, chosen, strict=True) if s == split), key=lambda frame: frame.name)
-    return share(sorted(frames, key=lambda frame: frame.name), split, val_share)
-
-
-def share(frames: Sequence[Frame], split: str, val_share: float) -> list[Frame]:
-    """Return the frames of "val", a share of all of them, at least one, or the rest; by their names alone."""
-    if not 0 < val_share < 1:
-        raise ValueError(f"data.folder.val_share is {val_share:g}: give a share between 0 and 1")
-    count = min(max(1, round(val_share * len(frames))), len(frames) - 1)
-    drawn = sorted(frames, key=lambda frame: hashlib.sha256(frame.name.encode("utf-8", "surrogateescape")).digest())
-    held = {frame.name for frame in drawn[:count]}
-    return [frame for frame in frames if (frame.name in held) == (split == "val")]
 
 
 def _by_words(found: Mapping[str, Mapping[str, str]], words: Sequence[str], what: str) -> dict[tuple[str, ...], str]:
@@ -229,25 +168,3 @@ def _hint(root: Path, pattern: Pattern) -> str:
         return f": there is no folder {folder}; {root} holds {', '.join(there) or 'nothing'}"
     files = paths.files(root, folder, deep=pattern.deep)
     return f": {folder} holds {files[0]}, ..." if files else f": {folder} holds no files"
-
-
-def _listed_in(root: Path, lists: Mapping[str, str], split: str, frames: Sequence[Frame]) -> list[Frame]:
-    if split not in lists:
-        raise ValueError(f"data.folder.splits has text files, but none for {split}")
-    path = root / lists[split]
-    lines = [line.split()[0] for line in read_bytes(path).decode(errors="replace").splitlines() if line.split()]
-    known: dict[str, Frame | None] = {}
-    for frame in frames:
-        image = frame.files["image"].relative_to(root)
-        for name in {frame.name, image.as_posix(), image.name, image.stem, image.with_suffix("").as_posix()}:
-            known[name] = None if name in known and known[name] != frame else frame  # None: of several frames
-    chosen, unknown = [], []
-    for line in lines:
-        found = known.get(line) or known.get(line.strip("/")) or known.get(Path(line).name)
-        chosen.append(found) if found else unknown.append(line)
-    if unknown:
-        raise UserError(
-            f"{path}: {len(unknown)} of its {len(lines)} lines name no frame, or several; the first is {unknown[0]!r}, "
-            f"frames are called as {frames[0].name!r}"
-        )
-    return sorted({frame.name: frame for frame in chosen if frame}.values(), key=lambda frame: frame.name)

@@ -34,6 +34,13 @@ class Reader(Protocol):
     def field(self) -> Field:
         """What it makes."""
 
+    @property
+    def identity(self) -> str:
+        """Tell how stored values are converted."""
+
+    def read(self, path: Path) -> np.ndarray:
+        """Read a file of the field as it is stored; UserError if it cannot be read."""
+
     def convert(self, stored: np.ndarray) -> np.ndarray:
         """Return the field's values from a file's: [h, w, ...] as stored; ValueError if they do not fit."""
 
@@ -47,6 +54,8 @@ class LabelsReader:
     def __init__(self, table: class_table.ClassTable) -> None:
         self._table = table
         self.field: Labels = table.field
+        self.identity = table.identity
+        self.read = table.read
 
     def convert(self, stored: np.ndarray) -> np.ndarray:
         """As in `Reader`: [h, w]."""
@@ -58,7 +67,9 @@ class LabelsReader:
 
 
 class DepthReader:
-    """Reads a depth: float32 [h, w, 1], 0 = no measurement."""
+    """Reads a depth: float32 [h, w, 1], 0 = no measurement, or out of range."""
+
+    read = staticmethod(truth_file.read)
 
     def __init__(
         self,
@@ -73,9 +84,14 @@ class DepthReader:
         """ValueError for an unknown unit, or a scale of 0."""
         if not scale or not np.isfinite([scale, offset]).all():
             raise ValueError(f"scale is {scale} and offset {offset}: give numbers, and a scale other than 0")
+        if scale < 0 or not 0 <= least <= (most or float("inf")):
+            raise ValueError(f"scale is {scale}, least {least} and most {most}: give 0 < scale, 0 <= least <= most")
+        if unknown is None or not np.all(np.isreal(np.asarray(unknown))):
+            raise ValueError(f"unknown is {unknown}: give a number, or several")
         self._scale, self._offset, self._sparse = scale, offset, sparse
         self._unknown = np.atleast_1d(np.asarray(unknown, np.float64))
         self.field = Depth(units.get(unit), least=float(least), most=float(most) or float("inf"))
+        self.identity = repr((scale, offset, unit, self._unknown.tolist(), least, most, sparse))
 
     def convert(self, stored: np.ndarray) -> np.ndarray:
         """As in `Reader`."""
@@ -86,8 +102,10 @@ class DepthReader:
         values = (stored.astype(np.float64) * self._scale + self._offset).astype(np.float32)
         known = np.isfinite(values) & (values > 0)
         for value in self._unknown:
-            known &= stored != value
-        return np.where(known, values, np.float32(0))[..., None]
+            # As it is stored: 655.35 in a file of float32 is not the float64 of that name.
+            known &= stored != (value.astype(stored.dtype) if stored.dtype.kind == "f" else value)
+        values = np.where(known, values, np.float32(0))[..., None]
+        return np.where(self.field.measured(values), values, np.float32(0))
 
     def resize(self, values: np.ndarray, size: Size) -> np.ndarray:
         """As in `Reader`; where measurements are few, a pixel takes the one in it that is nearest to its center."""
@@ -99,8 +117,11 @@ class DepthReader:
 class MapReader:
     """Reads any other numbers: float32 [h, w, channels]."""
 
+    read = staticmethod(truth_file.read)
+
     def __init__(self, channels: int = 1, unknown: float = 0.0, mirror: Sequence[float] = ()) -> None:
         self.field = Map(channels, unknown=float(unknown), mirror=tuple(mirror))
+        self.identity = ""
 
     def convert(self, stored: np.ndarray) -> np.ndarray:
         """As in `Reader`."""
@@ -171,7 +192,7 @@ def read(path: Path, reader: Reader, image_size: Size, size: Size | None) -> np.
 
     UserError, naming the file, if it cannot be read, does not fit its declaration, or has another size than its image.
     """
-    stored = truth_file.read(path)
+    stored = reader.read(path)
     if stored.shape[:2] != image_size:
         found, wanted = ("×".join(map(str, shape)) for shape in (stored.shape[:2], image_size))
         raise UserError(f"{path}: is {found} pixels, but its image is {wanted}")

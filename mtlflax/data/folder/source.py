@@ -10,14 +10,14 @@ from typing import Any, Self
 import numpy as np
 
 from mtlflax.data import paths, photo, resize, truth_file
-from mtlflax.data.folder import frames, reading
-from mtlflax.data.folder.frames import Frame
+from mtlflax.data.folder import frames, lists, reading
+from mtlflax.data.folder.frame import Frame
 from mtlflax.data.folder.reading import Size
 from mtlflax.data.source import Field, Image, Number, Sample
 from mtlflax.errors import UserError
 
 _SPLITS = ("train", "val")
-_OPTIONS: dict[str, Any] = {"list": "", "image": "images/*", "splits": {}, "val_share": 0.2, "fields": {}}
+_OPTIONS: dict[str, Any] = {"list": "", "image": "images/*", "white": 0, "splits": {}, "val_share": 0.2, "fields": {}}
 
 
 class Folder:
@@ -47,6 +47,7 @@ class Folder:
         """
         self.root, self._size, self._full_truth = root, size, False
         options = _checked(options)
+        self._white = int(options["white"])
         by_split = {name: _frames(root, name, options) for name in dict.fromkeys((split, *_SPLITS))}
         self.frames, self.unused = by_split[split]
         self._readers = {
@@ -57,6 +58,13 @@ class Folder:
         self.fields: dict[str, Field] = {"image": Image(aspect=self._aspect())}
         for name, reader in self._readers.items():
             self.fields[name] = reader if isinstance(reader, Number) else reader.field
+
+    @property
+    def identity(self) -> str:
+        """How stored values become classes and depths, see `data.describe`."""
+        return repr(
+            [(name, reader.identity) for name, reader in self._readers.items() if not isinstance(reader, Number)]
+        )
 
     @property
     def names(self) -> list[str]:
@@ -74,7 +82,7 @@ class Folder:
 
     def __getitem__(self, index: int) -> Sample:
         frame = self.frames[index]
-        image = photo.read(frame.files["image"]).pixels
+        image = self._photo(frame)
         stored = image.shape[0], image.shape[1]
         size = self._size or stored
         sample: Sample = {"image": resize.picture(image, size)}
@@ -85,13 +93,19 @@ class Folder:
                 sample[name] = reading.read(frame.files[name], reader, stored, None if self._full_truth else size)
         return sample | {"name": frame.name}
 
+    def _photo(self, frame: Frame) -> np.ndarray:
+        picture = photo.read(frame.files["image"], self._white)
+        if picture.note.startswith("16-bit"):  # each frame would have a white of its own
+            raise UserError(f"{frame.files['image']}: {picture.note}: give the value of white as data.folder.white")
+        return picture.pixels
+
     def _aspect(self) -> float | None:
         """Width / height of the pictures, if samples are scaled differently in x and y: the first one's."""
         if self._size is None:
             return None
         for frame in self.frames:
             with contextlib.suppress(UserError):  # whether it is skipped is decided when it is read
-                height, width, _ = photo.read(frame.files["image"]).pixels.shape
+                height, width, _ = self._photo(frame).shape
                 return width / height
         return None
 
@@ -132,7 +146,8 @@ def _declared(options: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
 
 def _frames(root: Path, split: str, options: Mapping[str, Any]) -> tuple[list[Frame], dict[str, list[str]]]:
     if options["list"]:
-        return frames.read_list(paths.below(root, options["list"]), root, split, options["val_share"]), {}
+        listed = paths.below(root, options["list"])
+        return lists.read_list(listed, root, split, options["val_share"], options["fields"]), {}
     patterns = {
         name: (values["files"], truth_file.SUFFIXES)
         for name, values in _declared(options).items()

@@ -35,6 +35,8 @@ def main(argv: Sequence[str]) -> None:
     if not options.config:
         parser.error("give --config, or --verify")
     config = experiment.resolve(config_file.load(options.config, overrides)).data
+    if config.name == "mixture":
+        raise UserError("a cache is of one data set: make one of each in data.mixture, with a config of its own")
     try:
         sources = {split: data.open_source(config.name, config, split) for split in ("train", "val")}
     except (ValueError, TypeError, AttributeError) as error:

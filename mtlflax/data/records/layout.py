@@ -106,10 +106,16 @@ class Layout:
         return self.entries[-1].start + self.entries[-1].length
 
     def pack(self, sample: Sample) -> bytes:
-        """Return the record of a sample that is as its fields declare; InexactError if it cannot be stored exactly."""
+        """Return the record of a sample that is as its fields declare.
+
+        InexactError if it cannot be stored exactly, ValueError for one of another size.
+        """
         parts = []
         for entry in self.entries:
             value = np.asarray(sample[entry.name])
+            if value.shape != entry.shape:
+                shapes = f"{list(value.shape)}, and {list(entry.shape)} in others"
+                raise ValueError(f"frame {sample['name']!r}: {entry.name} is {shapes}: set data.size")
             stored = encode(value, entry.coding) if entry.coding else value
             if stored is None:
                 raise InexactError(entry.name)

@@ -9,12 +9,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from tqdm import tqdm
 
 from mtlflax.data import content_options, describe, field_json
 from mtlflax.data.full_truth import with_full_truth
 from mtlflax.data.records import writer
 from mtlflax.data.records.reader import MANIFEST, Records, read_manifest
+from mtlflax.data.samples import Checked
 from mtlflax.data.source import Sample, Source
 from mtlflax.data.wrapped import Wrapped
 from mtlflax.errors import UserError
@@ -61,7 +63,11 @@ def cached(config: Any, sources: Mapping[str, Source]) -> dict[str, Source]:
             "mtlflax.data.records --config=... --out=DIR, or give auto"
         )
     check(folder, wanted)
-    return {split: Records(folder, split, source) for split, source in sources.items()}
+    opened: dict[str, Source] = {}
+    for split, source in sources.items():
+        opened[split] = records = Records(folder, split, source)
+        check_frames(folder, records, source)
+    return opened
 
 
 class _Automatic:
@@ -77,7 +83,9 @@ class _Automatic:
         if not (self._folder / MANIFEST).exists():
             make(self._folder, self.sources, self._wanted, self._threads, self._on_error)
         check(self._folder, self._wanted)
-        return Records(self._folder, split, self.sources[split])
+        records = Records(self._folder, split, self.sources[split])
+        check_frames(self._folder, records, self.sources[split])
+        return records
 
 
 class Cached(Wrapped):
@@ -138,13 +146,36 @@ def check(folder: Path, wanted: Mapping[str, Any]) -> None:
         found = there["splits"].get(split)
         if found is None:
             raise UserError(f"{folder}: is a cache without the split {split}")
-        if found["frames"] != part["frames"]:
-            raise UserError(f"{folder}: is a cache of other frames in {split}: {found['frames']}, not {part['frames']}")
         for field in found["fields"].keys() | part["fields"].keys():
             mine, cached_one = part["fields"].get(field), found["fields"].get(field)
             if mine != cached_one:
                 shown = _difference(cached_one, mine)
                 raise UserError(f"{folder}: is a cache of other data: its field {field!r} {shown}")
+        if found["frames"] != part["frames"]:
+            raise UserError(
+                f"{folder}: is a cache of other frames in {split}, or of another class table: {found['frames']}, not "
+                f"{part['frames']}"
+            )
+
+
+def check_frames(folder: Path, records: Records, source: Source) -> None:
+    """Raise UserError if the first, the middle or the last frame of a cache is not what its source gives now.
+
+    The names of frames are compared anyway; but other files may have them, and files may have been changed.
+    """
+    if hasattr(source, "prepare"):  # not files: frames are made
+        return
+    frames = Checked(source, source.fields)
+    for index in sorted({0, len(source) // 2, len(source) - 1}):
+        try:
+            cached_one = records[index]
+            now = frames[index]
+        except (UserError, OSError, ValueError):  # it is told when it is read
+            continue
+        for name in source.fields:
+            if not np.array_equal(cached_one[name], now[name], equal_nan=np.asarray(now[name]).dtype.kind == "f"):
+                now_other = f"{name} of the frame {source.names[index]} is not what its file holds now"
+                raise UserError(f"{folder}: is a cache of other data: {now_other}: remove it, and make it anew")
 
 
 def _difference(theirs: dict[str, Any] | None, ours: dict[str, Any] | None) -> str:

@@ -21,7 +21,7 @@ from mtlflax.errors import UserError
 from mtlflax.files import lock, plain_errors, write_text
 
 BLOCK = 64  # frames, of a split: what is lost if the process is killed
-_LOCK, _BEGUN, _BLOCKS = "lock", "begun.json", "blocks"
+_LOCK, _BEGUN, _BLOCKS, _LAYOUT = "lock", "begun.json", "blocks", "layout.json"
 
 
 def write(
@@ -84,16 +84,22 @@ def _split(
     checked = Checked(source, source.fields)
     frames = Readable(checked, on_error)
     examples = [frames[0]]
+    begun = folder / _BLOCKS / name / _LAYOUT
     while True:
-        values = {key: [np.asarray(sample[key]) for sample in examples] for key in source.fields}
-        codings = {key: coding_of(field, values[key]) for key, field in source.fields.items()}
-        height, width = examples[0]["image"].shape[:2]
-        layout = Layout.of(source.fields, (height, width), codings)
+        if begun.exists():  # what is there already, by a process that was killed, was written with it
+            layout = Layout.from_json(json.loads(begun.read_text()))
+        else:
+            values = {key: [np.asarray(sample[key]) for sample in examples] for key in source.fields}
+            codings = {key: coding_of(field, values[key]) for key, field in source.fields.items()}
+            height, width = examples[0]["image"].shape[:2]
+            layout = Layout.of(source.fields, (height, width), codings)
+            begun.parent.mkdir(parents=True, exist_ok=True)
+            write_text(begun, json.dumps(layout.to_json()))
         try:
             checksums, unreadable = _blocks(folder, name, checked, layout, threads, on_error, seen)
         except _FrameError as error:  # its depth does not fit the codes of those before
             examples.append(frames[error.index])
-            _discard(folder, name)
+            _discard(folder, name)  # the layout, too
             continue
         return {
             "frames": describe(source),
@@ -137,7 +143,6 @@ def _blocks(
             print(f"NOTE: a frame is left out: {error}", file=sys.stderr, flush=True)
             return bytes(layout.length)
 
-    done.mkdir(parents=True, exist_ok=True)
     checksums: list[int] = []
     unreadable: dict[str, str] = {}
     with open(path, "r+b" if path.exists() else "w+b") as file, ThreadPoolExecutor(max(1, threads)) as pool:

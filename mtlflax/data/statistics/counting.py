@@ -21,6 +21,7 @@ class ClassCounts:
     pixels: np.ndarray  # int64 [C + 1], the last: without a class
     frames: np.ndarray  # int64 [C + 1], that have such a pixel
     shares: np.ndarray  # float64 [C + 1], of a frame's pixels, summed over the frames
+    total: int = 0  # frames that have the map
 
 
 @dataclasses.dataclass
@@ -89,9 +90,11 @@ def _read(source: Source, threads: int) -> Iterator[tuple[str, Sample | None, st
 def _count_classes(classes: dict[str, ClassCounts], key: str, field: Labels, values: np.ndarray) -> None:
     count = len(field.classes)
     if key not in classes:
-        classes[key] = ClassCounts(*(np.zeros(count + 1, dtype) for dtype in (np.int64, np.int64, np.float64)))
+        pixels, frames = (np.zeros(count + 1, np.int64) for _ in range(2))
+        classes[key] = ClassCounts(pixels, frames, np.zeros(count + 1))
     pixels = np.bincount(np.where(values == field.ignore, count, values).ravel(), minlength=count + 1)
     of_field = classes[key]
+    of_field.total += 1
     of_field.pixels += pixels
     of_field.frames += pixels > 0
     of_field.shares += pixels / values.size

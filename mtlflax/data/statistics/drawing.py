@@ -36,7 +36,7 @@ def classes(path: Path, field: Labels, splits: Mapping[str, ClassCounts]) -> Non
     for number, (counts, color) in enumerate(zip(splits.values(), [own, *_GRAYS], strict=False)):
         places, frames = np.arange(count) + number * height, counts.frames[:-1]
         area = 100 * counts.shares[:-1] / np.maximum(frames, 1)
-        for axes, values in ((left, 100 * frames / max(1, counts.frames.max(initial=1))), (right, area)):
+        for axes, values in ((left, 100 * frames / max(1, counts.total)), (right, area)):
             axes.barh(places, values, height=height, color=color, edgecolor="0.3", linewidth=0.4)
     left.set_yticks(np.arange(count) + height * (len(splits) - 1) / 2, field.names)
     left.invert_yaxis()
