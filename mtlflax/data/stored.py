@@ -18,21 +18,22 @@ def stored_otherwise(data: bytes) -> str:
 
 def _tiff(data: bytes) -> str:
     order = "<" if data[:2] == b"II" else ">"
-    tags = {}
+    tags = {_BITS: 1}  # what it is unless the file says otherwise
     try:
         (start,) = struct.unpack_from(f"{order}I", data, 4)
         (count,) = struct.unpack_from(f"{order}H", data, start)
         for i in range(count):
             tag, kind, number = struct.unpack_from(f"{order}HHI", data, start + 2 + 12 * i)
-            if tag in (_BITS, _COMPRESSION, _PHOTOMETRIC) and kind == _SHORT and number == 1:
-                (tags[tag],) = struct.unpack_from(f"{order}H", data, start + 10 + 12 * i)
+            if tag in (_BITS, _COMPRESSION, _PHOTOMETRIC) and kind == _SHORT:
+                # Of several channels, the bits stand elsewhere.
+                tags[tag] = struct.unpack_from(f"{order}H", data, start + 10 + 12 * i)[0] if number == 1 else 8
     except struct.error:
         return ""  # it is damaged: decoding says so
     if tags.get(_COMPRESSION) in _JPEG:
         return "a TIFF file compressed as JPEG"
     if tags.get(_PHOTOMETRIC) == _PALETTE:
         return "a TIFF file with a palette"
-    return f"a TIFF file of {tags[_BITS]} bits" if tags.get(_BITS, 8) < 8 else ""
+    return f"a TIFF file of {tags[_BITS]} bits" if tags[_BITS] < 8 else ""
 
 
 def _bmp(data: bytes) -> str:

@@ -13,6 +13,7 @@ number: `value`: the same for all frames, unless a list says otherwise.
 none.
 """
 
+import ast
 import difflib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -210,6 +211,11 @@ def _table(classes: Any, root: Path, labeled: Callable[[], Sequence[Path]]) -> c
         keys = {"id": "id", "name": "name", "color": "color", "train_id": "train_id", "category": "group"}
         rows = [label._asdict() for label in labels.LABELS if label.id >= 0]
         return class_table.make([{to: row[key] for key, to in keys.items()} for row in rows])
+    if isinstance(classes, str) and classes.lstrip()[:1] in ("(", "["):  # from the command line
+        try:
+            return class_table.make(ast.literal_eval(classes))
+        except SyntaxError as error:
+            raise ValueError(f"classes is {classes!r}: give names, or a file ({error.msg})") from error
     if isinstance(classes, str):
         return class_table.read(paths.below(root, classes))
     return class_table.make(classes)
