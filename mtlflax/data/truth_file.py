@@ -4,6 +4,7 @@ import io
 import re
 import struct
 import tempfile
+import tokenize
 import zipfile
 import zlib
 from pathlib import Path
@@ -18,6 +19,8 @@ from mtlflax.files import read_bytes
 
 SUFFIXES = (".png", ".tif", ".tiff", ".npy", ".npz", ".pfm", ".exr", ".webp", ".pgm", ".ppm", ".bmp")
 _GRAY, _PALETTE = 0, 3  # PNG's color types
+# What NumPy raises over damaged files, by where the damage is.
+_DAMAGE = (OSError, ValueError, EOFError, KeyError, MemoryError, tokenize.TokenError, zipfile.BadZipFile, zlib.error)
 _LOSSY = "changes the numbers that it stores: save them as PNG, TIFF or .npy"
 _PFM = re.compile(rb"P([fF])\s+(\d+)\s+(\d+)\s+(-?[\d.]+(?:[eE][+-]?\d+)?)\s")
 
@@ -141,7 +144,7 @@ def _numpy(data: bytes, path: Path) -> np.ndarray:
         if len(found.files) != 1:
             raise ValueError(f"it holds {len(found.files)} arrays ({', '.join(found.files)}), not one")
         return found[found.files[0]]
-    except (OSError, ValueError, EOFError, KeyError, MemoryError, zipfile.BadZipFile, zlib.error) as error:
+    except _DAMAGE as error:
         raise UserError(f"{path}: cannot be read as a NumPy array: {error}") from error
 
 
