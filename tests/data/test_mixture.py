@@ -6,6 +6,7 @@ import json
 import numpy as np
 import pytest
 from helpers import folders
+from helpers.trees import write_tree
 from ml_collections import ConfigDict
 
 from configs import folder as folder_config
@@ -193,3 +194,47 @@ def test_mistakes_of_balance():
     with pytest.raises(UserError, match="no frame has a label"):
         ByClass(np.zeros((5, 2), np.int64), 0.01, 0)
     assert balance.__doc__
+
+
+def test_frames_without_labels_come_as_often_as_ever():
+    """They may have other ground truth: 30 of 40 frames here."""
+    pixels = np.zeros((40, 2), np.int64)
+    pixels[:10, 0], pixels[0, 1] = 100, 1
+    order = ByClass(pixels, 0.01, 0)
+    drawn = collections.Counter(order[i][1] for i in range(4000))
+    assert len(drawn) >= 31
+    assert sum(drawn[i] for i in range(10, 40)) / 4000 == pytest.approx(0.75, abs=0.03)
+    assert drawn[0] > 900  # the rare class
+
+
+def test_what_could_not_be_read_is_looked_at_again(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("MTLFLAX_CACHE", str(tmp_path / "cache"))
+    root = folders.photos(tmp_path / "photos")
+    content = (root / "segmentation/1.png").read_bytes()
+    fields = {"segmentation": {"files": "segmentation/*", "classes": list("abcde")}}
+    source = Folder(root, "train", {"image": "images/*", "fields": fields})
+    name = source.names[0]
+    (root / f"segmentation/{name}.png").write_bytes(b"broken")
+    first = Balanced(source, 0.01, on_error="skip")
+    first.prepare()
+    assert not first._pixels[0].any()
+    (root / f"segmentation/{name}.png").write_bytes(content)
+    again = Balanced(source, 0.01, on_error="skip")
+    again.prepare()
+    assert again._pixels[0].any()
+    assert capsys.readouterr().err.count("looking for the classes") == 2
+
+
+def test_a_mixture_finds_its_data_sets_as_a_config_does(tmp_path, monkeypatch):
+    """By the environment variable, too; and a cache is of one data set."""
+    monkeypatch.setenv("CITYSCAPES_DATASET", str(write_tree(tmp_path / "tree")))
+    root = folders.photos(tmp_path / "photos")
+    config = folder_config.get_config("depth").data
+    mine = {"name": "folder", "root": str(root), "folder": config.folder.to_dict(), "per_batch": 1}
+    config.name, config.depth, config.size = "mixture", "metres", (12, 20)
+    config.mixture = ConfigDict({"cityscapes": {"name": "cityscapes", "per_batch": 2}, "mine": mine})
+    training, _ = data.open_splits(config)
+    assert {name.partition("/")[0] for name in training.names} == {"cityscapes", "mine"}
+    config.cache = "auto"
+    with pytest.raises(ValueError, match=r"data\.cache is for one data set"):
+        data.open_splits(config)

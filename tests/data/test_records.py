@@ -325,3 +325,72 @@ def test_frames_that_cannot_be_read_are_left_out_as_without_a_cache(tmp_path, mo
     assert sum(len(part["unreadable"]) for part in parts) == 2
     with pytest.raises(UserError, match=r"images/[04]\.jpg: .* \(when the cache .* was made\)"):
         batches("auto", "raise")
+
+
+class KilledError(Exception):
+    pass
+
+
+def test_killed_after_a_split_whose_layout_was_found_late_it_goes_on_with_that_layout(tmp_path):
+    """The first frame has no depth, so that any code would do for it; the process dies in the second split."""
+    root = folders.photos(tmp_path / "photos")
+    options = {"image": "images/*", "val_share": 0.2, "fields": {"depth": {"files": "depth/*", "scale": 0.001}}}
+    first = Folder(root, "train", options).frames[0].files["depth"]
+    first.unlink()
+    sources = {split: Folder(root, split, options) for split in ("train", "val")}
+
+    def die():
+        if (tmp_path / "c/blocks/train/0").exists():
+            raise KilledError
+
+    with pytest.raises(KilledError):
+        writer.write(tmp_path / "c", sources, KEY, seen=die)
+    writer.write(tmp_path / "c", sources, KEY)
+    for split, source in sources.items():
+        assert_alike(source, records.Records(tmp_path / "c", split))
+
+
+def test_frames_of_different_sizes_are_no_cache(tmp_path):
+    root = folders.photos(tmp_path / "photos")
+    folders.write(root, {"images/5.jpg": folders.image(5, (40, 24))})
+    with pytest.raises(ValueError, match=r"image is \[40, 24, 3\], and \[24, 40, 3\] in others: set data\.size"):
+        made(tmp_path / "c", Folder(root, "train", {"image": "images/*", "val_share": 0.1}))
+
+
+def test_a_cache_knows_the_class_table_and_the_files(tmp_path, monkeypatch):
+    """Classes that were merged since, other files of the same names, and files that were changed."""
+    monkeypatch.setenv("MTLFLAX_CACHE", str(tmp_path / "cache"))
+    root, table = folders.photos(tmp_path / "photos"), tmp_path / "photos" / "classes.json"
+    entries = [{"name": name, "id": i, "train_id": min(i, 3)} for i, name in enumerate("abcde")]
+    table.write_text(json.dumps(entries))
+
+    def opened(root, cache):
+        config = config_of(root, cache=str(cache))
+        config.folder.fields.segmentation.classes = "classes.json"
+        return data.open_splits(config)[0]
+
+    one = "--config.data.folder.fields.segmentation.classes=classes.json"
+    make(root, tmp_path / "c", one)
+    before = opened(root, "auto")[0]["segmentation"]
+    opened(root, tmp_path / "c")
+    other = folders.photos(tmp_path / "other")
+    (other / "classes.json").write_text(table.read_text())
+    for n in range(10):
+        folders.write(other, {f"images/{n}.jpg": folders.image(n + 50)})
+    with pytest.raises(UserError, match=r"is a cache of other data: image of the frame \d is not what its file holds"):
+        opened(other, tmp_path / "c")
+    entries[4]["train_id"] = 0  # the same classes, and other pixels
+    table.write_text(json.dumps(entries))
+    with pytest.raises(UserError, match="is a cache of other frames in train, or of another class table"):
+        opened(root, tmp_path / "c")
+    plain, cached = opened(root, "")[0], opened(root, "auto")[0]
+    np.testing.assert_array_equal(cached["segmentation"], plain["segmentation"])
+    assert (cached["segmentation"] != before).any()
+
+
+def test_a_cache_does_not_depend_on_what_its_data_set_does_not_read(tmp_path):
+    root = folders.photos(tmp_path / "photos")
+    make(root, tmp_path / "c")
+    config = config_of(root, cache=str(tmp_path / "c"), depth="metres")
+    config.streets.train = 7
+    data.open_splits(config)

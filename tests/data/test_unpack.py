@@ -78,3 +78,21 @@ def test_mistakes(packages, tmp_path):
         package.writestr("../outside.json", "{}")
     assert "holds '../outside.json', outside its own folder" in run(packages, tmp_path / "root", code=1)
     assert not (tmp_path / "outside.json").exists()
+
+
+def test_nothing_usable_is_not_whole(packages, tmp_path):
+    """Labels without pictures, a package below one more folder, an entry without a name."""
+    for path in packages.glob("*.zip"):
+        if not path.name.startswith("gtFine"):
+            path.unlink()
+    said = run(packages, tmp_path / "out", code=1)
+    assert "MISSING leftImg8bit" in said
+    assert "is whole" not in said
+    deeper = tmp_path / "deeper"
+    deeper.mkdir()
+    with zipfile.ZipFile(deeper / "leftImg8bit_trainvaltest.zip", "w") as package:
+        package.writestr("mine/leftImg8bit/train/a/a_000000_000019_leftImg8bit.png", b"x")
+        package.writestr(".", b"")
+    said = run(deeper, tmp_path / "other", code=1)
+    assert "holds no folder" in said
+    assert "Traceback" not in said
