@@ -262,6 +262,9 @@ def test_killed_and_gone_on_with(tmp_path):
                 killed += 1
         assert killed < 30
     assert killed
+    (tmp_path / "c" / "begun.json").write_text("{}")  # as if it had been killed before it had cleared up
+    with start(tmp_path / "c") as process:
+        assert process.wait(60) == 0
     assert_alike(Every(60), records.Records(tmp_path / "c", "train"))
     assert {path.name for path in (tmp_path / "c").iterdir()} == {"manifest.json", "train.records", "lock"}
 

@@ -51,13 +51,13 @@ def write(
         folder.mkdir(parents=True, exist_ok=True)
     with plain_errors(folder), lock(folder / _LOCK, wait=f"waiting for another process that makes {folder}"):
         if (folder / MANIFEST).exists():
+            _clear(folder)
             return
         _begin(folder, json.dumps(key, sort_keys=True), sources)
         splits = {name: _split(folder, name, source, threads, on_error, seen) for name, source in sources.items()}
         manifest = {"version": VERSION, "key": dict(key), "splits": splits}
         write_text(folder / MANIFEST, json.dumps(manifest, indent=1) + "\n")  # from here on it is a cache
-        shutil.rmtree(folder / _BLOCKS, ignore_errors=True)
-        (folder / _BEGUN).unlink()
+        _clear(folder)
 
 
 def _begin(folder: Path, key: str, sources: Mapping[str, Source]) -> None:
@@ -70,6 +70,12 @@ def _begin(folder: Path, key: str, sources: Mapping[str, Source]) -> None:
         for name in sources:
             _discard(folder, name)
         write_text(begun, key)
+
+
+def _clear(folder: Path) -> None:
+    """Remove what is not needed any more; the process may be killed before it has."""
+    shutil.rmtree(folder / _BLOCKS, ignore_errors=True)
+    (folder / _BEGUN).unlink(missing_ok=True)
 
 
 def _discard(folder: Path, name: str) -> None:
