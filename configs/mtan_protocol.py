@@ -11,7 +11,8 @@ deeplabv3plus (the default): LibMTL's example and DB-MTL's table (arXiv 2308.120
     ASPP head per task, weight decay 1e-5, batch 64, no augmentation. Here images are normalized as ImageNet's are, and
     there is no dropout.
 segnet_mtan: Nash-MTL's and FAMO's (arXiv 2202.01017, 2306.03792): SegNet with MTAN's attention from scratch, batch 8,
-    zoom and flip. Here a zoomed disparity is multiplied by the zoom, as geometry has it; there it is divided.
+    zoom and flip. Here a zoomed disparity is multiplied by the zoom, as geometry has it; there it is divided. Their
+    tables are means over the last ten epochs, of the lines of `metrics.jsonl`.
 
 Not run on the data itself.
 """
