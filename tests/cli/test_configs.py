@@ -132,7 +132,7 @@ def test_a_config_builds(name, argument):
     of_loop = {"name", "parent", "heads", "axis_name"}
     attributes = {field.name for field in dataclasses.fields(built.model)} - of_loop
     given = config.model.to_dict()
-    assert given.keys() == attributes | {"name", "pretrained"}
+    assert given.keys() == attributes | {"name", "pretrained", "start_from", "freeze"}
     assert {key: getattr(built.model, key) for key in attributes} == {key: given[key] for key in attributes}
     if name in TOPOLOGIES:
         assert given["name"] == name
@@ -176,6 +176,8 @@ def test_the_unets_keys():
         "name": "unet",
         "backbone": "resnet50",
         "pretrained": "auto",
+        "start_from": "",
+        "freeze": "",
         "attention": "gate",
         "decoder_channels": (256, 128, 64, 32, 16),
         "head_stride": 1,
