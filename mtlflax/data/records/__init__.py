@@ -6,7 +6,8 @@ file took 33 µs and ArrayRecord 192 (2026-11-27, 2 cores of a Xeon, `python tes
 read so does not count as this process's memory, as a mapped file's pages do, and no library is needed.
 
 Images and labels are stored as they are, depth in 16-bit codes where that gives the very same float32 back, anything
-else as it is declared; a field that a frame lacks is unknown throughout. What is read is bit-identical to what the source gives.
+else as it is declared; a field that a frame lacks is unknown throughout. What is read is bit-identical to what the
+source gives.
 
 `python -m mtlflax.data.records --config=… --out=DIR` makes a cache, `config.data.cache=DIR` uses it, and
 `config.data.cache=auto` makes one at the first run, below `$MTLFLAX_CACHE`.
