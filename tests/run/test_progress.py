@@ -12,7 +12,7 @@ import pytest
 from helpers.trees import write_tree
 
 from configs import dwa
-from mtlflax import train
+from mtlflax import experiment, train
 from mtlflax.run import progress as progress_module
 from mtlflax.run.progress import Progress, format_seconds
 from mtlflax.run.training_log import TrainingLog
@@ -77,7 +77,7 @@ def work(x):
 
 def test_the_speed_of_a_run_is_that_of_finished_steps(tmp_path, monkeypatch):
     """Steps that JAX dispatches in no time and that take some: none is counted before it has."""
-    make = train.make_train_step
+    make = experiment.make_train_step
 
     def make_slow(*arguments):
         step = make(*arguments)
@@ -94,7 +94,7 @@ def test_the_speed_of_a_run_is_that_of_finished_steps(tmp_path, monkeypatch):
         began = time.monotonic()
         alone(1e-3).block_until_ready()
         seconds.append(time.monotonic() - began)
-    monkeypatch.setattr(train, "make_train_step", make_slow)
+    monkeypatch.setattr(experiment, "make_train_step", make_slow)
     config = dwa.get_config("quick")
     config.data.name, config.data.root = "cityscapes", str(write_tree(tmp_path / "tree", train=20, val=4))
     config.update(batch_size=4, epochs=1.0, log_every=1)
