@@ -26,116 +26,28 @@ import argparse
 import functools
 import math
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import cv2
 import jax
 import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from mtlflax import command_line, experiment
-from mtlflax.data import photo, resize
+from mtlflax import command_line
+from mtlflax.data import photo
 from mtlflax.data.source import Image
 from mtlflax.errors import UserError
-from mtlflax.experiment import Predictor
 from mtlflax.files import plain_errors
-from mtlflax.run import compiled, official, picture_files
-from mtlflax.run.checkpoint import Checkpoints
+from mtlflax.run import compiled, in_order, official, picture_files
 from mtlflax.run.map_files import FOCAL_BASELINE, write_maps
-from mtlflax.training.step import enlarge, normalize
+from mtlflax.run.predictor import Run, load, make_predict, make_predict_train_ids, scaled
 
 # Pictures longer than this many times their width, or the other way round, are skipped: memory grows with the aspect.
 _MAX_ASPECT = 8
-
-
-class Run(NamedTuple):
-    """A trained run, as far as prediction and export need it."""
-
-    network: Predictor
-    step: int  # of the checkpoint
-    variables: dict[str, Any]  # `params` and `batch_stats`, on one device
-
-
-def load(folder: str | Path) -> Run:
-    """Load the best checkpoint of a workdir, or the latest if none has a score.
-
-    Only the network is built, and only its variables are restored: the optimizer and the weighting of the run may be
-    unknown here, and its data set is not looked for.
-
-    Raises:
-        UserError: there is no run, its network cannot be built, or no checkpoint can be restored.
-    """
-    network = experiment.load(folder)
-    device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    shapes = network.variable_shapes
-    like = jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device),
-        {"params": shapes["params"], "batch_stats": shapes.get("batch_stats", {})},
-    )
-    step, variables = Checkpoints(Path(folder), read_only=True).restore_best(like, variables_only=True)
-    return Run(network, step, variables)
-
-
-def make_predict(run: Run) -> Callable[[jax.Array], dict[str, jax.Array]]:
-    """Return a function from images, uint8 [B, H, W, 3] RGB, to predictions: task → float32 [B, H, W, channels].
-
-    It is compiled for each new shape of its input.
-    """
-
-    @jax.jit
-    def predict(images: jax.Array) -> dict[str, jax.Array]:
-        outputs = run.network.model.apply(run.variables, normalize(images), train=False)
-        return {task.name: task.activation(outputs[task.name]) for task in run.network.tasks}
-
-    return predict
-
-
-def predict_picture(
-    picture: np.ndarray,
-    predict: Callable[[jax.Array], dict[str, jax.Array]],
-    size: tuple[int, int],
-    aspect: float | None = None,
-) -> dict[str, np.ndarray]:
-    """Predict one picture at the size the network was trained at.
-
-    It is scaled as the frames were that the network was trained on: by its height, to that of their `size` (H, W); its
-    width follows, to a multiple of 32. `aspect` is the width / height that those frames had at first; None = W / H.
-
-    Returns task → float32 [h, w, channels], of that size: `map_files.enlarge` makes them the picture's.
-    """
-    full_height, full_width = picture.shape[:2]
-    height = size[0]
-    stretch = size[1] / (aspect * height) if aspect else 1.0
-    width = max(32, round(full_width / full_height * height * stretch / 32) * 32)
-    shrinking = height * width < full_height * full_width
-    small = cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA if shrinking else cv2.INTER_LINEAR)
-    maps = jax.device_get(predict(jnp.asarray(small[None])))
-    return {task: values[0] for task, values in maps.items()}
-
-
-def make_predict_train_ids(run: Run) -> Callable[[np.ndarray], np.ndarray]:
-    """Return a function from a picture, uint8 [H, W, 3] RGB, to its train ids, uint8 [H, W].
-
-    The picture is brought to the size of the run's frames as Cityscapes' reader does it, and the prediction is enlarged
-    as in evaluation at full size. (Evaluation rounds in batches; of ten million pixels of a U-Net's, one differed.)
-    UserError if the run does not predict the 19 train ids.
-    """
-    network = run.network
-    task = official.task(network.tasks, network.fields)
-
-    @functools.partial(jax.jit, static_argnames="size")
-    def predict(images: jax.Array, size: tuple[int, int]) -> jax.Array:
-        outputs = network.model.apply(run.variables, normalize(images), train=False)
-        return task.picture(enlarge(task.activation(outputs[task.name])[0], size)[None])[0]
-
-    def train_ids(picture: np.ndarray) -> np.ndarray:
-        height, width = picture.shape[:2]
-        return np.asarray(predict(resize.picture(picture, network.size)[None], (height, width)))
-
-    return train_ids
+_THREADS = 4  # that read, and as many that write
 
 
 def main(argv: Sequence[str]) -> int:
@@ -148,43 +60,108 @@ def main(argv: Sequence[str]) -> int:
     _check_out(options.out, found, names)
     if options.official:
         official.check_folder(options.out, [name.name for name in names])
-    write = _make_writer(load(options.workdir), options)
+    run = load(options.workdir)
     with plain_errors(options.out):
         options.out.mkdir(parents=True, exist_ok=True)
+    prepare, predict = (_official if options.official else _maps)(run, options)
     skipped = 0
-    bar = tqdm(found, unit="picture", disable=not sys.stderr.isatty())
-    for path, name in zip(bar, names, strict=True):
+    bar = tqdm(total=len(found), unit="picture", disable=not sys.stderr.isatty())
+
+    def read(path: Path) -> _Picture | UserError:
         try:
-            picture, note = _read(path)
+            picture = _read(path)
         except UserError as error:
-            bar.write(f"skipped {error}", file=sys.stderr)
-            skipped += 1
-            continue
-        if note:
-            bar.write(f"NOTE: {path}: {note}", file=sys.stderr)
-        write(picture, name)
+            return error
+        return _Picture(path, picture.pixels, prepare(picture.pixels), picture.note)
+
+    def write(write_maps: Callable[[], None], path: Path) -> None:
+        write_maps()
+        bar.update()
         if not sys.stderr.isatty():
             print(f"{path} done", file=sys.stderr, flush=True)
+
+    def readable(pictures: Iterable[_Picture | UserError]) -> Iterator[_Picture]:
+        nonlocal skipped
+        for picture in pictures:
+            if isinstance(picture, UserError):
+                bar.write(f"skipped {picture}", file=sys.stderr)
+                skipped += 1
+                continue
+            if picture.note:
+                bar.write(f"NOTE: {picture.path}: {picture.note}", file=sys.stderr)
+            yield picture
+
+    # Pictures are read, and maps drawn and written, in threads, while the network runs.
+    name_of = dict(zip(found, names, strict=True))
+    with bar, ThreadPoolExecutor(_THREADS) as readers, ThreadPoolExecutor(_THREADS) as writers:
+        written = in_order.Last(writers, 2 * options.batch_size)
+        pictures = readable(in_order.mapped(readers, read, found, ahead=2 * options.batch_size + _THREADS))
+        for batch in _batches(pictures, 1 if options.official else options.batch_size):
+            for picture, write_maps in zip(batch, predict(batch, name_of), strict=True):
+                written.add(write, write_maps, picture.path)
+        written.wait()
     done = len(found) - skipped
     summary = f"{done} picture{'' if done == 1 else 's'} done, {skipped} skipped; maps in {options.out}"
     print(f"{summary} ({picture_files.describe(passed_over)})" if passed_over else summary)
     return 1 if skipped else 0
 
 
-def _make_writer(run: Run, options: argparse.Namespace) -> Callable[[np.ndarray, Path], None]:
-    """Return a function that predicts a picture and writes what the options ask for, under its name in `--out`."""
-    if options.official:
-        train_ids = make_predict_train_ids(run)
-        return lambda picture, name: official.write(options.out, name.name, train_ids(picture))
-    network, predict = run.network, make_predict(run)
+class _Picture(NamedTuple):
+    path: Path
+    pixels: np.ndarray  # uint8 [H, W, 3], RGB
+    small: np.ndarray  # as the network sees it, uint8 [h, w, 3]
+    note: str
+
+
+_Prepare = Callable[[np.ndarray], np.ndarray]  # a picture → what the network sees
+# A batch, and the names of their files → for each picture, what writes its files.
+_Predict = Callable[[Sequence[_Picture], Mapping[Path, Path]], list[Callable[[], None]]]
+
+
+def _official(run: Run, options: argparse.Namespace) -> tuple[_Prepare, _Predict]:
+    """What writes label ids in Cityscapes' official format."""
+    train_ids = make_predict_train_ids(run)
+
+    def predict(batch: Sequence[_Picture], names: Mapping[Path, Path]) -> list[Callable[[], None]]:
+        (picture,) = batch
+        return [functools.partial(official.write, options.out, names[picture.path].name, train_ids(picture.pixels))]
+
+    return lambda pixels: pixels, predict
+
+
+def _maps(run: Run, options: argparse.Namespace) -> tuple[_Prepare, _Predict]:
+    """What writes all maps of the tasks."""
+    network, predict_batch = run.network, make_predict(run)
     image = network.fields["image"]
     aspect = image.aspect if isinstance(image, Image) else None
 
-    def write(picture: np.ndarray, name: Path) -> None:
-        maps = predict_picture(picture, predict, network.size, aspect)
-        write_maps(picture, maps, network.tasks, options.out / name, options.focal_baseline, raw=options.raw)
+    def predict(batch: Sequence[_Picture], names: Mapping[Path, Path]) -> list[Callable[[], None]]:
+        # A batch that is not full is filled up: a program is compiled for each number of pictures.
+        rows = [picture.small for picture in batch]
+        rows += rows[-1:] * ((options.batch_size - len(rows)) * (len(rows) > 1))
+        maps = predict_batch(jnp.asarray(np.stack(rows)))  # under way: the writers wait for it
+        fetched = functools.cache(lambda: jax.device_get(maps))
 
-    return write
+        def write(row: int) -> None:
+            pixels, stem = batch[row].pixels, options.out / names[batch[row].path]
+            of_picture = {task: values[row] for task, values in fetched().items()}
+            write_maps(pixels, of_picture, network.tasks, stem, options.focal_baseline, raw=options.raw)
+
+        return [functools.partial(write, row) for row in range(len(batch))]
+
+    return functools.partial(scaled, size=network.size, aspect=aspect), predict
+
+
+def _batches(pictures: Iterable[_Picture], size: int) -> Iterator[list[_Picture]]:
+    """Neighbors that the network sees at one size, at most so many together."""
+    batch: list[_Picture] = []
+    for picture in pictures:
+        if batch and (len(batch) == size or picture.small.shape != batch[0].small.shape):
+            yield batch
+            batch = []
+        batch.append(picture)
+    if batch:
+        yield batch
 
 
 def _parse(argv: Sequence[str]) -> argparse.Namespace:
@@ -202,10 +179,14 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
         "baseline (in metres): turns a predicted disparity into metres. Default: %(default)s, of Cityscapes' first "
         "camera. Networks trained on metres or inverse metres do not use it",
     )
+    parser.add_argument("--batch_size", type=int, default=4, metavar="N", help="pictures at a time (default: 4)")
     kind = parser.add_mutually_exclusive_group()
     kind.add_argument("--raw", action="store_true", help="write NAME_depth_metres.npy too")
     kind.add_argument("--official", action="store_true", help="write label ids for Cityscapes' evaluator, nothing else")
-    return parser.parse_args(argv)
+    options = parser.parse_args(argv)
+    if options.batch_size < 1:
+        parser.error(f"--batch_size={options.batch_size}: must be at least 1")
+    return options
 
 
 def _positive(text: str) -> float:

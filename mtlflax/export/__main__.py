@@ -18,7 +18,7 @@ from collections.abc import Sequence
 
 from mtlflax import command_line
 from mtlflax.export import formats
-from mtlflax.predict import load
+from mtlflax.run.predictor import load
 
 
 def main(argv: Sequence[str]) -> None:

@@ -14,7 +14,7 @@ from importlib import metadata
 from typing import Any
 
 from mtlflax.data import field_json
-from mtlflax.predict import Run
+from mtlflax.run.predictor import Run
 
 
 def describe(run: Run) -> dict[str, Any]:

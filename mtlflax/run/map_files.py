@@ -47,7 +47,7 @@ def write_maps(
 
     Args:
         picture: uint8 [H, W, 3], RGB.
-        predictions: task → float32 [h, w, channels], from `predict.predict_picture`.
+        predictions: task → float32 [h, w, channels], from `predictor.predict_picture`.
         tasks: that were predicted.
         stem: the files' common beginning.
         focal_baseline: pixels × metres, as on the command line.

@@ -12,6 +12,7 @@ from helpers.trees import write_tree
 from configs import dwa
 from mtlflax import predict, train
 from mtlflax.errors import UserError
+from mtlflax.run import predictor
 
 
 @pytest.fixture(scope="module")
@@ -44,21 +45,21 @@ def test_training_resumes_before_it_to_the_same_bits(whole, tmp_path, capsys):
     config, workdir, results = whole
     run = tmp_path / "run"
     shutil.copytree(workdir, run)
-    expected = predict.load(run).variables
+    expected = predictor.load(run).variables
     damage(run, [9])
     assert train.train_and_evaluate(config, run) == results
     notes = [line for line in capsys.readouterr().out.splitlines() if "is damaged" in line]
     assert len(notes) == 1
     assert f"set aside as {run}/checkpoints/9.damaged, resuming from step 6" in notes[0]
     assert {"9", "9.damaged"} <= set(steps(run))
-    jax.tree.map(np.testing.assert_array_equal, predict.load(run).variables, expected)
+    jax.tree.map(np.testing.assert_array_equal, predictor.load(run).variables, expected)
 
 
 def test_evaluation_and_prediction_use_another(whole, tmp_path, capsys):
     config, workdir, _ = whole
     run = tmp_path / "run"
     shutil.copytree(workdir, run)
-    best = predict.load(run).step
+    best = predictor.load(run).step
     damage(run, [best])
     before = steps(run)
     train.evaluate_checkpoint(config, run)
@@ -68,7 +69,7 @@ def test_evaluation_and_prediction_use_another(whole, tmp_path, capsys):
     cv2.imwrite(str(picture), np.zeros((40, 80, 3), np.uint8))
     assert predict.main([f"--workdir={run}", f"--images={picture}", f"--out={tmp_path}/maps"]) == 0
     assert capsys.readouterr().out.count(f"checkpoints/{best} is damaged") == 2
-    assert predict.load(run).step == other
+    assert predictor.load(run).step == other
     assert steps(run) == before
 
 
@@ -76,9 +77,9 @@ def test_a_best_one_without_its_score_is_said(whole, tmp_path, capsys):
     _, workdir, _ = whole
     run = tmp_path / "run"
     shutil.copytree(workdir, run)
-    best = predict.load(run).step
+    best = predictor.load(run).step
     shutil.rmtree(run / "checkpoints" / str(best) / "data")
-    assert predict.load(run).step != best
+    assert predictor.load(run).step != best
     assert f"checkpoints/{best} has lost its score" in capsys.readouterr().out
 
 

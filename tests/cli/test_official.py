@@ -13,6 +13,7 @@ from helpers.trees import write_tree
 
 from mtlflax import predict
 from mtlflax.data import labels
+from mtlflax.run import predictor
 
 FULL = "--config.evaluate.size=full"
 
@@ -84,7 +85,7 @@ def test_depth_at_full_size_is_that_of_the_enlarged_prediction(tree, workdir):
     """Against OpenCV and the files themselves, in float64."""
     evaluate(workdir, FULL)
     found, run = results(workdir), predict.load(workdir)
-    network, errors = predict.make_predict(run), []
+    network, errors = predictor.make_predict(run), []
     for path in sorted(tree.glob("disparity/val/*/*.png")):
         codes = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
         name = path.name.replace("disparity", "leftImg8bit")

@@ -19,7 +19,7 @@ from configs import dwa
 from mtlflax import predict, train
 from mtlflax.data import labels
 from mtlflax.errors import UserError
-from mtlflax.run import map_files, picture_files
+from mtlflax.run import map_files, picture_files, predictor
 
 
 def tiny_config(root, **changes) -> ConfigDict:
@@ -71,11 +71,44 @@ def test_every_picture_gets_its_maps_at_its_own_size(workdir, tmp_path, capsys):
         assert read["depth_color"].shape == read["overlay"].shape == (*size, 3)
 
 
+def test_batches_and_threads_change_nothing(workdir, tmp_path, capfd):
+    """Pictures of several shapes, a broken one among them; the lines are in their order."""
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    rng = np.random.default_rng(0)
+    for i in range(11):
+        size = [(64, 128), (64, 128), (64, 128), (90, 60)][i % 4]
+        cv2.imwrite(str(photos / f"{i:02}.png"), rng.integers(0, 256, (*size, 3), np.uint8))
+    (photos / "05.png").write_bytes(b"broken")
+    for size in (1, 4):
+        arguments = ["--workdir", str(workdir), "--images", str(photos), "--out", str(tmp_path / str(size))]
+        assert predict.main([*arguments, f"--batch_size={size}"]) == 1
+        out, err = capfd.readouterr()
+        assert "10 pictures done, 1 skipped" in out
+        assert sum(line.endswith(".png done") for line in err.splitlines()) == 10
+    files = sorted(path.name for path in (tmp_path / "1").iterdir())
+    assert files == sorted(path.name for path in (tmp_path / "4").iterdir())
+    assert len(files) == 50
+    for name in files:
+        one, other = (cv2.imread(str(tmp_path / size / name), cv2.IMREAD_UNCHANGED) for size in ("1", "4"))
+        assert np.mean(one == other) > 0.999, name  # rounded alike, but for a pixel or two
+
+
+def test_an_error_of_a_writer_ends_the_command(workdir, tmp_path, monkeypatch):
+    def refuse(*args, **kwargs):
+        raise UserError("cannot write it")
+
+    monkeypatch.setattr(predict, "write_maps", refuse)
+    photos = write_photos(tmp_path / "photos")
+    with pytest.raises(UserError, match="cannot write it"):
+        predict.main(["--workdir", str(workdir), "--images", str(photos), "--out", str(tmp_path / "out")])
+
+
 def test_the_depth_png_is_metres_times_256(workdir, tmp_path):
     """Against the definition: disparity p = 65535 v, d = (p − 1) / 256, metres = focal_baseline / d."""
     photos = write_photos(tmp_path / "photos")
     picture = cv2.imread(str(photos / "a.png"))[..., ::-1]
-    maps = predict.predict_picture(picture, predict.make_predict(predict.load(workdir)), (32, 64))
+    maps = predictor.predict_picture(picture, predictor.make_predict(predict.load(workdir)), (32, 64))
     values = map_files.enlarge(maps["depth"], picture.shape[:2])[..., 0].astype(np.float64)
     with np.errstate(divide="ignore"):
         metres = 400.0 / ((values * 65535 - 1) / 256)
@@ -150,7 +183,7 @@ def test_large_pictures_are_drawn_in_strips(workdir, tmp_path, monkeypatch):
     """What is held of all 19 channels at the picture's size is bounded, and the files are those of the whole."""
     run = predict.load(workdir)
     picture = cv2.imread(str(write_photos(tmp_path / "photos") / "a.png"))[..., ::-1]
-    maps = predict.predict_picture(picture, predict.make_predict(run), (32, 64))
+    maps = predictor.predict_picture(picture, predictor.make_predict(run), (32, 64))
     enlarge, sizes = map_files.enlarge, []
     monkeypatch.setattr(map_files, "enlarge", lambda *a: sizes.append((r := enlarge(*a)).nbytes) or r)
     largest, written = [], []
@@ -189,10 +222,10 @@ def test_pictures_of_one_file_name_in_two_folders(workdir, tmp_path):
 
 def test_metres_do_not_depend_on_how_much_a_picture_shows(workdir):
     """A picture cropped at its sides reaches the network at the same scale, so that one focal length fits both."""
-    network = predict.make_predict(predict.load(workdir))
+    network = predictor.make_predict(predict.load(workdir))
     seen = []
     for width in (256, 128):
-        predict.predict_picture(
+        predictor.predict_picture(
             np.zeros((128, width, 3), np.uint8), lambda x: seen.append(x.shape) or network(x), (32, 64)
         )
     assert seen == [(1, 32, 64, 3), (1, 32, 32, 3)]
@@ -230,7 +263,9 @@ def test_only_the_network_is_built_and_restored(workdir, tmp_path):
     jax.tree.map(np.testing.assert_array_equal, here.variables, there.variables)
     assert here.variables.keys() == {"params", "batch_stats"}
     images = np.random.default_rng(0).integers(0, 256, (1, 32, 64, 3), np.uint8)
-    jax.tree.map(np.testing.assert_array_equal, predict.make_predict(here)(images), predict.make_predict(there)(images))
+    jax.tree.map(
+        np.testing.assert_array_equal, predictor.make_predict(here)(images), predictor.make_predict(there)(images)
+    )
 
 
 def rename(tree, old, new):

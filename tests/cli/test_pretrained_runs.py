@@ -16,10 +16,11 @@ from helpers.torch_shapes import torch_shapes
 from helpers.trees import write_tree
 
 from configs import dwa
-from mtlflax import experiment, models, predict, train
+from mtlflax import experiment, models, train
 from mtlflax.errors import UserError
 from mtlflax.models import pretrained
 from mtlflax.models.pretrained import __main__ as command
+from mtlflax.run import predictor
 
 
 @pytest.fixture(scope="module")
@@ -145,7 +146,7 @@ def test_a_run_starts_from_its_weights_and_never_asks_for_them_again(tmp_path, m
     assert known["encoder"] == "from a file (SHA-256 0)"
     assert known["config"]["model"]["pretrained"] == "timm/resnet18.tv_in1k"
     assert "encoder: resnet18, from a file (SHA-256 0)" in capsys.readouterr().out
-    run = predict.load(workdir)
+    run = predictor.load(workdir)
     np.testing.assert_array_equal(run.variables["params"]["encoder"]["kernel"], given["params"]["kernel"])
 
     assert train.train_and_evaluate(config, workdir) == results
@@ -244,7 +245,7 @@ def test_an_encoder_is_exported_to_the_last_bit(suffix, weights, tmp_path, monke
     variables = {kind: {"encoder_a": a[kind], "encoder_b": b[kind]} for kind in a}
     model = types.SimpleNamespace(encoders=("encoder_a", "encoder_b"))
     network = types.SimpleNamespace(model=model, config=small())
-    monkeypatch.setattr(predict, "load", lambda workdir: predict.Run(network, 7, variables))
+    monkeypatch.setattr(predictor, "load", lambda workdir: predictor.Run(network, 7, variables))
     out = tmp_path / f"out{suffix}"
     command.main(["--export", "runs/x", "--out", str(out), "--encoder", "encoder_a"])
     assert f"{out}: resnet18, step 7, 100 tensors" in capsys.readouterr().out

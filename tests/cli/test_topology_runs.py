@@ -19,6 +19,7 @@ from mtlflax import models, predict, train
 from mtlflax.models import pretrained, resnet
 from mtlflax.models.pretrained import __main__ as command
 from mtlflax.models.pretrained import conversion
+from mtlflax.run import predictor
 
 # Of all topologies' options, what keeps them small.
 SMALL = {
@@ -96,7 +97,7 @@ def test_a_run_is_resumed_evaluated_and_exported(
     (depth,) = (tmp_path / "maps").glob("*_depth.png")
     assert cv2.imread(str(depth), cv2.IMREAD_UNCHANGED).shape == (32, 64)
 
-    run = predict.load(whole)
+    run = predictor.load(whole)
     for path in run.network.model.encoders:
         out = tmp_path / f"{path}.safetensors"
         command.main(["--export", str(whole), "--out", str(out), "--encoder", path])

@@ -18,10 +18,11 @@ import pytest
 from helpers import commands
 from helpers.trees import write_tree
 
-from mtlflax import export, main, predict
+from mtlflax import export, main
 from mtlflax.errors import UserError
 from mtlflax.export import __main__ as command
 from mtlflax.export import check, formats, onnx_model, stablehlo
+from mtlflax.run import predictor
 
 SIZE = (32, 64)
 
@@ -52,7 +53,7 @@ def images(count: int) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def expected(folder):
-    return jax.device_get(predict.make_predict(predict.load(folder / "run"))(images(2)))
+    return jax.device_get(predictor.make_predict(predictor.load(folder / "run"))(images(2)))
 
 
 def assert_same(actual, expected):

@@ -52,9 +52,9 @@ def export(workdir: Path, out: Path, path: str = "") -> str:
     `path` is one of the network's encoders, if it has several. UserError without a run or such an encoder, or if the
     file cannot be written.
     """
-    from mtlflax import predict  # the one place where the models' package looks at runs, which stand above it
+    from mtlflax.run import predictor  # the one place where the models' package looks at runs, which stand above it
 
-    run = predict.load(workdir)
+    run = predictor.load(workdir)
     paths: tuple[str, ...] = getattr(run.network.model, "encoders", ())
     if len(paths) == 1:
         path = path or paths[0]
