@@ -32,6 +32,7 @@ def run(config: str, folder: Path) -> tuple[str, str]:
     command = [sys.executable, "-m", "mtlflax.main", f"--config={config}", f"--workdir={folder}", *options]
     subprocess.run(command, check=True, capture_output=True, cwd=Path(__file__).parents[1])
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    lines = [line for line in lines if "redone_steps" not in line]  # which has the times
     losses = [sorted((k, v) for k, v in line.items() if k.startswith("train/loss")) for line in lines]
     state = ocp.StandardCheckpointer().restore((folder / "checkpoints" / "10" / "state").absolute())
     parameters = hashlib.sha256()

@@ -55,8 +55,8 @@ def mean_over_devices(tree: Any, dtype: str | None = None) -> Any:
     As separate arrays, they would be sent in as many parts as BatchNorm's all-reduces of the backward pass divide them
     into. `dtype` is what they are sent in, such as "bfloat16": half the bytes, rounded to 8 bits; None: as they are.
     """
-    if jax.lax.axis_size(AXIS) == 1:
-        return tree
+    if jax.lax.axis_size(AXIS) == 1:  # nothing is sent; without the operation, the compiler would round otherwise
+        return jax.lax.pmean(tree, AXIS)
     flat, restore = ravel_pytree(tree)
     return restore(jax.lax.pmean(flat.astype(dtype or flat.dtype), AXIS).astype(flat.dtype))
 
