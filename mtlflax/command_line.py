@@ -3,10 +3,12 @@
 import argparse
 import os
 import sys
+import traceback
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from io import TextIOWrapper
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from mtlflax.errors import UserError
 
@@ -34,6 +36,55 @@ def path(text: str) -> Path:
     if not text or expanded.startswith("~"):
         raise argparse.ArgumentTypeError(f"{text!r} is not a path" + (": there is no such user" if text else ""))
     return Path(expanded)
+
+
+def leave_at_once(error: BaseException) -> NoReturn:
+    """End the process with the message and the exit code of an error, as `run` does, and wait for nothing."""
+    if isinstance(error, UserError):
+        print(f"error: {error}", file=sys.stderr)
+    elif not isinstance(error, KeyboardInterrupt | SystemExit):
+        traceback.print_exception(error)
+    code = error.code if isinstance(error, SystemExit) else 130 if isinstance(error, KeyboardInterrupt) else 1
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError):
+            stream.flush()
+    os._exit(code if isinstance(code, int) else 1)
+
+
+def outlive_readers() -> None:
+    """Have the process go on when what reads its output has gone, such as `head` or a terminal: it writes to nobody."""
+    for name in ("stdout", "stderr"):
+        setattr(sys, name, _Outliving(getattr(sys, name)))
+
+
+class _Outliving:
+    """A stream that nobody need read."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        """Write, or do nothing."""
+        try:
+            return int(self._stream.write(text))
+        except BrokenPipeError:
+            self._give_up()
+            return len(text)
+
+    def flush(self) -> None:
+        """Flush, or do nothing."""
+        try:
+            self._stream.flush()
+        except BrokenPipeError:
+            self._give_up()
+
+    def _give_up(self) -> None:
+        nobody = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nobody, self._stream.fileno())
+        os.close(nobody)
 
 
 def run(main: Callable[[Sequence[str]], int | None]) -> NoReturn:

@@ -298,11 +298,16 @@ def _optimizer(whole: ConfigDict, schedule: optax.Schedule, model: Network) -> o
     if not freeze:
         return decayed
 
-    def in_trunk(params: Any) -> Any:
-        flat = flatten_dict(params, sep="/")
-        return unflatten_dict({path: model.shared(path) for path in flat}, sep="/")
+    def mask(params: Any) -> Any:
+        return unflatten_dict({path: in_encoders(model, path) for path in flatten_dict(params, sep="/")}, sep="/")
 
-    return optax.chain(decayed, optax.masked(optax.set_to_zero(), in_trunk))
+    return optax.chain(decayed, optax.masked(optax.set_to_zero(), mask))
+
+
+def in_encoders(model: Network, path: str) -> bool:
+    """Whether a parameter is of a network's encoders; of one that names none, of what all tasks share."""
+    encoders = getattr(model, "encoders", ())
+    return any(path.startswith(f"{encoder}/") for encoder in encoders) if encoders else model.shared(path)
 
 
 def _method(options: dict[str, Any], model: Network, num_tasks: int, steps_per_epoch: int) -> Method:

@@ -62,30 +62,41 @@ def main(argv: Sequence[str]) -> None:
         config = _load_config(options.config, workdir, overrides)
     except UserError as error:
         parser.exit(2, f"error: {error}\n")
+    command_line.outlive_readers()
     flags.FLAGS.mark_as_parsed()  # Grain reads absl's flags, which nobody else has parsed, when it starts processes
     try:
         # Here, so that --help answers at once and processes spawned to read data stay light.
         from mtlflax import train
         from mtlflax.run import compiled
-        from mtlflax.run.stopping import Stopped
+        from mtlflax.run.stopping import Stopped, stop_now
         from mtlflax.training import cluster, parallel
 
         compiled.keep()
         found = cluster.initialize((options.coordinator, options.num_processes, options.process_id))
         parallel.say(found)
-        # Not earlier, because JAX has a handler of its own where there are several processes. As with Ctrl-C: what is
-        # being saved is saved, and no process that reads data is left behind.
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+        # Not earlier, because JAX has a handler of its own where there are several processes.
+        train_mode = options.mode == "train"
+        signal.signal(signal.SIGTERM, stop_now if train_mode else lambda *_: sys.exit(128 + signal.SIGTERM))
         if options.mode == "train":
             with suppress(Stopped):  # saved, and said
                 train.train_and_evaluate(config, workdir, extend=options.extend)
         else:
             train.evaluate_checkpoint(config, workdir)
-    except KeyboardInterrupt:  # before the first step, or a second Ctrl-C
-        if options.mode == "train":
+    except BaseException as error:
+        if isinstance(error, KeyboardInterrupt) and options.mode == "train":  # before the first step, or a second one
             message = f"stopped; run the same command again to resume from the latest checkpoint in {workdir}"
             print(f"\n{message}", file=sys.stderr)
-        raise
+        if not several_processes():
+            raise
+        # The others wait for this process's part of a sum, and JAX, on the way out, for them: so it leaves at once, and
+        # what has started them all ends them.
+        command_line.leave_at_once(error)
+
+
+def several_processes() -> bool:
+    """Whether this process has joined others; without waking a device."""
+    jax = sys.modules.get("jax")
+    return jax is not None and jax.distributed.is_initialized()
 
 
 def _load_config(name: str | None, workdir: Path, overrides: Sequence[str]) -> ConfigDict:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+from flax.traverse_util import flatten_dict
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
@@ -104,8 +105,9 @@ def _train(config: ConfigDict, workdir: Path, stack: ExitStack, extend: bool) ->
         )
     encoder, origin = (None, "from a checkpoint") if resuming else experiments.open_encoder(experiment.config)
     fields = field_json.to_json(experiment.fields)
+    workdirs.agree(experiment.config, fields=fields, **experiment.facts)
     if extend:
-        workdirs.extend(workdir, experiment.config.epochs)
+        workdirs.extend(workdir, experiment.config, fields, **experiment.facts)
     workdirs.record(experiment.config, workdir, fields=fields, encoder=origin, **experiment.facts)
     prepare_data(experiment, config.data.name, mesh)
     say(f"encoder: {experiment.config.model.backbone}, {origin}")
@@ -124,13 +126,24 @@ def _train(config: ConfigDict, workdir: Path, stack: ExitStack, extend: bool) ->
     checkpoints = Checkpoints(workdir, keep=config.checkpoint.keep)
     stack.callback(checkpoints.close)
     state = _init(experiment, mesh, encoder)
+    if config.model.freeze:
+        frozen = [
+            path for path in flatten_dict(state.params, sep="/") if experiments.in_encoders(experiment.model, path)
+        ]
+        say(f"frozen: {len(frozen)} arrays, {frozen[0]} to {frozen[-1]}")
+        if not (config.model.start_from or config.model.pretrained):
+            say("NOTE: what is frozen was drawn at random: give config.model.start_from or config.model.pretrained")
     if config.model.start_from and not resuming:
+        if Path(config.model.start_from).resolve() == workdir.resolve():
+            raise UserError(f"config: model.start_from is {workdir}, the run itself: give another run's workdir")
         state, origin = start_from(experiment, Path(config.model.start_from), state)
         say(f"network: {origin}")
     if first_process:
         write_text(workdir / "parameters.txt", parameter_table.parameter_table(state.params) + "\n")
     say(parameter_table.module_table(state.params))
     first_step, state = checkpoints.restore_latest(state) or (0, state)
+    if first_process and first_step < total:
+        evaluations.not_finished(workdir)
     if first_step:
         say(f"resuming from {checkpoints.directory / str(first_step)}")
     if config.best.from_epoch > config.epochs:
@@ -193,9 +206,11 @@ def _train(config: ConfigDict, workdir: Path, stack: ExitStack, extend: bool) ->
                         with spent.on("evaluation"):
                             evaluated = evaluate(state, experiment.chosen_on)
                         picture = summary.panel(experiment.tasks, *evaluated.sample) if config.pictures else None
-                    except Exception:  # a signal, a broken file, a task's mistake: what has been trained is kept
-                        save(step, state, evaluated=False)
-                        account(step)
+                    except Exception as error:  # a signal, a broken file, a task's mistake: what is trained is kept
+                        # Of several processes, all stop at a signal; an error may be of one alone.
+                        if isinstance(error, Stopped) or jax.process_count() == 1:
+                            save(step, state, evaluated=False)
+                            account(step)
                         raise
                     writer.scalars(step, evaluated.results)
                     if picture is not None:
@@ -244,6 +259,7 @@ def _train(config: ConfigDict, workdir: Path, stack: ExitStack, extend: bool) ->
     elif evaluated is None:  # the run was at its end when this process started
         evaluated = _evaluate_all(experiment, evaluate, state)
     _write(workdir, evaluations.LAST, experiment, step, evaluated, finished=True)
+    signals.settle()
     say(summary.summary(experiment.tasks, evaluated.results, step, evaluated.size, workdir))
     if (best := checkpoints.best_step) is not None:
         say(f"best {config.best.metric}: step {best}, in {checkpoints.directory / str(best)}")

@@ -54,6 +54,8 @@ def main(argv: Sequence[str]) -> None:
     options, overrides = parser.parse_known_args(argv)
     if options.steps < 1:
         parser.error(f"--steps={options.steps}: must be at least 1")
+    if not 0 <= options.seconds < 1e6:
+        parser.error(f"--seconds={options.seconds:g}: must be at least 0")
     if options.devices is not None and (options.what != "compile" or options.devices < 1):
         parser.error("--devices is for --what=compile, and at least 1")
     if options.weightings and options.what != "step":
@@ -115,6 +117,10 @@ def _measure(config: ConfigDict, built: experiment.Experiment, options: Namespac
     if options.what == "compile":
         compiled = compile_.measure(built, _mesh(built))
         print(compile_.text(compiled))
+        if built.config.accumulate > 1:
+            print(
+                "NOTE: the parts of a batch are a loop, which is counted once: operations, and BatchNorm's collectives"
+            )
         return compiled._asdict()
     if options.what != "all":
         return {name: finite_or_none(value) for name, value in _MEASURED[options.what](built, options).items()}

@@ -10,6 +10,7 @@ import jax
 from jax.sharding import Mesh
 
 from mtlflax.benchmark.step import made_up
+from mtlflax.errors import UserError
 from mtlflax.experiment import Experiment
 from mtlflax.training import parallel
 
@@ -38,6 +39,8 @@ def measure(experiment: Experiment, mesh: Mesh) -> Compiled:
     """Lower and compile the train step of an experiment for the devices of a mesh, which may be simulated."""
     state, batch = shapes(experiment, mesh)
     step: Any = experiment.make_train_step(mesh)
+    if not hasattr(step, "lower"):
+        raise UserError("config.parallel is pmap, which does not show its program: give shard_map")
     began = time.perf_counter()
     lowered = step.lower(state, batch)
     lower_seconds = time.perf_counter() - began

@@ -23,7 +23,7 @@ class StepTime(NamedTuple):
     median: float  # seconds per step
     p90: float
     images_per_second: float
-    flops: float  # of the compiled program; NaN under pmap, which does not tell
+    flops: float  # of the compiled program; NaN if it is not known (under pmap, with parts)
     temporary_bytes: float  # that it needs besides the state and the batch
     peak_bytes: float  # of the device's memory; on a CPU, of the process's
     matmul_flops_per_second: float  # the ceiling: what large matrix products reach, in the network's dtype
@@ -45,7 +45,8 @@ def measure(experiment: Experiment, mesh: Mesh, *, warmup: int = 2, steps: int =
         times.append(time.perf_counter() - began)
     taken = times[warmup:]
     median = float(np.median(taken))
-    flops = float(compiled.cost_analysis()["flops"]) if compiled else np.nan
+    counted = compiled and experiment.config.accumulate == 1  # a loop over parts is counted once
+    flops = float(compiled.cost_analysis()["flops"]) if counted else np.nan
     memory = compiled.memory_analysis().temp_size_in_bytes if compiled else np.nan
     batch_size, dtype = experiment.config.batch_size, experiment.config.model.get("dtype", "float32")
     return StepTime(

@@ -2,13 +2,14 @@
 
 The examples of a run form one endless sequence: position i has its frame (reshuffled each epoch, drawn by its classes,
 or of one of several sources) and its random numbers, whatever reads it. Global batch k is the positions k·B to k·B + B
-− 1; of N processes, process r takes every N-th of them, from the r-th on. So runs on 1 and on N processes see the same
-batches, and resuming at step k needs no more than k.
+− 1; of N processes, process r takes the r-th N-th of them. So runs on 1 and on N processes see the same batches, in the
+same order, and resuming at step k needs no more than k.
 """
 
 import functools
 import multiprocessing
 import os
+import signal
 import sys
 import threading
 import weakref
@@ -104,10 +105,8 @@ def train_batches(
         # Before the slice, so that the random numbers are those of the global position.
         dataset = dataset.seed(seed).random_map(augment) if _is_selected(source) else dataset.random_map(augment)
     # There is no remainder to drop, but without it Grain overflows on the endless length.
-    dataset = dataset[process_index::process_count].batch(
-        local_size, drop_remainder=True, batch_fn=functools.partial(stack, fields)
-    )
-    dataset = dataset[start_step:].to_iter_dataset(_read_options(num_threads, prefetch))
+    dataset = dataset.batch(local_size, drop_remainder=True, batch_fn=functools.partial(stack, fields))
+    dataset = dataset[process_index::process_count][start_step:].to_iter_dataset(_read_options(num_threads, prefetch))
     if num_workers:
         if not flags.FLAGS.is_parsed():  # Grain reads its flags here, even outside absl.app
             flags.FLAGS.mark_as_parsed()
@@ -116,7 +115,7 @@ def train_batches(
             dataset, grain.experimental.DatasetOptions(min_shm_size=sys.maxsize)
         ).mp_prefetch(
             grain.MultiprocessingOptions(num_workers=num_workers, per_worker_buffer_size=1),
-            worker_init_fn=_end_with_parent,
+            worker_init_fn=_begin_worker,
         )
     return Batches(dataset)
 
@@ -164,8 +163,15 @@ def _is_selected(source: Source) -> bool:
     return isinstance(source, Mixture | Balanced)
 
 
-def _end_with_parent(worker_index: int, worker_count: int) -> None:
-    """Let a worker process end when the one that started it does: Grain's would outlive one that is killed."""
+def _begin_worker(worker_index: int, worker_count: int) -> None:
+    """Let a worker process end when the one that started it does, and at no signal.
+
+    Grain's would outlive one that is killed; and a signal to all processes at once would have a worker end in the
+    middle of a batch, for whose rest the other waits.
+    """
+    if threading.current_thread() is threading.main_thread():
+        for signum in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(signum, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     assert parent is not None
 

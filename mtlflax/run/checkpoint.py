@@ -179,7 +179,10 @@ class Checkpoints:
                 raise UserError(f"{path} is of another network: {difference}") from error
             raise DamagedError(f"{path} is damaged ({one_line(error)[:200]})") from error
         if position != step:
-            raise UserError(f"{path} is the checkpoint of step {position}: it was renamed")
+            raise UserError(f"{path} is the checkpoint of step {position}: rename it so, or remove it")
+        trained = getattr(restored["state"], "step", None)
+        if trained is not None and int(trained) != step:
+            raise DamagedError(f"{path} is damaged (its state is that of step {int(trained)})")
         return restored["state"]
 
     def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:

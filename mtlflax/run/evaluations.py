@@ -24,6 +24,13 @@ def read_frames(workdir: Path, which: str) -> Frames:
     return frames.read(workdir / _FRAMES[which])
 
 
+def not_finished(workdir: Path) -> None:
+    """Have `finished` say so of a run that is trained on, whatever an evaluation before that has said."""
+    if finished(workdir):
+        content = json.loads((workdir / LAST).read_text())
+        write_json(workdir / LAST, content | {"finished": False})
+
+
 def finished(workdir: Path) -> bool:
     """Whether the run in a workdir has been trained to its end, and everything is written."""
     try:

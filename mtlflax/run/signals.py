@@ -49,10 +49,17 @@ def pending() -> str:
     return "" if _pending is None else signal.Signals(_pending).name
 
 
-def clear() -> None:
-    """Forget the signal that was deferred: what it asked for is being done."""
+def settle() -> None:
+    """Forget the signal that was deferred, and ignore SIGTERM from now on: what it asks for is being done.
+
+    The process is about to end. What takes a machine away sends SIGTERM more than once, and then kills.
+    """
     global _pending
     _pending = None
+    if threading.current_thread() is threading.main_thread():
+        if _usual is not None:
+            _usual[signal.SIGTERM] = signal.SIG_IGN  # at the end of the block, too
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 def raise_pending() -> None:

@@ -6,9 +6,11 @@ from typing import Any
 import jax
 from flax.traverse_util import flatten_dict, unflatten_dict
 
+from mtlflax.data import field_json
 from mtlflax.errors import UserError
-from mtlflax.experiment import Experiment, load
+from mtlflax.experiment import Experiment, in_encoders, load
 from mtlflax.run.checkpoint import Checkpoints
+from mtlflax.training.parallel import say
 from mtlflax.training.step import TrainState
 
 
@@ -22,9 +24,15 @@ def start_from(experiment: Experiment, workdir: Path, state: TrainState) -> tupl
         The state, and in words what was taken.
 
     Raises:
-        UserError: there is no run in `workdir`, it cannot be restored, or its trunk is of another network.
+        UserError: there is no run in `workdir`, it cannot be restored, or its encoder is another.
     """
     there = load(workdir)
+    for task in experiment.tasks:
+        if task.name in {other.name for other in there.tasks}:
+            both = (experiment.fields, there.fields)
+            declared = [field_json.to_json({name: of[name] for name in task.fields if name in of}) for of in both]
+            if declared[0] != declared[1]:
+                say(f"NOTE: {task.name} had another unit or other classes in {workdir}: does what it has learned fit?")
     sharding = jax.tree.leaves(state.params)[0].sharding
     shapes = {"params": there.variable_shapes["params"], "batch_stats": there.variable_shapes.get("batch_stats", {})}
     like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), shapes)
@@ -33,7 +41,7 @@ def start_from(experiment: Experiment, workdir: Path, state: TrainState) -> tupl
     ours = flatten_dict({"params": state.params, "batch_stats": state.batch_stats}, sep="/")
     fits = {path for path, x in ours.items() if path in theirs and theirs[path].shape == x.shape}
     for path in sorted(ours.keys() - fits):
-        if experiment.model.shared(path.partition("/")[2]):
+        if in_encoders(experiment.model, path.partition("/")[2]):
             found = f"of shape {list(theirs[path].shape)} there" if path in theirs else "not there"
             raise UserError(
                 f"config: model.start_from: {workdir} is of another network: {path} is {found}, and "

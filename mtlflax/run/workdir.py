@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 from flax.traverse_util import flatten_dict
 from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
@@ -110,29 +111,50 @@ def record(
         files.write_json(workdir / "config.json", content)
 
 
-def extend(workdir: Path, epochs: float) -> None:
+def extend(workdir: Path, config: ConfigDict, fields: Mapping[str, Any], **facts: Any) -> None:
     """Have the run in the workdir last for more epochs, and keep in `config.json` from which step on, and how many.
 
-    To be called by all processes. UserError if there is no run, or it has as many already.
+    To be called by all processes, with what `record` is given. UserError if there is no run, it has more epochs, or it
+    differs in anything else.
     """
-    known = load(workdir)
-    before = known["config"].get("epochs", 0)
+    before, epochs = load(workdir)["config"].get("epochs", 0), config.epochs
     if not has_checkpoint(workdir):
         raise UserError(f"{workdir} has no checkpoint to train on from: leave out --extend")
     if epochs < before:
         raise UserError(f"{workdir} is a run of {before:g} epochs: --extend needs --config.epochs above that")
+    compare(config, workdir, fields, free=("epochs",), **facts)
     multihost_utils.sync_global_devices(f"before {workdir} is extended")
     if jax.process_index() == 0 and epochs > before:
         content = json.loads((workdir / "config.json").read_text())
         step = max(int(entry.name) for entry in (workdir / "checkpoints").glob("*") if entry.name.isdigit())
         content["config"]["epochs"] = epochs
         content["extended"] = [*content.get("extended", []), {"step": step, "from": before, "to": epochs}]
-        for name in ("results.json", "best.json"):  # of a run that is not at its end any more
-            if (workdir / name).exists():
-                results = json.loads((workdir / name).read_text())
-                files.write_json(workdir / name, results | {"finished": False})
         files.write_json(workdir / "config.json", content)
     multihost_utils.sync_global_devices(f"after {workdir} is extended")
+
+
+def agree(config: ConfigDict, **facts: Any) -> None:
+    """Raise UserError, on all processes, if they have different configurations, data or versions.
+
+    Else they would train together on what each of them has.
+    """
+    if jax.process_count() == 1:
+        return
+    versions = {name: metadata.version(name) for name in _VERSIONS}
+    ours = flatten_dict({"config": json.loads(config.to_json()), "facts": facts, "versions": versions}, sep=".")
+    free = {f"config.{key}" for key in _FREE}
+    text = json.dumps({key: value for key, value in ours.items() if key not in free}, sort_keys=True, default=str)
+    data = np.frombuffer(text.encode(), np.uint8)
+    longest = int(np.max(multihost_utils.process_allgather(np.array([len(data)]))))
+    every = multihost_utils.process_allgather(np.pad(data, (0, longest - len(data))))
+    texts = [json.loads(bytes(row).rstrip(b"\0")) for row in every.reshape(jax.process_count(), longest)]
+    for number, other in enumerate(texts):
+        if other != texts[0]:
+            key = next(key for key in texts[0] | other if texts[0].get(key) != other.get(key))
+            raise UserError(
+                f"the processes of this run differ: {key} is {_short(texts[0].get(key))} for process 0 and "
+                f"{_short(other.get(key))} for process {number}: start all by the same command, with the same data"
+            )
 
 
 def compare(

@@ -13,6 +13,7 @@ MTLFLAX_DISTRIBUTED=0 makes it one process wherever it is; MTLFLAX_DISTRIBUTED=1
 
 import os
 import re
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -52,12 +53,15 @@ def initialize(flags: tuple[str, ...] = ("", "", ""), environment: Mapping[str, 
     """
     wanted = environment.get("MTLFLAX_DISTRIBUTED", "")
     seconds = _seconds(environment)
+    if wanted not in ("", "0", "1"):
+        raise UserError(f"MTLFLAX_DISTRIBUTED is {wanted!r}: give 0, 1, or nothing")
     if wanted == "0":
         return "one process: MTLFLAX_DISTRIBUTED is 0"
     found = find(flags, environment)
+    if found and found.num_processes == 1:
+        return f"one process, by {found.found_by}"
     if found:
-        if found.num_processes > 1:
-            meeting.meet(found.coordinator, found.num_processes, found.process_id, seconds)
+        meeting.meet(found.coordinator, found.num_processes, found.process_id, seconds)
         _join(found, seconds)
         return f"{_several(found.num_processes)}, by {found.found_by}; process 0 is at {found.coordinator}"
     if on_cloud_tpu(environment):
@@ -114,7 +118,7 @@ def _given(names: tuple[str, ...], values: tuple[str, ...], found_by: str, envir
         raise UserError(
             f"{names[2]} is {index!r} and {names[1]} is {count!r}: give numbers, counted from 0 and below the count"
         )
-    if not re.fullmatch(r".+:\d+", address) or not 0 < int(address.rpartition(":")[2]) < 65536:
+    if not re.fullmatch(r"[^\s/]+:\d+", address) or not 0 < int(address.rpartition(":")[2]) < 65536:
         raise UserError(f"{names[0]} is {address!r}: give host:port of process 0, such as node1:1234")
     local = environment.get("JAX_LOCAL_DEVICE_IDS", "")
     if local and not re.fullmatch(r"\d+(,\d+)*", local):
@@ -129,14 +133,14 @@ def _slurm(environment: Mapping[str, str]) -> Cluster | None:
     if not all(environment.get(name) for name in needed) or environment["SLURM_NTASKS"] == "1":
         return None
     job, nodes, count, index, local = (environment[name] for name in needed)
-    # "node[001-003,007],other": the first is node001.
-    first = re.match(r"([^,\[]+)(?:\[([^,\-\]]+))?", nodes)
+    # "node[001-003,007],other": the first is node001; of each bracket, the first counts.
+    first = re.match(r"(?:[^,\[]|\[[^\]]*\])+", nodes)
     if first is None or not (job.isdecimal() and count.isdecimal() and index.isdecimal() and local.isdecimal()):
         raise UserError("Slurm's variables make no sense: set MTLFLAX_DISTRIBUTED=0, or JAX_COORDINATOR_ADDRESS, …")
     # One task a node has all of its GPUs. Several share them, unless Slurm shows each task its own alone.
     alone = int(environment.get("SLURM_STEP_NUM_NODES", "0")) == int(count)
     own = len([d for d in environment.get("CUDA_VISIBLE_DEVICES", "").split(",") if d]) == 1
-    host = first[1] + (first[2] or "")
+    host = re.sub(r"\[([^,\-\]]*)[^\]]*\]", r"\1", first[0])
     return Cluster("Slurm", f"{host}:{_port(environment, job)}", int(count), int(index), _own(alone or own, local))
 
 
@@ -151,7 +155,7 @@ def _open_mpi(environment: Mapping[str, str]) -> Cluster | None:
     if address is None:
         raise UserError(f"this is Open MPI, but the address of its first host is not known: set {', '.join(VARIABLES)}")
     host = address[1] or f"[{address[2]}]"
-    job = re.sub(r"\D", "", uri.partition(".")[0]) or "0"
+    job = str(zlib.crc32(uri.partition(";")[0].encode()))  # its number is always a multiple of 4096
     alone = environment.get("OMPI_COMM_WORLD_LOCAL_SIZE") == "1"
     return Cluster("Open MPI", f"{host}:{_port(environment, job)}", int(count), int(index), _own(alone, local))
 
@@ -163,7 +167,10 @@ def _own(alone: bool, local: str) -> tuple[int, ...] | None:
 def _port(environment: Mapping[str, str], job: str) -> str:
     """A port that all processes of a job agree on, and those of another job on the same host do not share."""
     first, count = _PORTS
-    return environment.get("JAX_COORDINATOR_PORT") or str(first + int(job) % count)
+    port = environment.get("JAX_COORDINATOR_PORT") or str(first + int(job) % count)
+    if not (port.isdecimal() and 0 < int(port) < 65536):
+        raise UserError(f"JAX_COORDINATOR_PORT is {port!r}: give the number of a port")
+    return port
 
 
 def _several(count: int) -> str:

@@ -9,7 +9,7 @@ import json
 import socket
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
@@ -61,7 +61,7 @@ def _gather(address: str, count: int, waiting: _Waiting) -> None:
     present: dict[int, _Peer] = {}
     with ExitStack() as stack:
         listener = stack.enter_context(_listening(int(port)))
-        while len(present) < count - 1:
+        while len(present) < count - 1 or not _are_there(present):
             missing = ", ".join(str(i) for i in range(1, count) if i not in present)
             who = f"{count - 1 - len(present)} of {count} processes at {address}: {missing}"
             waiting.say(who)
@@ -77,22 +77,45 @@ def _gather(address: str, count: int, waiting: _Waiting) -> None:
             except TimeoutError:
                 continue
             stack.callback(other.close)
-            number = _introduction(other, count, present, where[0])
+            here = where[0].removeprefix("::ffff:")
+            number = _introduction(other, count, present, here)
             if number is not None:
-                present[number] = other, where[0]
+                present[number] = other, here
         for other, _ in present.values():
-            other.sendall(b'{"go": true}\n')
+            with suppress(OSError):  # one that has gone since: JAX waits for it, and says so
+                other.sendall(b'{"go": true}\n')
         for other, _ in present.values():
-            other.recv(1)  # it closes first, so that nothing keeps the port
+            with suppress(OSError):
+                other.recv(1)  # it closes first, so that nothing keeps the port
 
 
-def _introduction(other: socket.socket, count: int, present: Mapping[int, _Peer], host: str) -> int | None:
+def _are_there(present: dict[int, _Peer]) -> bool:
+    """Whether all who have come are still there; those who are not are forgotten."""
+    before = len(present)
+    for number, (other, _) in list(present.items()):
+        other.setblocking(False)
+        try:
+            gone = other.recv(1) == b""
+        except BlockingIOError:
+            gone = False
+        except OSError:
+            gone = True
+        other.settimeout(1)
+        if gone:
+            del present[number]
+    return len(present) == before
+
+
+def _introduction(other: socket.socket, count: int, present: dict[int, _Peer], host: str) -> int | None:
     """Read who has connected; None if it was something else. UserError, told to all, if it does not belong here."""
     try:
         said = _read(other)
         number, of = int(said["process"]), int(said["of"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return None  # not a process of ours, as what looks for open ports
+    if not 1 <= number < max(of, 2):
+        return None
+    _are_there(present)  # one that was started again comes twice
     wrong = ""
     if of != count:
         wrong = f"process {number} at {host} was started as one of {of} processes, process 0 as one of {count}"
@@ -113,31 +136,38 @@ def _tell_error(others: Iterable[socket.socket], text: str) -> None:
 def _report(address: str, count: int, index: int, waiting: _Waiting) -> None:
     """Another process: tell process 0, and wait for its word."""
     host, _, port = address.rpartition(":")
+    who, others = f"process 0 of {count} at {address}", f"the other processes of {count}, at {address}"
+    why, connected = "", False
     while True:
-        who = f"process 0 of {count} at {address}"
         waiting.say(who)
+        if waiting.left() <= 0 and connected:
+            raise UserError(f"{others}, did not all come within {waiting.seconds:g} s")
         if waiting.left() <= 0:
             raise UserError(
-                f"{who} could not be reached within {waiting.seconds:g} s: is it started, and is the port open? "
-                "(MTLFLAX_START_TIMEOUT is how long to wait)"
+                f"{who} could not be reached within {waiting.seconds:g} s ({why}): is it started, and is the port "
+                "open? (MTLFLAX_START_TIMEOUT is how long to wait)"
             )
         try:
             with socket.create_connection((host.strip("[]"), int(port)), timeout=1) as connection:
                 connection.sendall(json.dumps({"process": index, "of": count}).encode() + b"\n")
-                said = _read(connection, waiting, f"the other processes of {count}, at {address}")
+                connected = True
+                said = _read(connection, waiting, others)
             if said.get("go"):
                 return
             if "error" in said:
                 raise UserError(str(said["error"]))
-        except (OSError, ValueError):
+        except (OSError, ValueError) as error:
+            why = str(error)
             time.sleep(0.2)  # not there yet, or ended before all had come
 
 
 def _read(connection: socket.socket, waiting: _Waiting | None = None, who: str = "") -> dict[str, Any]:
-    """Read a line of JSON; wait for it as long as `waiting` says, or a second."""
+    """Read a line of JSON; wait for it as long as `waiting` says, or a second in all."""
     connection.settimeout(1)
-    data = b""
+    data, begun = b"", time.monotonic()
     while not data.endswith(b"\n") and len(data) < 1000:
+        if waiting is None and time.monotonic() - begun > 1:
+            raise TimeoutError("slow")
         try:
             part = connection.recv(1000)
         except TimeoutError:

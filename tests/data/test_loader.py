@@ -91,7 +91,7 @@ def test_processes_share_the_same_global_batches(count):
         parts = [take(1, start_step=step, process_index=index, process_count=count)[0] for index in range(count)]
         for index, part in enumerate(parts):
             for key in whole:
-                np.testing.assert_array_equal(part[key], whole[key][index::count])
+                np.testing.assert_array_equal(part[key], np.split(np.asarray(whole[key]), count)[index])
 
 
 @pytest.mark.parametrize(("threads", "prefetch"), [(1, 1), (4, 4), (4, 1), (2, 8)])

@@ -78,8 +78,7 @@ def test_the_same_batches_whoever_reads_them(make, tmp_path, monkeypatch):
     assert numbers(make(), 2, start=4, num_threads=0) == whole[4:]
     parts = [numbers(make(), 6, num_threads=0, process_index=i, process_count=2) for i in range(2)]
     for k in range(6):
-        assert parts[0][k] == whole[k][0::2]
-        assert parts[1][k] == whole[k][1::2]
+        assert parts[0][k] + parts[1][k] == whole[k]
 
 
 def test_frames_without_a_field_are_unknown_there():

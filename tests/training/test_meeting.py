@@ -12,6 +12,14 @@ from mtlflax.training import meeting
 pytestmark = pytest.mark.quick
 
 
+STRANGE = [
+    b'{"process": 1e999, "of": 2}\n',
+    b"[" * 900 + b"\n",
+    b'{"process": 7, "of": 2}\n',
+    b'{"process": -1, "of": 2}\n',
+]
+
+
 def free_port():
     with socket.create_server(("localhost", 0)) as server:
         return server.getsockname()[1]
@@ -48,7 +56,7 @@ def test_who_is_missing_is_named_to_all():
     ends = meet(free_port(), [(0, 4), (2, 4)], seconds=1.5)
     assert "2 of 4 processes at localhost:" in ends[0]
     assert ": 1, 3 did not come within 1.5 s" in ends[0]
-    assert ": 1, 3 did not come" in ends[1] or "process 0 of 4" in ends[1]
+    assert ": 1, 3 did not come" in ends[1] or "the other processes of 4" in ends[1]
     (alone,) = meet(free_port(), [(1, 2)], seconds=1.0)
     assert "process 0 of 2 at localhost:" in alone
     assert "could not be reached within 1 s" in alone
@@ -66,7 +74,7 @@ def test_the_same_number_twice_and_another_count_are_said():
     ends = meet(free_port(), [(0, 3), (1, 3), (1, 3)], seconds=10)
     assert all("two processes are number 1" in end for end in ends)
     ends = meet(free_port(), [(0, 3), (1, 2)], seconds=10)
-    assert all("process 1 at ::" in end and "one of 2 processes, process 0 as one of 3" in end for end in ends)
+    assert all("process 1 at " in end and "one of 2 processes, process 0 as one of 3" in end for end in ends)
 
 
 def test_a_port_that_is_taken():
@@ -80,7 +88,7 @@ def test_what_looks_for_open_ports_is_no_process():
 
     def scan():
         time.sleep(0.3)
-        for content in (b"", b"GET / HTTP/1.1\r\n\r\n", b"[1]\n", b'{"process": "x"}\n'):
+        for content in (b"", b"GET / HTTP/1.1\r\n\r\n", b"[1]\n", b'{"process": "x"}\n', *STRANGE):
             with socket.create_connection(("localhost", port)) as connection:
                 connection.sendall(content)
 
@@ -91,3 +99,57 @@ def test_what_looks_for_open_ports_is_no_process():
     assert meet(port, [(0, 2)]) == ["met"]
     scanner.join()
     late.join()
+
+
+def test_one_that_was_started_again_takes_its_own_place():
+    """Its first connection is dead; and one that has died while others are waited for is missing again."""
+    port = free_port()
+
+    def comes_and_dies():
+        time.sleep(0.3)
+        for _ in range(2):
+            with socket.create_connection(("localhost", port)) as connection:
+                connection.sendall(b'{"process": 1, "of": 3}\n')
+                time.sleep(0.2)
+        time.sleep(0.5)
+        threads = [threading.Thread(target=meeting.meet, args=(f"localhost:{port}", 3, i, 20)) for i in (2, 1)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+    others = threading.Thread(target=comes_and_dies)
+    others.start()
+    assert meet(port, [(0, 3)]) == ["met"]
+    others.join()
+
+
+def test_one_that_is_slow_does_not_stop_the_clock():
+    port = free_port()
+
+    def slowly():
+        time.sleep(0.2)
+        with socket.create_connection(("localhost", port)) as connection:
+            for _ in range(12):
+                try:
+                    connection.sendall(b" ")
+                except OSError:
+                    return
+                time.sleep(0.5)
+
+    slow = threading.Thread(target=slowly)
+    slow.start()
+    began = time.monotonic()
+    (end,) = meet(port, [(0, 2)], seconds=2)
+    assert "did not come within 2 s" in end
+    assert time.monotonic() - began < 5
+    slow.join()
+
+
+def test_those_who_came_are_not_told_that_they_could_not():
+    port = free_port()
+    ends = meet(port, [(1, 3), (0, 3)], seconds=1.5)
+    assert "did not" in ends[0]
+    assert "could not be reached" not in ends[0]
+    (unknown,) = meet(free_port(), [(1, 2)], seconds=1)
+    assert "refused" in unknown
