@@ -95,5 +95,5 @@ def test_batches_carry_what_was_drawn():
     with loader.train_batches(source, fields, **options, process_index=1, process_count=2) as batches:
         for batch in whole:
             part = next(batches)
-            np.testing.assert_array_equal(part["augment"], batch["augment"][1::2])
-            np.testing.assert_array_equal(part["image"], batch["image"][1::2])
+            np.testing.assert_array_equal(part["augment"], batch["augment"][2:])
+            np.testing.assert_array_equal(part["image"], batch["image"][2:])
