@@ -58,12 +58,17 @@ def whole(tree, tmp_path_factory):
     return folder / "run"
 
 
-@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "Ctrl-C"])
-@pytest.mark.parametrize("count", [1, 2])
-@pytest.mark.parametrize("moment", ["training", "evaluation", "compilation"])
+TERM, INT = signal.SIGTERM, signal.SIGINT
+QUICK = [("training", 1, INT), ("training", 2, TERM), ("evaluation", 1, TERM), ("evaluation", 2, TERM)]
+QUICK += [("compilation", 1, TERM)]
+SLOW_CASES = [("training", 1, TERM), ("training", 2, INT), ("evaluation", 1, INT), ("evaluation", 2, INT)]
+SLOW_CASES += [("compilation", 2, TERM), ("compilation", 1, INT)]
+
+
+@pytest.mark.parametrize(
+    ("moment", "count", "signum"), [*QUICK, *(pytest.param(*case, marks=pytest.mark.slow) for case in SLOW_CASES)]
+)
 def test_it_is_saved_and_resumes(moment, count, signum, tree, whole, tmp_path):
-    if signum == signal.SIGINT and (count, moment) == (2, "compilation"):
-        pytest.skip("as SIGTERM")
     run, moments = tmp_path / "run", tmp_path / "moments"
     arguments = flags(tree, run, *SLOW)
     processes = start_all(arguments, count, moments)
