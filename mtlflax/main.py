@@ -68,7 +68,7 @@ def main(argv: Sequence[str]) -> None:
         # Here, so that --help answers at once and processes spawned to read data stay light.
         from mtlflax import train
         from mtlflax.run import compiled
-        from mtlflax.run.stopping import Stopped, stop_now
+        from mtlflax.run.signals import Stopped, stop_now
         from mtlflax.training import cluster, parallel
 
         compiled.keep()
@@ -80,6 +80,7 @@ def main(argv: Sequence[str]) -> None:
         if options.mode == "train":
             with suppress(Stopped):  # saved, and said
                 train.train_and_evaluate(config, workdir, extend=options.extend)
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)  # what takes a machine away may repeat it: this is the end
         else:
             train.evaluate_checkpoint(config, workdir)
     except BaseException as error:

@@ -25,8 +25,9 @@ from mtlflax.run.checkpoint import Checkpoints
 from mtlflax.run.metric_writer import MetricWriter
 from mtlflax.run.prepare_data import prepare_data
 from mtlflax.run.progress import Progress, format_seconds
+from mtlflax.run.signals import Stopped
 from mtlflax.run.start_from import start_from
-from mtlflax.run.stopping import Stopped, Vote
+from mtlflax.run.stopping import Vote
 from mtlflax.run.training_log import TrainingLog
 from mtlflax.training import parallel
 from mtlflax.training.accumulate import in_parts
@@ -127,10 +128,8 @@ def _train(config: ConfigDict, workdir: Path, stack: ExitStack, extend: bool) ->
     stack.callback(checkpoints.close)
     state = _init(experiment, mesh, encoder)
     if config.model.freeze:
-        frozen = [
-            path for path in flatten_dict(state.params, sep="/") if experiments.in_encoders(experiment.model, path)
-        ]
-        say(f"frozen: {len(frozen)} arrays, {frozen[0]} to {frozen[-1]}")
+        frozen = [p for p in flatten_dict(state.params, sep="/") if experiments.in_encoders(experiment.model, p)]
+        say(f"frozen: {', '.join([f'{len(frozen)} arrays', *frozen[:1], *frozen[-1:]])}")
         if not (config.model.start_from or config.model.pretrained):
             say("NOTE: what is frozen was drawn at random: give config.model.start_from or config.model.pretrained")
     if config.model.start_from and not resuming:
@@ -259,7 +258,7 @@ def _train(config: ConfigDict, workdir: Path, stack: ExitStack, extend: bool) ->
     elif evaluated is None:  # the run was at its end when this process started
         evaluated = _evaluate_all(experiment, evaluate, state)
     _write(workdir, evaluations.LAST, experiment, step, evaluated, finished=True)
-    signals.settle()
+    signals.clear()  # one that came too late: the run is at its end
     say(summary.summary(experiment.tasks, evaluated.results, step, evaluated.size, workdir))
     if (best := checkpoints.best_step) is not None:
         say(f"best {config.best.metric}: step {best}, in {checkpoints.directory / str(best)}")

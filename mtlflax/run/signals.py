@@ -18,12 +18,17 @@ _usual: dict[int, Any] | None = None
 _pending: int | None = None
 
 
+class Stopped(Exception):  # noqa: N818 (it is no error)
+    """A signal has asked the run to stop."""
+
+
 @contextmanager
 def deferred() -> Iterator[None]:
     """Defer a first SIGINT or SIGTERM to the next `raise_pending` or the end of the block.
 
-    A SIGINT after it acts at once. A SIGTERM does not: what takes a machine away sends several. It does nothing inside
-    another such block, and outside the main thread, where Python runs no signal handlers.
+    A SIGINT after it acts at once. A SIGTERM does not: what takes a machine away sends several. If the block is left by
+    `Stopped`, the signal has had its effect. It does nothing inside another such block, and outside the main thread,
+    where Python runs no signal handlers.
     """
     global _usual, _pending
     if _usual is not None or threading.current_thread() is not threading.main_thread():
@@ -35,6 +40,9 @@ def deferred() -> Iterator[None]:
         signal.signal(signum, _defer)
     try:
         yield
+    except Stopped:
+        _pending = None
+        raise
     finally:
         usual, _usual = _usual, None
         for signum, handler in usual.items():
@@ -49,17 +57,17 @@ def pending() -> str:
     return "" if _pending is None else signal.Signals(_pending).name
 
 
-def settle() -> None:
-    """Forget the signal that was deferred, and ignore SIGTERM from now on: what it asks for is being done.
-
-    The process is about to end. What takes a machine away sends SIGTERM more than once, and then kills.
-    """
+def clear() -> None:
+    """Forget the signal that was deferred: what it asks for is done."""
     global _pending
     _pending = None
-    if threading.current_thread() is threading.main_thread():
-        if _usual is not None:
-            _usual[signal.SIGTERM] = signal.SIG_IGN  # at the end of the block, too
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
+def stop_now(signum: int, frame: FrameType | None) -> None:
+    """Handle a signal where nothing need be saved first: raise `Stopped`, once; what ends the process may repeat it."""
+    del frame
+    signal.signal(signum, signal.SIG_IGN)
+    raise Stopped(signal.Signals(signum).name)
 
 
 def raise_pending() -> None:

@@ -1,6 +1,5 @@
 """Stop a run at a signal: all of its processes at the same step, wherever the signal arrived."""
 
-import signal
 from collections import deque
 
 import jax
@@ -9,20 +8,10 @@ import numpy as np
 from jax.sharding import Mesh
 
 from mtlflax.run import signals
+from mtlflax.run.signals import Stopped
 from mtlflax.training import parallel
 
 _LAG = 2  # polls after which a vote is read: by then the step that it follows has been waited for anyway
-
-
-class Stopped(Exception):  # noqa: N818 (it is no error)
-    """A signal has asked the run to stop."""
-
-
-def stop_now(signum: int, frame: object) -> None:
-    """Handle a signal where a run may stop at once, since nothing has been trained: raise `Stopped`."""
-    del frame
-    signals.settle()
-    raise Stopped(signal.Signals(signum).name)
 
 
 class Vote:
@@ -48,5 +37,4 @@ class Vote:
             self._under_way.append(self._sum(parallel.shard_batch(mine, self._mesh)))
             asked = len(self._under_way) > _LAG and bool(np.asarray(self._under_way.popleft()))
         if asked:
-            signals.settle()
             raise Stopped(here or "a signal to another process")

@@ -34,6 +34,8 @@ _FREE = (
     "evaluate.export",
     "writers",
 )
+# Of these, what may differ between the hosts of a run at the same time.
+_OF_A_HOST = ("data.root", "data.cache", "data.num_threads", "data.num_workers", "data.prefetch")
 _VERSIONS = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "mtlflax")
 
 
@@ -142,19 +144,19 @@ def agree(config: ConfigDict, **facts: Any) -> None:
         return
     versions = {name: metadata.version(name) for name in _VERSIONS}
     ours = flatten_dict({"config": json.loads(config.to_json()), "facts": facts, "versions": versions}, sep=".")
-    free = {f"config.{key}" for key in _FREE}
-    text = json.dumps({key: value for key, value in ours.items() if key not in free}, sort_keys=True, default=str)
-    data = np.frombuffer(text.encode(), np.uint8)
+    shown = {key: repr(value) for key, value in ours.items() if key not in {f"config.{key}" for key in _OF_A_HOST}}
+    data = np.frombuffer(json.dumps(shown, sort_keys=True).encode(), np.uint8)
     longest = int(np.max(multihost_utils.process_allgather(np.array([len(data)]))))
     every = multihost_utils.process_allgather(np.pad(data, (0, longest - len(data))))
-    texts = [json.loads(bytes(row).rstrip(b"\0")) for row in every.reshape(jax.process_count(), longest)]
-    for number, other in enumerate(texts):
-        if other != texts[0]:
-            key = next(key for key in texts[0] | other if texts[0].get(key) != other.get(key))
-            raise UserError(
-                f"the processes of this run differ: {key} is {_short(texts[0].get(key))} for process 0 and "
-                f"{_short(other.get(key))} for process {number}: start all by the same command, with the same data"
-            )
+    first, *others = [json.loads(bytes(row).rstrip(b"\0")) for row in every.reshape(jax.process_count(), longest)]
+    for number, other in enumerate(others, 1):
+        for key in first | other:
+            if first.get(key) != other.get(key):
+                here, there = (_cut(str(each.get(key))) for each in (first, other))
+                raise UserError(
+                    f"the processes of this run differ: {key} is {here} for process 0 and {there} for process {number}: "
+                    "start all by the same command, with the same data"
+                )
 
 
 def compare(
@@ -190,7 +192,11 @@ def compare(
 
 
 def _short(value: Any) -> str:
-    return text if len(text := repr(value)) <= 100 else f"{text[:99]}…"
+    return _cut(repr(value))
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= 100 else f"{text[:99]}…"
 
 
 def _with_tuples(values: dict[str, Any]) -> dict[str, Any]:

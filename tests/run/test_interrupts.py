@@ -3,6 +3,7 @@
 import signal
 import threading
 
+from mtlflax.run import signals
 from mtlflax.run.signals import deferred, raise_pending
 
 
@@ -86,3 +87,34 @@ def test_other_threads_are_left_alone():
     thread.start()
     thread.join()
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_block_left_by_stopped_has_done_what_the_signal_asked_for():
+    """The handlers are those of before, so that a second run in the process can be stopped too."""
+    before = signal.getsignal(signal.SIGTERM)
+    for _ in range(2):
+        try:
+            with deferred():
+                signal.raise_signal(signal.SIGTERM)
+                signal.raise_signal(signal.SIGTERM)  # it may come again
+                assert signals.pending() == "SIGTERM"
+                raise signals.Stopped
+        except signals.Stopped:
+            pass
+        assert signals.pending() == ""
+        assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_where_nothing_need_be_saved_it_stops_at_once_and_once():
+    before = signal.getsignal(signal.SIGTERM)
+    signal.signal(signal.SIGTERM, signals.stop_now)
+    try:
+        reached = []
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        except signals.Stopped as stopped:
+            reached.append(str(stopped))
+        signal.raise_signal(signal.SIGTERM)
+        assert reached == ["SIGTERM"]
+    finally:
+        signal.signal(signal.SIGTERM, before)
