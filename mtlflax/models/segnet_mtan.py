@@ -165,16 +165,22 @@ def pool(x: jax.Array) -> tuple[jax.Array, jax.Array]:
     _, h, w, _ = x.shape
     windows = _windows(jnp.pad(x, ((0, 0), (0, h % 2), (0, w % 2), (0, 0))))
     place = jnp.argmax(windows, axis=3).astype(jnp.int32)
-    return jnp.max(windows, axis=3), place
+    # Not jnp.max: its gradient divides by how many values equal the maximum, and the compiler may compute these values
+    # once more, rounded otherwise, and find none.
+    return jnp.sum(jnp.where(_is_place(place), windows, jnp.zeros((), x.dtype)), axis=3), place
 
 
 def unpool(x: jax.Array, place: jax.Array, size: tuple[int, int]) -> jax.Array:
     """Put each value where its maximum was, and 0 elsewhere: [B, h, w, C] → [B, *size, C]."""
     b, h, w, c = x.shape
-    four = jnp.arange(4, dtype=jnp.int32).reshape(1, 1, 1, 4, 1)
-    windows = jnp.where(place[:, :, :, None] == four, x[:, :, :, None], jnp.zeros((), x.dtype))
+    windows = jnp.where(_is_place(place), x[:, :, :, None], jnp.zeros((), x.dtype))
     whole = windows.reshape(b, h, w, 2, 2, c).transpose(0, 1, 3, 2, 4, 5).reshape(b, 2 * h, 2 * w, c)
     return whole[:, : size[0], : size[1]]
+
+
+def _is_place(place: jax.Array) -> jax.Array:
+    """Which of a window's four pixels each place is: bool [B, h, w, 4, C]."""
+    return place[:, :, :, None] == jnp.arange(4, dtype=jnp.int32).reshape(1, 1, 1, 4, 1)
 
 
 def _windows(x: jax.Array) -> jax.Array:

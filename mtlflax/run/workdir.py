@@ -154,7 +154,7 @@ def agree(config: ConfigDict, **facts: Any) -> None:
             if first.get(key) != other.get(key):
                 here, there = (_cut(str(each.get(key))) for each in (first, other))
                 raise UserError(
-                    f"the processes of this run differ: {key} is {here} for process 0 and {there} for process {number}: "
+                    f"the processes of this run differ: {key} is {here} for process 0, {there} for process {number}: "
                     "start all by the same command, with the same data"
                 )
 

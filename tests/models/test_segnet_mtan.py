@@ -30,6 +30,14 @@ def test_pooling_and_its_inverse():
     np.testing.assert_array_equal(back, expected)
 
 
+def test_the_gradient_of_pooling_goes_to_the_maximum_alone():
+    """To the first of equal ones; nothing is divided, so that it is finite however the maximum is rounded."""
+    x = jnp.array([[1.0, 3.0, 2.0, 2.0], [3.0, 0.0, 1.0, 2.0]]).reshape(1, 2, 4, 1)
+    gradient = jax.grad(lambda x: jnp.sum(pool(x)[0] * jnp.array([5.0, 7.0]).reshape(1, 1, 2, 1)))(x)
+    np.testing.assert_array_equal(gradient[0, ..., 0], [[0, 5, 7, 0], [0, 0, 0, 0]])
+    assert "div" not in str(jax.make_jaxpr(jax.grad(lambda x: jnp.sum(pool(x)[0])))(x))
+
+
 def test_pooling_is_pytorchs():
     torch = pytest.importorskip("torch")
     x = np.random.default_rng(0).random((2, 8, 12, 3)).astype(np.float32)
