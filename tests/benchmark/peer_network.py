@@ -1,28 +1,12 @@
 """The U-Net of `configs/dwa.py` in PyTorch: torchvision's encoder and a gated decoder per task."""
 
-from typing import Any
-
 import torch
+from helpers.torch_encoders import import_torchvision
 from torch import nn
 from torch.nn import functional as F
 
 STRIDES = (16, 8, 4, 2, 1)
 WIDTHS = (256, 128, 64, 32, 16)
-
-
-def import_torchvision() -> Any:
-    """Return torchvision, also where its compiled operators do not fit the torch there is."""
-    schema = "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
-    try:
-        library = torch.library.Library("torchvision", "FRAGMENT")
-        for prefix in ("", "q"):
-            library.define(prefix + schema)
-    except RuntimeError:  # they exist
-        library = None
-    import torchvision
-
-    torchvision.kept = library  # as long as it lives, the operators do
-    return torchvision
 
 
 class ResNet(nn.Module):

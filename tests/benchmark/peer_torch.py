@@ -66,7 +66,7 @@ def compare(options: argparse.Namespace) -> None:
 
 def start(name: str) -> "subprocess.Popen[str]":
     """Start one of the two processes."""
-    environment = os.environ | {"PYTHONPATH": f"{REPOSITORY}:{Path(__file__).parent}"}
+    environment = os.environ | {"PYTHONPATH": f"{REPOSITORY}:{REPOSITORY}/tests:{Path(__file__).parent}"}
     return subprocess.Popen(
         [sys.executable, __file__, *sys.argv[1:], f"--worker={name}"],
         stdin=subprocess.PIPE,

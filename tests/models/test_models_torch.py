@@ -15,32 +15,12 @@ from mtlflax.models.layers import Conv, average_pool, max_pool, resize
 from mtlflax.models.pretrained import conversion, convert
 
 torch = pytest.importorskip("torch")
-
-
-def import_torchvision() -> Any:
-    """Imports torchvision also where its compiled operators do not fit the torch there is."""
-    schema = "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
-    try:
-        library = torch.library.Library("torchvision", "FRAGMENT")
-        for prefix in ("", "q"):
-            library.define(prefix + schema)
-    except RuntimeError:  # they exist: nothing to do
-        pass
-    return pytest.importorskip("torchvision", exc_type=ImportError), library
-
-
-torchvision, _keep_alive = import_torchvision()
-
-TAPS = {
-    "resnet": ("relu", "layer1", "layer2", "layer3", "layer4"),
-    "densenet": (
-        "features.relu0",
-        "features.denseblock1",
-        "features.denseblock2",
-        "features.denseblock3",
-        "features.norm5",
-    ),
-}
+torch_encoders = pytest.importorskip("helpers.torch_encoders")
+state_of, torch_features = torch_encoders.state_of, torch_encoders.torch_features
+try:
+    torchvision = torch_encoders.import_torchvision()
+except ImportError:
+    pytest.skip("torchvision is not installed", allow_module_level=True)
 
 
 def random_network(backbone: str, make: Callable[..., Any] | None = None) -> Any:
@@ -54,26 +34,6 @@ def random_network(backbone: str, make: Callable[..., Any] | None = None) -> Any
             torch.nn.init.normal_(module.running_mean, 0.0, 0.3)
             torch.nn.init.uniform_(module.running_var, 0.5, 1.5)
     return network
-
-
-def torch_features(network: Any, backbone: str, images: np.ndarray, train: bool) -> list[Any]:
-    taps = TAPS["resnet" if backbone.startswith("resnet") else "densenet"]
-    features: dict[str, Any] = {}
-    for name in taps:
-
-        def keep(module: Any, inputs: Any, output: Any, name: str = name) -> None:
-            # A copy, before the in-place ReLUs behind it; the stem's is the module's first call.
-            features.setdefault(name, output.detach().clone())
-
-        network.get_submodule(name).register_forward_hook(keep)
-    network.train(train)
-    with torch.no_grad():
-        network(torch.from_numpy(images.transpose(0, 3, 1, 2)))
-    return [features[name].numpy().transpose(0, 2, 3, 1) for name in taps]
-
-
-def state_of(network: Any) -> dict[str, np.ndarray]:
-    return {key: value.numpy().copy() for key, value in network.state_dict().items()}
 
 
 def assert_close(ours: Any, theirs: np.ndarray, tolerance: float = 1e-5) -> None:

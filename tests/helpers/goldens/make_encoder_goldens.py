@@ -1,12 +1,13 @@
 """What torchvision's encoders compute, for the tests that run without torch: writes encoder_goldens.npz beside itself.
 
-    python -m tests.goldens.make_encoder_goldens
+    PYTHONPATH=.:tests python tests/helpers/goldens/make_encoder_goldens.py [FILE.npz]
 
 The weights are not kept: they are made from the tensors' names and shapes, by NumPy and the same everywhere, here and
 in `tests/models/test_encoder_goldens.py`. Kept is what torchvision makes of them in float64: of each map some values
 and the norm, in evaluation and in training, and in training of the running statistics it leaves behind, too.
 """
 
+import sys
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -62,8 +63,9 @@ def statistics(tensors: Mapping[str, Any]) -> np.ndarray:
 def main() -> None:
     """Runs torchvision and writes the file."""
     import torch
-    from tests.test_models_torch import state_of, torch_features, torchvision
+    from helpers.torch_encoders import import_torchvision, state_of, torch_features
 
+    torchvision, out = import_torchvision(), Path(sys.argv[1]) if len(sys.argv) > 1 else PATH
     goldens = {}
     for backbone in BACKBONES:
         for size in SIZES:
@@ -78,8 +80,8 @@ def main() -> None:
                     goldens[f"{backbone}/{size}/{mode}/stride{2**stride}"] = sample(features)
                 if mode == "training":
                     goldens[f"{backbone}/{size}/{mode}/statistics"] = sample(statistics(state_of(network)))
-    np.savez_compressed(PATH, **goldens)
-    print(f"{PATH}: {len(goldens)} arrays, {PATH.stat().st_size} bytes")
+    np.savez_compressed(out, **goldens)
+    print(f"{out}: {len(goldens)} arrays, {out.stat().st_size} bytes")
 
 
 if __name__ == "__main__":
