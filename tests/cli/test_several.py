@@ -32,7 +32,7 @@ def test_processes_with_different_configurations_do_not_train(tree, tmp_path):
     said = [process.communicate(timeout=120)[0] for process in processes]
     for process, text in zip(processes, said, strict=True):
         assert process.returncode == 1, text
-        assert "config.optimizer.learning_rate is 0.01 for process 0 and 0.5 for process 1: start all by" in text
+        assert "config.optimizer.learning_rate is 0.01 for process 0, 0.5 for process 1: start all by" in text
         assert "Traceback" not in text
     assert not (tmp_path / "run" / "config.json").exists()
 

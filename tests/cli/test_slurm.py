@@ -49,7 +49,7 @@ def test_a_job_is_stopped_requeued_and_finished(slurm, tmp_path):
             time.sleep(0.3)
 
     shape = ["--nodes=1", "--ntasks-per-node=2", "--gpus-per-node=0", "--cpus-per-task=1", "--time=10"]
-    given = [*shape, f"--output={output}", "launch/slurm.sbatch", *flags(tree, workdir, "--config.epochs=600")]
+    given = [*shape, f"--output={output}", "launch/slurm.sbatch", *flags(tree, workdir, "--config.epochs=100")]
     job = ask("sbatch", "--parsable", *given)
     assert job.isdecimal(), job
     wait_until(lambda: (workdir / "results.json").exists())
