@@ -5,6 +5,7 @@ A step is a function of one device's share of the batch that reduces over the ax
 device with the whole batch. Nothing else in the package knows how many devices there are.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -55,8 +56,8 @@ def mean_over_devices(tree: Any, dtype: str | None = None) -> Any:
     As separate arrays, they would be sent in as many parts as BatchNorm's all-reduces of the backward pass divide them
     into. `dtype` is what they are sent in, such as "bfloat16": half the bytes, rounded to 8 bits; None: as they are.
     """
-    if jax.lax.axis_size(AXIS) == 1:  # nothing is sent; without the operation, the compiler would round otherwise
-        return jax.lax.pmean(tree, AXIS)
+    if jax.lax.axis_size(AXIS) == 1:
+        return tree
     flat, restore = ravel_pytree(tree)
     return restore(jax.lax.pmean(flat.astype(dtype or flat.dtype), AXIS).astype(flat.dtype))
 
@@ -86,10 +87,25 @@ def map_step(
         # parameters is the device's own, to be pmean-ed by the step. (With the check on, jax sums such gradients by
         # itself, and the step's own pmean makes them wrong by the number of devices, silently.)
         mapped = jax.shard_map(step, mesh=mesh, in_specs=(REPLICATED, SHARDED), out_specs=out_specs, check_vma=False)
-        return jax.jit(mapped, donate_argnums=(0,) if donate_state else ())
+        options = _cpu_options() if mesh.devices.flat[0].platform == "cpu" else {}
+        return jax.jit(mapped, donate_argnums=(0,) if donate_state else (), compiler_options=options)
     if via == "pmap":
         return _pmap_step(step, mesh, out_specs)
     raise ValueError(f"unknown mapping {via!r}: choose one of {', '.join(MAPPINGS)}")
+
+
+@functools.cache
+def _cpu_options() -> dict[str, str]:
+    """What to tell XLA on a CPU: to use its library YNN for matrix products and sums, and not for convolutions.
+
+    A ResNet-50 train step takes 0.9 of the time on two cores. None with a version of XLA that does not know the option.
+    """
+    options = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_DOT,LIBRARY_FUSION_TYPE_REDUCE"}
+    try:
+        jax.jit(lambda: 0, compiler_options=options).lower().compile()
+    except jax.errors.JaxRuntimeError:
+        return {}
+    return options
 
 
 def _pmap_step(step: Callable[[Any, Any], Any], mesh: Mesh, out_specs: Any) -> Callable[[Any, Any], Any]:

@@ -71,7 +71,7 @@ def test_every_picture_gets_its_maps_at_its_own_size(workdir, tmp_path, capsys):
         assert read["depth_color"].shape == read["overlay"].shape == (*size, 3)
 
 
-def test_batches_and_threads_change_nothing(workdir, tmp_path, capfd):
+def test_batches_and_threads_change_nothing(workdir, tmp_path, capsys):
     """Pictures of several shapes, a broken one among them; the lines are in their order."""
     photos = tmp_path / "photos"
     photos.mkdir()
@@ -83,7 +83,7 @@ def test_batches_and_threads_change_nothing(workdir, tmp_path, capfd):
     for size in (1, 4):
         arguments = ["--workdir", str(workdir), "--images", str(photos), "--out", str(tmp_path / str(size))]
         assert predict.main([*arguments, f"--batch_size={size}"]) == 1
-        out, err = capfd.readouterr()
+        out, err = capsys.readouterr()
         assert "10 pictures done, 1 skipped" in out
         assert sum(line.endswith(".png done") for line in err.splitlines()) == 10
     files = sorted(path.name for path in (tmp_path / "1").iterdir())

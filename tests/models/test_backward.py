@@ -1,0 +1,147 @@
+"""Operations with backward passes of their own, against what JAX derives from the plain formulas, in float64 too."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+from mtlflax.models import backward, winograd
+from mtlflax.models.layers import Conv
+
+
+def drawn(*shapes, seed=0):
+    rng = np.random.default_rng(seed)
+    return [rng.normal(size=shape).astype(np.float32) for shape in shapes]
+
+
+def convolution(x, kernel):
+    return lax.conv_general_dilated(x, kernel, (1, 1), ((1, 1), (1, 1)), dimension_numbers=("NHWC", "HWIO", "NHWC"))
+
+
+def close(ours, expected, tolerance):
+    assert ours.shape == expected.shape
+    assert np.linalg.norm(ours - expected) < tolerance * np.linalg.norm(expected)
+
+
+def pulled_back(function, given, cotangent):
+    result, pull = jax.vjp(function, *given)
+    return result, *pull(cotangent)
+
+
+def in_float64(function, given, cotangent):
+    with jax.enable_x64(True):
+        return jax.device_get(pulled_back(function, *jax.tree.map(np.float64, (given, cotangent))))
+
+
+@pytest.mark.parametrize("size", [(8, 8), (9, 6), (7, 13), (1, 2), (4, 4)])
+@pytest.mark.parametrize("m", [2, 4])
+def test_tiles_are_the_convolution(size, m):
+    x, kernel, gradient = drawn((2, *size, 5), (3, 3, 5, 4), (2, *size, 4))
+    y, of_x, of_kernel = in_float64(convolution, (x, kernel), gradient)
+    close(winograd.tiled(x, kernel, m), y, 3e-6)
+    close(winograd.tiled(gradient, kernel[::-1, ::-1].swapaxes(2, 3), m), of_x, 3e-6)
+    close(winograd.tiled_kernel_gradient(x, gradient, m), of_kernel, 3e-6)
+
+
+WIDE = (8, 32, 32, 100)  # as many channels and tiles as it takes
+
+
+def test_wide_convolutions_are_tiled_while_training_on_a_cpu():
+    x, kernel, gradient = drawn(WIDE, (3, 3, 100, 128), (*WIDE[:3], 128))
+    kernel /= 30
+    for ours, expected in zip(
+        jax.jit(lambda *given: pulled_back(winograd.convolve, given[:2], given[2]))(x, kernel, gradient),
+        in_float64(convolution, (x, kernel), gradient),
+        strict=True,
+    ):
+        close(ours, expected, 5e-6)
+
+
+def convolutions(function, *given, platform="cpu"):
+    lowered = jax.jit(function).trace(*given).lower(lowering_platforms=(platform,))
+    return lowered.as_text().count("stablehlo.convolution")
+
+
+@pytest.mark.parametrize(
+    ("shape", "features", "dtype", "platform", "tiled"),
+    [
+        (WIDE, 100, "float32", "cpu", True),
+        (WIDE, 100, "float32", "cuda", False),
+        (WIDE, 100, "float32", "tpu", False),
+        (WIDE, 100, "bfloat16", "cpu", False),
+        (WIDE, 99, "float32", "cpu", False),
+        ((7, 8, 16, 100), 100, "float32", "cpu", False),
+    ],
+)
+def test_where_convolutions_are_tiled(shape, features, dtype, platform, tiled):
+    """Nowhere else, and nowhere without a gradient: what is exported or predicted has the convolution itself."""
+    layer = Conv(features, 3, 1, 1, dtype=dtype)
+    x = jnp.zeros(shape, dtype)
+    variables = layer.init(jax.random.key(0), x)
+
+    def train(variables, x):
+        return jax.grad(lambda *given: layer.apply(*given).astype(jnp.float32).sum(), (0, 1))(variables, x)
+
+    # Both gradients; that of a sum does not need the result.
+    assert convolutions(train, variables, x, platform=platform) == (0 if tiled else 2)
+    assert convolutions(layer.apply, variables, x, platform=platform) == 1
+
+
+def test_pointwise():
+    x, kernel, gradient = drawn((2, 3, 5, 7), (7, 4), (2, 3, 5, 4))
+    ours = pulled_back(backward.pointwise, (jnp.asarray(x), jnp.asarray(kernel)), gradient)
+    for our, expected in zip(ours, in_float64(lambda x, kernel: x @ kernel, (x, kernel), gradient), strict=True):
+        close(our, expected, 1e-6)
+
+
+def plainly_normalized(x, scale, bias):
+    mean, var = x.mean((0, 1, 2)), x.var((0, 1, 2))
+    wide = (None, None, None)
+    return (x - mean[wide]) / jnp.sqrt(var[wide] + 1e-5) * scale[wide] + bias[wide]
+
+
+@pytest.mark.parametrize("offset", [0.0, 30.0])  # of the mean, in deviations
+@pytest.mark.parametrize("devices", [None, 1, 4])
+def test_normalize(offset, devices):
+    x, scale, bias, gradient = drawn((8, 3, 5, 6), (6,), (6,), (8, 3, 5, 6))
+    x += offset
+    origin = np.full(6, offset, np.float32) + 1
+
+    def here(x, scale, bias, gradient, axis_name=None):
+        normalized = lambda *given: backward.normalize(*given, origin, 1e-5, axis_name)[0]  # noqa: E731
+        return pulled_back(normalized, (x, scale, bias), gradient)
+
+    if devices is None:
+        y, of_x, of_scale, of_bias = jax.jit(here)(x, scale, bias, gradient)
+    else:
+        spread = [a.reshape(devices, -1, *a.shape[1:]) for a in (x, gradient)]
+        mapped = jax.pmap(
+            lambda x, gradient: here(x, scale, bias, gradient, "data"), "data", devices=jax.devices()[:devices]
+        )
+        y, of_x, of_scale, of_bias = mapped(*spread)
+        y, of_x = (a.reshape(x.shape) for a in (y, of_x))
+        of_scale, of_bias = of_scale.sum(0), of_bias.sum(0)  # each device has its own part
+    expected = in_float64(plainly_normalized, (x, scale, bias), gradient)
+    for our, true in zip((y, of_x, of_scale, of_bias), expected, strict=True):
+        close(our, true, 1e-6 * (1 + offset))
+
+
+def test_gradients_of_several_tasks_at_once():
+    """`jax.vmap` over cotangents, as gradient balancings pull back."""
+    x, kernel, scale, bias = drawn(WIDE, (3, 3, 100, 100), (100,), (100,))
+    cotangents = np.random.default_rng(1).normal(size=(2, *WIDE)).astype(np.float32)
+
+    def function(x, kernel, scale, bias):
+        y = backward.pointwise(winograd.convolve(x, kernel), kernel[1, 1])
+        return backward.normalize(y, scale, bias, jnp.zeros(100), 1e-5, None)[0]
+
+    @jax.jit
+    def both(x, kernel, scale, bias):
+        pull = jax.vjp(function, x, kernel, scale, bias)[1]
+        return jax.vmap(pull)(cotangents), [pull(c) for c in cotangents]
+
+    at_once, one_by_one = both(x, kernel, scale, bias)
+    for i, each in enumerate(one_by_one):
+        for our, expected in zip(at_once, each, strict=True):
+            close(our[i], expected, 1e-5)
