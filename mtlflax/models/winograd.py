@@ -50,33 +50,32 @@ def convolve(x: jax.Array, kernel: jax.Array) -> jax.Array:
     While gradients are taken on a CPU, convolutions of wide float32 maps are computed by Winograd's algorithm, in both
     directions. Everywhere else this is XLA's convolution.
     """
-    return _plain(x, kernel)
+    return plain(x, kernel)
 
 
-def _plain(x: jax.Array, kernel: jax.Array) -> jax.Array:
+def plain(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """The same by XLA's convolution."""
     return lax.conv_general_dilated(x, kernel, (1, 1), ((1, 1), (1, 1)), dimension_numbers=("NHWC", "HWIO", "NHWC"))
 
 
 def _forward(x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, Any]:
     if not _pays(x, kernel):
-        return _plain(x, kernel), (x, kernel)
-    return lax.platform_dependent(x, kernel, cpu=functools.partial(tiled, m=2), default=_plain), (x, kernel)
+        return plain(x, kernel), (x, kernel)
+    return lax.platform_dependent(x, kernel, cpu=functools.partial(tiled, m=2), default=plain), (x, kernel)
 
 
 def _backward(kept: tuple[jax.Array, jax.Array], gradient: jax.Array) -> tuple[jax.Array, jax.Array]:
-    x, kernel = kept
+    given = (*kept, gradient)
+    return lax.platform_dependent(*given, cpu=_by_tiles, default=_derived) if _pays(*kept) else _derived(*given)
 
-    def plain(x: jax.Array, kernel: jax.Array, gradient: jax.Array) -> tuple[jax.Array, jax.Array]:
-        of_x, of_kernel = jax.vjp(_plain, x, kernel)[1](gradient)
-        return of_x, of_kernel
 
-    def cpu(x: jax.Array, kernel: jax.Array, gradient: jax.Array) -> tuple[jax.Array, jax.Array]:
-        return tiled(gradient, kernel[::-1, ::-1].swapaxes(2, 3), m=2), tiled_kernel_gradient(x, gradient, m=4)
-
-    if not _pays(x, kernel):
-        return plain(x, kernel, gradient)
-    of_x, of_kernel = lax.platform_dependent(x, kernel, gradient, cpu=cpu, default=plain)
+def _derived(x: jax.Array, kernel: jax.Array, gradient: jax.Array) -> tuple[jax.Array, jax.Array]:
+    of_x, of_kernel = jax.vjp(plain, x, kernel)[1](gradient)
     return of_x, of_kernel
+
+
+def _by_tiles(x: jax.Array, kernel: jax.Array, gradient: jax.Array) -> tuple[jax.Array, jax.Array]:
+    return tiled(gradient, kernel[::-1, ::-1].swapaxes(2, 3), m=2), tiled_kernel_gradient(x, gradient, m=4)
 
 
 convolve.defvjp(_forward, _backward)

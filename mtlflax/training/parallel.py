@@ -87,7 +87,7 @@ def map_step(
         # parameters is the device's own, to be pmean-ed by the step. (With the check on, jax sums such gradients by
         # itself, and the step's own pmean makes them wrong by the number of devices, silently.)
         mapped = jax.shard_map(step, mesh=mesh, in_specs=(REPLICATED, SHARDED), out_specs=out_specs, check_vma=False)
-        options = _cpu_options() if mesh.devices.flat[0].platform == "cpu" else {}
+        options = cpu_options() if mesh.devices.flat[0].platform == "cpu" else {}
         return jax.jit(mapped, donate_argnums=(0,) if donate_state else (), compiler_options=options)
     if via == "pmap":
         return _pmap_step(step, mesh, out_specs)
@@ -95,10 +95,11 @@ def map_step(
 
 
 @functools.cache
-def _cpu_options() -> dict[str, str]:
+def cpu_options() -> dict[str, str]:
     """What to tell XLA on a CPU: to use its library YNN for matrix products and sums, and not for convolutions.
 
-    A ResNet-50 train step takes 0.9 of the time on two cores. None with a version of XLA that does not know the option.
+    YNN's convolutions run on one thread where they have 64 channels or fewer (tests/benchmark/README.md). Nothing is
+    said to a version of XLA that does not know the option.
     """
     options = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_DOT,LIBRARY_FUSION_TYPE_REDUCE"}
     try:
