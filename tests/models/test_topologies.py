@@ -398,7 +398,10 @@ def test_remat_changes_no_result(name: str) -> None:
     np.testing.assert_allclose(again, value, rtol=1e-6)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), stats, updated)
     largest = max(np.abs(leaf).max() for leaf in jax.tree.leaves(gradient))
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4 * largest), recomputed, gradient)
+    # Recomputed values round otherwise, and a few are on the other side of a ReLU.
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=5e-4 * largest), recomputed, gradient)
+    ours, expected = (np.concatenate([x.ravel() for x in jax.tree.leaves(tree)]) for tree in (recomputed, gradient))
+    assert np.linalg.norm(ours - expected) < 1e-3 * np.linalg.norm(expected)
 
 
 # --------------------------------------------------------------------------------------------- it learns
