@@ -38,7 +38,7 @@ _TRANSFORMS: dict[int, tuple[np.ndarray, np.ndarray, np.ndarray]] = {
         np.array([[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, -1, 8, -8, 1]]),
     ),
 }
-# Measured with tests/benchmark/convolutions.py: below either, XLA's own convolutions are as fast.
+# Below either, XLA's own convolutions are faster: tests/benchmark/README.md, from tests/benchmark/convolutions.py.
 _MIN_CHANNELS = 100
 _MIN_TILES = 64
 

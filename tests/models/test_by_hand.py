@@ -1,5 +1,7 @@
 """Operations with backward passes of their own, against what JAX derives from the plain formulas, in float64 too."""
 
+from types import SimpleNamespace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,6 +10,7 @@ from jax import lax
 
 from mtlflax.models import backward, winograd
 from mtlflax.models.layers import Conv
+from mtlflax.training import parallel
 
 
 def drawn(*shapes, seed=0):
@@ -145,3 +148,16 @@ def test_gradients_of_several_tasks_at_once():
     for i, each in enumerate(one_by_one):
         for our, expected in zip(at_once, each, strict=True):
             close(our[i], expected, 1e-5)
+
+
+def test_an_option_that_xla_does_not_know_is_left_out(monkeypatch):
+    assert parallel.cpu_options()  # both versions that are tested know it
+
+    def unknown(*given, **options):
+        return jax.jit(*given, compiler_options={"xla_cpu_no_such_option": "1"})
+
+    parallel.cpu_options.cache_clear()
+    with monkeypatch.context() as patch:
+        patch.setattr(parallel, "jax", SimpleNamespace(jit=unknown, errors=jax.errors))
+        assert parallel.cpu_options() == {}
+    parallel.cpu_options.cache_clear()
