@@ -18,7 +18,7 @@ def pointwise(x: jax.Array, kernel: jax.Array) -> jax.Array:
     """Multiply each pixel's channels with a matrix: [B, H, W, C] and [C, K] -> [B, H, W, K].
 
     The derived gradient of the kernel multiplies the transposed gradient with x, and transposes the result. The other
-    order, here, takes less time on a CPU (tests/benchmark/README.md).
+    order, here, takes less time on a CPU (tests/benchmarks/README.md).
     """
     return x @ kernel
 

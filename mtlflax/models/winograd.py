@@ -38,7 +38,7 @@ _TRANSFORMS: dict[int, tuple[np.ndarray, np.ndarray, np.ndarray]] = {
         np.array([[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, -1, 8, -8, 1]]),
     ),
 }
-# Below either, XLA's own convolutions are faster: tests/benchmark/README.md, from tests/benchmark/convolutions.py.
+# Below either, XLA's own convolutions are faster: tests/benchmarks/README.md, from tests/benchmarks/convolutions.py.
 _MIN_CHANNELS = 100
 _MIN_TILES = 64
 

@@ -98,7 +98,7 @@ def map_step(
 def cpu_options() -> dict[str, str]:
     """What to tell XLA on a CPU: to use its library YNN for matrix products and sums, and not for convolutions.
 
-    YNN's convolutions run on one thread where they have 64 channels or fewer (tests/benchmark/README.md). Nothing is
+    YNN's convolutions run on one thread where they have 64 channels or fewer (tests/benchmarks/README.md). Nothing is
     said to a version of XLA that does not know the option.
     """
     options = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_DOT,LIBRARY_FUSION_TYPE_REDUCE"}

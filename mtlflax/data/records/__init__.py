@@ -2,7 +2,7 @@
 
 A folder holds `manifest.json` and, for each split, `<split>.records`: frame after frame in records of one length, each
 the bytes of all fields. Reading a frame is one `pread`, without a decoder: 54 µs for 0.79 MB (256×512), where a mapped
-file took 33 µs and ArrayRecord 192 (2026-11-27, 2 cores of a Xeon, `python tests/benchmark/cache_formats.py`). What is
+file took 33 µs and ArrayRecord 192 (2026-11-27, 2 cores of a Xeon, `python tests/benchmarks/cache_formats.py`). What is
 read so does not count as this process's memory, as a mapped file's pages do, and no library is needed.
 
 Images and labels are stored as they are, depth in 16-bit codes where that gives the very same float32 back, anything

@@ -1,6 +1,6 @@
 """Time random reads of records by `pread`, from a mapped `.npy` file and from ArrayRecord: why the cache is as it is.
 
-    python tests/benchmark/cache_formats.py
+    python tests/benchmarks/cache_formats.py
 
 Prints the median time per record, read whole, with the files in the page cache, and the growth of resident memory.
 """

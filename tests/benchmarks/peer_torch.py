@@ -1,6 +1,6 @@
 """Time a train step here and the same in PyTorch, side by side: two processes that take turns, the ratio of medians.
 
-    python tests/benchmark/peer_torch.py [--backbone=resnet50] [--batch=8] [--size=128x256] [--device=cpu|cuda]
+    python tests/benchmarks/peer_torch.py [--backbone=resnet50] [--batch=8] [--size=128x256] [--device=cpu|cuda]
         [--precision=float32|bfloat16] [--weighting=equal|each] [--compile] [--rounds=5] [--steps=2]
 
 Both have the same network (the same number of parameters, which is checked), losses, optimizer (Adam) and shapes, and

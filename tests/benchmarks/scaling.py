@@ -1,6 +1,6 @@
 """Weak scaling on simulated devices, and what a step sends: a line for 1, 2, 4 and 8 devices, as Markdown.
 
-    python tests/benchmark/scaling.py [--config=configs/dwa.py:resnet18,quick] [--frames=1] [--mappings=shard_map,pmap]
+    python tests/benchmarks/scaling.py [--config=configs/dwa.py:resnet18,quick] [--frames=1] [--mappings=shard_map,pmap]
 
 Each device has so many frames. The devices share this machine's cores, so N devices take N times as long at best: the
 efficiency is the time of one frame with one device, over that with N. It shows what the mapping and the collectives

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Measure this package and its PyTorch peer on the GPU of this machine, and keep all figures.
 #
-#   tests/benchmark/gpu.sh OUT
+#   tests/benchmarks/gpu.sh OUT
 #
 # It needs `pip install -e '.[cuda]'`, and torch and torchvision with CUDA for the comparison. Each line of OUT/ratios.txt is
 # one comparison, taken in one run; OUT/*.json have the figures of this package alone, with date, device and versions.
@@ -21,7 +21,7 @@ alone() { # NAME and the benchmark's arguments
   python -m mtlflax.benchmark "${@:2}" --out="$out/$1.json" | tee -a "$out/alone.txt"
 }
 beside() { # the arguments of peer_torch.py
-  python tests/benchmark/peer_torch.py --device=cuda --rounds=5 --steps=10 "$@" | tee -a "$out/ratios.txt"
+  python tests/benchmarks/peer_torch.py --device=cuda --rounds=5 --steps=10 "$@" | tee -a "$out/ratios.txt"
 }
 
 for backbone in resnet50 densenet121; do

@@ -1,6 +1,6 @@
 """Time 3×3 convolutions in both directions: XLA's own, and by Winograd's algorithm; a line for each shape, as Markdown.
 
-    python tests/benchmark/convolutions.py [--batch=8] [--size=128x256]
+    python tests/benchmarks/convolutions.py [--batch=8] [--size=128x256]
 
 The shapes are those of the paper's multi-task ResNet-50; XLA is told what the train step tells it. Times are medians.
 """
