@@ -16,6 +16,11 @@ Pictures of more than 8 bits are scaled to 8 by their range; a NOTE says where t
 A task of your own is written as NAME_<task>.png, in its colors, unless it says otherwise. If two pictures have the same
 name, their folders or suffixes become part of NAME.
 
+    python -m mtlflax.predict --workdir=DIR --video=drive.mp4 --out=DIR
+
+With --video, what is in colors above is written as videos of the frames' size and rate, NAME_overlay.mp4 and so on
+(MPEG-4, which loses detail; for ids and metres, give frames as pictures).
+
     python -m mtlflax.predict --official --workdir=DIR --images=CITYSCAPES/leftImg8bit/test --out=DIR
 
 With --official, pictures named as Cityscapes' are looked for, in a folder and in the folders in it, and nothing but
@@ -24,6 +29,7 @@ their label ids is written, as CITY_SEQUENCE_FRAME_pred_labelIds.png: what the e
 
 import argparse
 import functools
+import itertools
 import math
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -31,22 +37,16 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
 from mtlflax import command_line
-from mtlflax.data import photo
-from mtlflax.data.source import Image
 from mtlflax.errors import UserError
 from mtlflax.files import plain_errors
-from mtlflax.run import compiled, in_order, official, picture_files
-from mtlflax.run.map_files import FOCAL_BASELINE, write_maps
-from mtlflax.run.predictor import Run, load, make_predict, make_predict_train_ids, scaled
+from mtlflax.run import compiled, in_order, official, picture_files, video_files
+from mtlflax.run.map_files import FOCAL_BASELINE, draw_maps, write_maps
+from mtlflax.run.predictor import Run, load, make_predict_batch, make_predict_train_ids, scaled_for
 
-# Pictures longer than this many times their width, or the other way round, are skipped: memory grows with the aspect.
-_MAX_ASPECT = 8
 _THREADS = 4  # that read, and as many that write
 
 
@@ -54,22 +54,35 @@ def main(argv: Sequence[str]) -> int:
     """Run the command; return the exit code: 1 if a picture was skipped."""
     options = _parse(argv)
     compiled.keep()
+    return _video(options) if options.video else _pictures(options)
+
+
+class _Picture(NamedTuple):
+    path: Path
+    pixels: np.ndarray  # uint8 [H, W, 3], RGB
+    small: np.ndarray  # as the network sees it, uint8 [h, w, 3]
+    note: str = ""
+
+
+def _pictures(options: argparse.Namespace) -> int:
+    """Write the maps of pictures; return the exit code."""
     naming = official if options.official else picture_files
     found, passed_over = naming.find(str(options.images))
     names = naming.output_names(found)
-    _check_out(options.out, found, names)
+    picture_files.check_out(options.out, found, names)
     if options.official:
         official.check_folder(options.out, [name.name for name in names])
     run = load(options.workdir)
     with plain_errors(options.out):
         options.out.mkdir(parents=True, exist_ok=True)
-    prepare, predict = (_official if options.official else _maps)(run, options)
+    stems = {path: options.out / name for path, name in zip(found, names, strict=True)}
+    prepare, writes = (_official if options.official else _maps)(run, options, stems)
     skipped = 0
     bar = tqdm(total=len(found), unit="picture", disable=not sys.stderr.isatty())
 
     def read(path: Path) -> _Picture | UserError:
         try:
-            picture = _read(path)
+            picture = picture_files.read(path)
         except UserError as error:
             return error
         return _Picture(path, picture.pixels, prepare(picture.pixels), picture.note)
@@ -92,12 +105,11 @@ def main(argv: Sequence[str]) -> int:
             yield picture
 
     # Pictures are read, and maps drawn and written, in threads, while the network runs.
-    name_of = dict(zip(found, names, strict=True))
     with bar, ThreadPoolExecutor(_THREADS) as readers, ThreadPoolExecutor(_THREADS) as writers:
         written = in_order.Last(writers, 2 * options.batch_size)
         pictures = readable(in_order.mapped(readers, read, found, ahead=2 * options.batch_size + _THREADS))
         for batch in _batches(pictures, 1 if options.official else options.batch_size):
-            for picture, write_maps in zip(batch, predict(batch, name_of), strict=True):
+            for picture, write_maps in zip(batch, writes(batch), strict=True):
                 written.add(write, write_maps, picture.path)
         written.wait()
     done = len(found) - skipped
@@ -106,50 +118,95 @@ def main(argv: Sequence[str]) -> int:
     return 1 if skipped else 0
 
 
-class _Picture(NamedTuple):
-    path: Path
-    pixels: np.ndarray  # uint8 [H, W, 3], RGB
-    small: np.ndarray  # as the network sees it, uint8 [h, w, 3]
-    note: str
+def _video(options: argparse.Namespace) -> int:
+    """Write the maps of a video; return the exit code."""
+    with video_files.Reader(options.video) as video:
+        run = load(options.workdir)
+        with plain_errors(options.out):
+            options.out.mkdir(parents=True, exist_ok=True)
+        if video.note:
+            print(f"NOTE: {options.video}: {video.note}", file=sys.stderr)
+
+        def read(_: int) -> _Picture | None:
+            pixels = video.read()
+            if pixels is None:
+                return None
+            picture_files.check_aspect(options.video, pixels.shape[:2])
+            return _Picture(options.video, pixels, scaled_for(run, pixels))
+
+        ahead = options.batch_size + _THREADS
+        bar = tqdm(total=video.count or None, unit="frame", disable=not sys.stderr.isatty())
+        with (
+            bar,
+            ThreadPoolExecutor(1) as reader,
+            ThreadPoolExecutor(_THREADS) as drawers,
+            video_files.Writers(options.out / options.video.stem, video.frames_per_second) as written,
+        ):
+            frames = _until_none(in_order.mapped(reader, read, itertools.count(), ahead=ahead))
+            drawings = _drawings(run, options, frames)
+            for maps in in_order.mapped(drawers, lambda drawing: drawing(), drawings, ahead=ahead):
+                written.write(maps)
+                bar.update()
+                if not sys.stderr.isatty() and written.frames % 100 == 0:
+                    print(f"{written.frames} frames done", file=sys.stderr, flush=True)
+    if not written.frames:
+        raise UserError(f"{options.video}: has no frame that can be read")
+    if written.frames < video.count:
+        print(f"NOTE: {options.video} says that it has {video.count} frames, no more could be read", file=sys.stderr)
+    print(f"{written.frames} frames done: {', '.join(map(str, written.paths))}")
+    return 0
+
+
+def _until_none(pictures: Iterable[_Picture | None]) -> Iterator[_Picture]:
+    for picture in pictures:
+        if picture is None:
+            return
+        yield picture
+
+
+def _drawings(
+    run: Run, options: argparse.Namespace, frames: Iterable[_Picture]
+) -> Iterator[Callable[[], dict[str, np.ndarray]]]:
+    """Yield, for each frame, what waits for its predictions and draws them: name → uint8 [H, W, 3]."""
+    predict = make_predict_batch(run, options.batch_size)
+
+    def draw(pixels: np.ndarray, maps: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+        drawn = draw_maps(pixels, maps(), run.network.tasks, options.focal_baseline)
+        return {name: values for name, values in drawn.items() if values.ndim == 3 and values.dtype == np.uint8}
+
+    for batch in _batches(frames, options.batch_size):
+        for frame, maps in zip(batch, predict([frame.small for frame in batch]), strict=True):
+            yield functools.partial(draw, frame.pixels, maps)
 
 
 _Prepare = Callable[[np.ndarray], np.ndarray]  # a picture → what the network sees
-# A batch, and the names of their files → for each picture, what writes its files.
-_Predict = Callable[[Sequence[_Picture], Mapping[Path, Path]], list[Callable[[], None]]]
+_Writes = Callable[[Sequence[_Picture]], list[Callable[[], None]]]  # a batch → for each picture, what writes its files
 
 
-def _official(run: Run, options: argparse.Namespace) -> tuple[_Prepare, _Predict]:
+def _official(run: Run, options: argparse.Namespace, stems: Mapping[Path, Path]) -> tuple[_Prepare, _Writes]:
     """What writes label ids in Cityscapes' official format."""
     train_ids = make_predict_train_ids(run)
 
-    def predict(batch: Sequence[_Picture], names: Mapping[Path, Path]) -> list[Callable[[], None]]:
+    def writes(batch: Sequence[_Picture]) -> list[Callable[[], None]]:
         (picture,) = batch
-        return [functools.partial(official.write, options.out, names[picture.path].name, train_ids(picture.pixels))]
+        return [functools.partial(official.write, options.out, stems[picture.path].name, train_ids(picture.pixels))]
 
-    return lambda pixels: pixels, predict
+    return lambda pixels: pixels, writes
 
 
-def _maps(run: Run, options: argparse.Namespace) -> tuple[_Prepare, _Predict]:
+def _maps(run: Run, options: argparse.Namespace, stems: Mapping[Path, Path]) -> tuple[_Prepare, _Writes]:
     """What writes all maps of the tasks."""
-    network, predict_batch = run.network, make_predict(run)
-    image = network.fields["image"]
-    aspect = image.aspect if isinstance(image, Image) else None
+    predict = make_predict_batch(run, options.batch_size)
 
-    def predict(batch: Sequence[_Picture], names: Mapping[Path, Path]) -> list[Callable[[], None]]:
-        # A batch that is not full is filled up: a program is compiled for each number of pictures.
-        rows = [picture.small for picture in batch]
-        rows += rows[-1:] * ((options.batch_size - len(rows)) * (len(rows) > 1))
-        maps = predict_batch(jnp.asarray(np.stack(rows)))  # under way: the writers wait for it
-        fetched = functools.cache(lambda: jax.device_get(maps))
+    def writes(batch: Sequence[_Picture]) -> list[Callable[[], None]]:
+        def write(picture: _Picture, maps: Callable[[], dict[str, np.ndarray]]) -> None:
+            stem, tasks = stems[picture.path], run.network.tasks
+            write_maps(picture.pixels, maps(), tasks, stem, options.focal_baseline, raw=options.raw)
 
-        def write(row: int) -> None:
-            pixels, stem = batch[row].pixels, options.out / names[batch[row].path]
-            of_picture = {task: values[row] for task, values in fetched().items()}
-            write_maps(pixels, of_picture, network.tasks, stem, options.focal_baseline, raw=options.raw)
+        maps = predict([picture.small for picture in batch])
+        return [functools.partial(write, *each) for each in zip(batch, maps, strict=True)]
 
-        return [functools.partial(write, row) for row in range(len(batch))]
-
-    return functools.partial(scaled, size=network.size, aspect=aspect), predict
+    return functools.partial(scaled_for, run), writes
 
 
 def _batches(pictures: Iterable[_Picture], size: int) -> Iterator[list[_Picture]]:
@@ -168,7 +225,9 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     parser = command_line.Parser("mtlflax.predict", __doc__)
     path = command_line.path
     parser.add_argument("--workdir", type=path, required=True, metavar="DIR", help="the run to predict with")
-    parser.add_argument("--images", type=path, required=True, help="a folder, or a quoted pattern: 'photos/*.png'")
+    given = parser.add_mutually_exclusive_group(required=True)
+    given.add_argument("--images", type=path, help="a folder, or a quoted pattern: 'photos/*.png'")
+    given.add_argument("--video", type=path, metavar="FILE", help="a video, of any kind that FFmpeg reads")
     parser.add_argument("--out", type=path, required=True, metavar="DIR", help="where the maps are written")
     parser.add_argument(
         "--focal_baseline",
@@ -184,6 +243,8 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     kind.add_argument("--raw", action="store_true", help="write NAME_depth_metres.npy too")
     kind.add_argument("--official", action="store_true", help="write label ids for Cityscapes' evaluator, nothing else")
     options = parser.parse_args(argv)
+    if options.video and (options.raw or options.official):
+        parser.error("--raw and --official are for --images")
     if options.batch_size < 1:
         parser.error(f"--batch_size={options.batch_size}: must be at least 1")
     return options
@@ -197,26 +258,6 @@ def _positive(text: str) -> float:
     if not 0 < number < math.inf:
         raise argparse.ArgumentTypeError(f"{text!r} is not a positive number")
     return number
-
-
-def _check_out(out: Path, found: Sequence[Path], names: Sequence[Path]) -> None:
-    """Raise UserError if a map would be written where pictures are: over a file there, or to be taken for a picture."""
-    targets = {(out / name).parent.resolve() for name in names}
-    for path in found:
-        if path.parent.resolve() in targets:
-            raise UserError(
-                f"--out={out} is where --images finds pictures ({path}): give another folder, so that no file there is "
-                "overwritten and no map is taken for a picture the next time"
-            )
-
-
-def _read(path: Path) -> photo.Photo:
-    """Read a picture; UserError if it cannot be read or is too elongated."""
-    picture = photo.read(path)
-    height, width = picture.pixels.shape[:2]
-    if max(height, width) > _MAX_ASPECT * min(height, width):
-        raise UserError(f"{path}: {height}×{width} is too elongated for a picture of a street")
-    return picture
 
 
 if __name__ == "__main__":

@@ -53,16 +53,7 @@ def write_maps(
         focal_baseline: pixels × metres, as on the command line.
         raw: whether maps of floats are written too, as `.npy`; UserError if the folder cannot be written.
     """
-    height, width = picture.shape[:2]
-    strips = collections.defaultdict(list)
-    # All channels of all tasks at the size of a large photo would be gigabytes.
-    for start in range(0, height, _STRIP):
-        rows = slice(start, start + _STRIP)
-        enlarged = {name: enlarge(values, (height, width), rows) for name, values in predictions.items()}
-        for name, strip in _draw(picture[rows], enlarged, tasks, focal_baseline).items():
-            strips[name].append(strip)
-    for name, parts in strips.items():
-        values = np.concatenate(parts)
+    for name, values in draw_maps(picture, predictions, tasks, focal_baseline).items():
         path = stem.with_name(f"{stem.name}_{name}")
         if np.issubdtype(values.dtype, np.floating):
             if raw:
@@ -74,10 +65,28 @@ def write_maps(
             write_bytes(path.with_name(path.name + ".png"), cv2.imencode(".png", bgr)[1].tobytes())
 
 
+def draw_maps(
+    picture: np.ndarray,
+    predictions: Mapping[str, np.ndarray],
+    tasks: Sequence[Task],
+    focal_baseline: float = FOCAL_BASELINE,
+) -> dict[str, np.ndarray]:
+    """Return what `write_maps` writes, at the picture's size: name → [H, W], or RGB [H, W, 3]."""
+    height, width = picture.shape[:2]
+    strips = collections.defaultdict(list)
+    # All channels of all tasks at the size of a large photo would be gigabytes.
+    for start in range(0, height, _STRIP):
+        rows = slice(start, start + _STRIP)
+        enlarged = {name: enlarge(values, (height, width), rows) for name, values in predictions.items()}
+        for name, strip in _draw(picture[rows], enlarged, tasks, focal_baseline).items():
+            strips[name].append(strip)
+    return {name: np.concatenate(parts) for name, parts in strips.items()}
+
+
 def _draw(
     picture: np.ndarray, predictions: Mapping[str, np.ndarray], tasks: Sequence[Task], focal_baseline: float
 ) -> dict[str, np.ndarray]:
-    """The files' content, from predictions of the picture's size: name → [H, W], or RGB [H, W, 3]."""
+    """The same from predictions of the picture's size."""
     files: dict[str, np.ndarray] = {}
     classes: list[np.ndarray] = []
     others: list[np.ndarray] = []

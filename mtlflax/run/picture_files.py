@@ -1,15 +1,18 @@
-"""Which pictures a folder or a pattern means, and what the files made from them are called."""
+"""Which pictures a folder or a pattern means, how they are read, and what the files made from them are called."""
 
 import glob
 import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from mtlflax.data import photo
 from mtlflax.errors import UserError
 
 # What OpenCV reads in every build, and .gif, .avif, .jp2, which most builds read.
 _SUFFIXES = {".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".dib", ".tif", ".tiff", ".webp", ".ppm", ".pgm"}
 _SUFFIXES |= {".pbm", ".pnm", ".gif", ".avif", ".jp2"}
+# Pictures longer than this many times their width, or the other way round, are skipped: memory grows with the aspect.
+_MAX_ASPECT = 8
 
 
 def find(pattern: str) -> tuple[list[Path], list[Path]]:
@@ -65,3 +68,28 @@ def output_names(pictures: Sequence[Path]) -> list[Path]:
         if len(set(names)) == len(names):
             return names
     return relative
+
+
+def check_out(out: Path, found: Sequence[Path], names: Sequence[Path]) -> None:
+    """Raise UserError if a map would be written where pictures are: over a file there, or to be taken for a picture."""
+    targets = {(out / name).parent.resolve() for name in names}
+    for path in found:
+        if path.parent.resolve() in targets:
+            raise UserError(
+                f"--out={out} is where --images finds pictures ({path}): give another folder, so that no file there is "
+                "overwritten and no map is taken for a picture the next time"
+            )
+
+
+def read(path: Path) -> photo.Photo:
+    """Read a picture; UserError if it cannot be read or is too elongated."""
+    picture = photo.read(path)
+    check_aspect(path, picture.pixels.shape[:2])
+    return picture
+
+
+def check_aspect(path: Path, size: tuple[int, ...]) -> None:
+    """Raise UserError for a picture whose size (H, W) is too elongated."""
+    height, width = size
+    if max(height, width) > _MAX_ASPECT * min(height, width):
+        raise UserError(f"{path}: {height}×{width} is too elongated for a picture of a street")

@@ -1,7 +1,7 @@
 """A trained run as prediction and export need it: its network, its variables, and what they make of pictures."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,6 +12,7 @@ import numpy as np
 
 from mtlflax import experiment
 from mtlflax.data import resize
+from mtlflax.data.source import Image
 from mtlflax.experiment import Predictor
 from mtlflax.run import official
 from mtlflax.run.checkpoint import Checkpoints
@@ -60,6 +61,31 @@ def make_predict(run: Run) -> Callable[[jax.Array], dict[str, jax.Array]]:
     return predict
 
 
+def make_predict_batch(
+    run: Run, batch_size: int
+) -> Callable[[Sequence[np.ndarray]], list[Callable[[], dict[str, np.ndarray]]]]:
+    """Return a function from pictures as the network sees them, at most `batch_size` of one size, to predictions.
+
+    For each picture it returns a function without arguments, which gives task → float32 [h, w, channels]. The network
+    is under way when they are returned; the first that is called waits for it, and any thread may call them.
+    """
+    predict = make_predict(run)
+
+    def predict_batch(pictures: Sequence[np.ndarray]) -> list[Callable[[], dict[str, np.ndarray]]]:
+        rows = list(pictures)
+        # A batch that is not full is filled up: a program is compiled for each number of pictures.
+        rows += rows[-1:] * ((batch_size - len(rows)) * (len(rows) > 1))
+        maps = predict(jnp.asarray(np.stack(rows)))
+        fetched = functools.cache(lambda: jax.device_get(maps))
+
+        def of_picture(row: int) -> dict[str, np.ndarray]:
+            return {task: values[row] for task, values in fetched().items()}
+
+        return [functools.partial(of_picture, row) for row in range(len(pictures))]
+
+    return predict_batch
+
+
 def predict_picture(
     picture: np.ndarray,
     predict: Callable[[jax.Array], dict[str, jax.Array]],
@@ -75,6 +101,12 @@ def predict_picture(
     """
     maps = jax.device_get(predict(jnp.asarray(scaled(picture, size, aspect)[None])))
     return {task: values[0] for task, values in maps.items()}
+
+
+def scaled_for(run: Run, picture: np.ndarray) -> np.ndarray:
+    """Return a picture as the network of a run sees it, uint8 [h, w, 3]."""
+    image = run.network.fields["image"]
+    return scaled(picture, run.network.size, image.aspect if isinstance(image, Image) else None)
 
 
 def scaled(picture: np.ndarray, size: tuple[int, int], aspect: float | None = None) -> np.ndarray:

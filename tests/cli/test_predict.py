@@ -12,26 +12,12 @@ import cv2
 import jax
 import numpy as np
 import pytest
-from helpers.trees import write_tree
-from ml_collections import ConfigDict
+from helpers.trained import tiny_run
 
-from configs import dwa
-from mtlflax import predict, train
+from mtlflax import predict
 from mtlflax.data import labels
 from mtlflax.errors import UserError
 from mtlflax.run import map_files, picture_files, predictor
-
-
-def tiny_config(root, **changes) -> ConfigDict:
-    config = dwa.get_config("quick")
-    config.data.name = "auto"
-    config.data.root = str(root)
-    config.data.size = (32, 64)
-    config.model.name = "helpers.tiny:tiny"
-    config.batch_size = 4
-    config.epochs = 1.0
-    config.update(changes)
-    return config
 
 
 @pytest.fixture(scope="module")
@@ -40,8 +26,7 @@ def workdir(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("JAX_PLATFORMS", "cpu")
         patch.setattr(predict, "load", functools.cache(predict.load))  # which takes seconds
-        train.train_and_evaluate(tiny_config(write_tree(folder / "tree")), folder / "run")
-        yield folder / "run"
+        yield tiny_run(folder)
 
 
 def write_photos(folder):
