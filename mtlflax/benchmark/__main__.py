@@ -4,6 +4,7 @@
     python -m mtlflax.benchmark --what=input --config=configs/dwa.py [--seconds=10] [--config.data.cache=auto ...]
     python -m mtlflax.benchmark --what=together --config=configs/dwa.py      the step fed by the input; or predict, all
     python -m mtlflax.benchmark --weightings=dwa,cagrad --config=configs/dwa.py       beside equal weights; or all
+    python -m mtlflax.benchmark --what=predict --sweep=configs/all_networks.py        a table; or any sweep, any --what
     python -m mtlflax.benchmark --what=compile --devices=256 --config=configs/dwa.py --config.batch_size=2048
 
 For steps and predictions no data is read: the batch is made up and lies on the devices. `--out` keeps the figures with
@@ -43,7 +44,11 @@ _VERSIONS = ("jax", "jaxlib", "flax", "grain", "numpy", "mtlflax")
 def main(argv: Sequence[str]) -> None:
     """Run the command."""
     parser = command_line.Parser("mtlflax.benchmark", __doc__ or "")
-    parser.add_argument("--config", metavar="FILE[:ARGUMENTS]", required=True, help="config file, as for mtlflax.main")
+    of = parser.add_mutually_exclusive_group(required=True)
+    of.add_argument("--config", metavar="FILE[:ARGUMENTS]", help="config file, as for mtlflax.main")
+    of.add_argument(
+        "--sweep", metavar="FILE[:ARGUMENTS]", help="config file of a sweep, each of whose runs is measured"
+    )
     parser.add_argument("--what", choices=(*_MEASURED, "all", "compile"), default="step", help="default: step")
     parser.add_argument("--weightings", default="", metavar="NAMES", help="compare the steps of methods, or of all")
     parser.add_argument("--steps", type=int, default=10, metavar="N", help="that are timed (default: 10)")
@@ -63,13 +68,22 @@ def main(argv: Sequence[str]) -> None:
     if options.what == "compile":  # before the first device is looked at
         jax.config.update("jax_platforms", "cpu")
         jax.config.update("jax_num_cpu_devices", options.devices or 8)
-    config = config_file.load(options.config, overrides)
-    built = experiment.build(config)
-    print(f"{options.config} on {jax.device_count()} × {jax.devices()[0].device_kind}")
+    entries = config_file.load_sweep(options.sweep) if options.sweep else [config_file.entry("", options.config)]
+    print(f"{options.sweep or options.config} on {jax.device_count()} × {jax.devices()[0].device_kind}")
+    figures: dict[str, Any] = {}
     with jax.profiler.trace(str(options.profile)) if options.profile else nullcontext():
-        figures = _measure(config, built, options)
+        for entry in entries:
+            if entry.name:
+                print(f"{entry.name} ", end="", flush=True)
+            config = config_file.load(entry.config, [*entry.overrides, *overrides])
+            built = experiment.build(config)
+            figures[entry.name] = {"steps": built.total_steps} | _measure(config, built, options)
+            jax.clear_caches()  # the programs of the one before
+    if options.sweep and options.what == "predict":
+        print(predict.table(figures))
     if options.out:
-        write_text(options.out, json.dumps(_facts(options, overrides, built) | figures, indent=2) + "\n")
+        found = {"runs": figures} if options.sweep else figures[""]
+        write_text(options.out, json.dumps(_facts(options, overrides) | found, indent=2) + "\n")
 
 
 def _step(built: experiment.Experiment, options: Namespace) -> dict[str, Any]:
@@ -128,12 +142,11 @@ def _measure(config: ConfigDict, built: experiment.Experiment, options: Namespac
     return {name: {k: finite_or_none(v) for k, v in figures.items()} for name, figures in every.items()}
 
 
-def _facts(options: Namespace, overrides: Sequence[str], built: experiment.Experiment) -> dict[str, Any]:
+def _facts(options: Namespace, overrides: Sequence[str]) -> dict[str, Any]:
     return {
         "what": options.what,
-        "config": options.config,
+        "config": options.config or options.sweep,
         "overrides": overrides,
-        "steps": built.total_steps,
         "device": jax.devices()[0].device_kind,
         "devices": jax.device_count(),
         "cpus": os.cpu_count(),

@@ -1,6 +1,7 @@
 """How fast a network predicts: one picture at a time, and in batches."""
 
 import time
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import jax
@@ -51,3 +52,15 @@ def text(found: PredictionTime) -> str:
         f"{found.milliseconds:.4g} ms for one picture, {found.images_per_second:.4g} images/s in batches; "
         f"{found.parameters / 1e6:.4g} M parameters, {found.multiply_adds / 1e9:.4g} G multiply-adds"
     )
+
+
+def table(found: Mapping[str, Mapping[str, float]]) -> str:
+    """Return a table of several networks: name → the fields of its `PredictionTime`."""
+    lines = [
+        "| | 10⁶ parameters | 10⁹ multiply-adds | ms for one picture | images/s in batches |",
+        "|---|---|---|---|---|",
+    ]
+    for name, of in found.items():
+        sizes = f"{of['parameters'] / 1e6:.2f} | {of['multiply_adds'] / 1e9:.2f}"
+        lines.append(f"| {name} | {sizes} | {of['milliseconds']:.3g} | {of['images_per_second']:.3g} |")
+    return "\n".join(lines)

@@ -1,12 +1,13 @@
 """Time a train step here and the same in PyTorch, side by side: two processes that take turns, the ratio of medians.
 
-    python tests/benchmarks/peer_torch.py [--backbone=resnet50] [--batch=8] [--size=128x256] [--device=cpu|cuda]
-        [--precision=float32|bfloat16] [--weighting=equal|each] [--compile] [--rounds=5] [--steps=2]
+    python tests/benchmarks/peer_torch.py [--what=step|predict] [--backbone=resnet50] [--batch=8] [--size=128x256]
+        [--device=cpu|cuda] [--precision=float32|bfloat16] [--weighting=equal|each] [--compile] [--rounds=5] [--steps=2]
 
 Both have the same network (the same number of parameters, which is checked), losses, optimizer (Adam) and shapes, and
 a batch that lies on the device. PyTorch is eager with channels-last, or `torch.compile`d. With `--weighting=each`,
 PyTorch takes a backward pass for each task and adds the gradients up, as LibMTL does for gradient balancings; this
-package runs `mean`, which takes task gradients of the trunk too. It needs torch and torchvision.
+package runs `mean`, which takes task gradients of the trunk too. With `--what=predict`, both make predictions of a
+batch of 8-bit images: logits of classes, and depth. It needs torch and torchvision.
 """
 
 import argparse
@@ -25,6 +26,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 def main() -> None:
     """Run the command, or be one of its two processes."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--what", choices=("step", "predict"), default="step")
     parser.add_argument("--backbone", default="resnet50")
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--size", default="128x256")
@@ -57,9 +59,9 @@ def compare(options: argparse.Namespace) -> None:
     here, there = (median(times[name]) for name in workers)
     how = "torch.compile" if options.compile else "eager, channels-last"
     print(
-        f"ratio {here / there:.2f}: here {here:.4g} s, PyTorch {there:.4g} s ({how}); {options.backbone}, batch "
-        f"{options.batch} at {options.size}, {options.precision}, {options.weighting}, {options.device}, "
-        f"{parameters['ours']['parameters']:,} parameters; medians of {len(times['ours'])}"
+        f"ratio {here / there:.2f}: {options.what}, here {here:.4g} s, PyTorch {there:.4g} s ({how}); "
+        f"{options.backbone}, batch {options.batch} at {options.size}, {options.precision}, {options.weighting}, "
+        f"{options.device}, {parameters['ours']['parameters']:,} parameters; medians of {len(times['ours'])}"
     )
     print(json.dumps({"times": times, "versions": {n: p["version"] for n, p in parameters.items()}, **vars(options)}))
 
@@ -104,7 +106,7 @@ def serve(made: tuple[Any, int, str]) -> None:
 
 
 def ours(options: argparse.Namespace) -> tuple[Any, int, str]:
-    """The train step of this package."""
+    """The train step of this package, or its prediction."""
     import jax
 
     if options.device == "cpu":
@@ -112,6 +114,7 @@ def ours(options: argparse.Namespace) -> tuple[Any, int, str]:
     from configs import weighting
     from mtlflax import experiment
     from mtlflax.benchmark.step import made_up
+    from mtlflax.run.predictor import Run, make_predict
     from mtlflax.training import parallel
 
     config = weighting.get_config(f"{'equal' if options.weighting == 'equal' else 'mean'},{options.backbone}")
@@ -123,7 +126,7 @@ def ours(options: argparse.Namespace) -> tuple[Any, int, str]:
     mesh = parallel.make_mesh(1)
     run = built.make_train_step(mesh)
     state = jax.jit(built.init, out_shardings=parallel.replicated(mesh))(None)
-    parameters = sum(x.size for x in jax.tree.leaves(state.params))
+    parameters, version = sum(x.size for x in jax.tree.leaves(state.params)), f"jax {jax.__version__}"
     batch = parallel.shard_batch(made_up(built.train_fields, built.size, options.batch), mesh)
 
     def step() -> None:
@@ -131,7 +134,11 @@ def ours(options: argparse.Namespace) -> tuple[Any, int, str]:
         state, metrics = run(state, batch)
         jax.block_until_ready((state, metrics))
 
-    return step, parameters, f"jax {jax.__version__}"
+    if options.what == "step":
+        return step, parameters, version
+    variables = {"params": state.params, "batch_stats": state.batch_stats}
+    predict = make_predict(Run(built, 0, variables))
+    return lambda: jax.block_until_ready(predict(batch["image"])), parameters, version
 
 
 def peer(options: argparse.Namespace) -> tuple[Any, int, str]:
@@ -167,6 +174,18 @@ def peer(options: argparse.Namespace) -> tuple[Any, int, str]:
         if options.device == "cuda":
             torch.cuda.synchronize()
 
+    mean = torch.tensor([0.485, 0.456, 0.406], device=options.device)[:, None, None]
+    std = torch.tensor([0.229, 0.224, 0.225], device=options.device)[:, None, None]
+    stored = (torch.rand(images.shape, device=options.device) * 255).to(torch.uint8)
+    stored = stored.to(memory_format=torch.channels_last)
+
+    @torch.inference_mode()
+    def predict() -> None:
+        with half:
+            run((stored.float() / 255 - mean) / std)
+        if options.device == "cuda":
+            torch.cuda.synchronize()
+
     def each_backward(found: list[Any]) -> None:
         kept = []
         for i, loss in enumerate(found):
@@ -177,7 +196,9 @@ def peer(options: argparse.Namespace) -> tuple[Any, int, str]:
             there = [g for g in grads if g is not None]
             p.grad = sum(there[1:], there[0]) / len(found) if len(there) > 1 else there[0]
 
-    return step, parameters, f"torch {torch.__version__}"
+    if options.what == "predict":
+        network.eval()
+    return predict if options.what == "predict" else step, parameters, f"torch {torch.__version__}"
 
 
 if __name__ == "__main__":

@@ -110,3 +110,22 @@ def test_methods_are_compared_with_equal_weights():
     assert float(found["random"]) == pytest.approx(1, abs=0.02)
     assert float(found["mean"]) > 1.02
     assert "there is no 'cagard'" in call([*small, "--weightings=cagard"], benchmark.main, code=1)
+
+
+def test_each_run_of_a_sweep_is_measured(tmp_path):
+    """Here, two networks, of which a table is made."""
+    (tmp_path / "two.py").write_text("""
+def sweep(add):
+    for stride in (2, 4):
+        add(f"stride{stride}", "configs/dwa.py:quick", {"model.name": "unet", "model.head_stride": stride})
+""")
+    small = ["--config.data.size=(32,64)", "--config.batch_size=2", "--config.model.decoder_channels=(8,8,8,8,8)"]
+    given = [f"--sweep={tmp_path / 'two.py'}", "--what=predict", "--steps=1", f"--out={tmp_path / 'two.json'}"]
+    said = call([*given, *small], benchmark.main)
+    rows = re.findall(r"^\| (\w+) \| ([\d.]+) \| ([\d.]+) \| [\d.]+ \| [\d.]+ \|$", said, re.MULTILINE)
+    assert [row[0] for row in rows] == ["stride2", "stride4"]
+    assert float(rows[0][2]) > float(rows[1][2])  # multiply-adds
+    content = json.loads((tmp_path / "two.json").read_text())
+    assert content["runs"]["stride4"]["milliseconds"] > 0
+    assert content["versions"]["jax"]
+    assert "not allowed with" in call([*given, "--config=configs/dwa.py"], benchmark.main, code=2)
