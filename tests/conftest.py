@@ -29,7 +29,7 @@ IN_A_HURRY = ("tests/cli/", "tests/export/", "tests/models/", "tests/tasks/", "t
 TRAINS_FOR_LONG = ("two_scenes_are_learnt_by_heart", "thirty_steps_are_finite_and_learn", "train_the_unet_as_one")
 
 # What imports torch, which is no dependency; pytest imports every file of tests, for its doctests.
-collect_ignore = ["benchmark/peer_network.py", "helpers/torch_encoders.py"] if find_spec("torch") is None else []
+collect_ignore = ["benchmarks/peer_network.py", "helpers/torch_encoders.py"] if find_spec("torch") is None else []
 
 # Before jax starts: four simulated devices, so that every test can map over 1, 2 or 4 of them.
 os.environ.setdefault("JAX_NUM_CPU_DEVICES", "4")
