@@ -14,6 +14,23 @@ _PIXELS = (0, 1, 2)  # the axes of [B, H, W, C] that are summed over
 
 
 @jax.custom_vjp
+def stored(x: jax.Array) -> jax.Array:
+    """Return x. While gradients are taken on a CPU, x and its gradient are computed once and stored.
+
+    Otherwise XLA computes x anew for each operation that reads it, as far back as operations are elementwise: through
+    all residual blocks of a stage. Inside a program that is compiled with `parallel.cpu_options`; else it does nothing.
+    """
+    return x
+
+
+def _barrier(x: jax.Array) -> jax.Array:
+    return lax.platform_dependent(x, cpu=lax.optimization_barrier, default=lambda x: x)
+
+
+stored.defvjp(lambda x: (_barrier(x), None), lambda _, gradient: (_barrier(gradient),))
+
+
+@jax.custom_vjp
 def pointwise(x: jax.Array, kernel: jax.Array) -> jax.Array:
     """Multiply each pixel's channels with a matrix: [B, H, W, C] and [C, K] -> [B, H, W, K].
 

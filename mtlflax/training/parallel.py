@@ -96,12 +96,16 @@ def map_step(
 
 @functools.cache
 def cpu_options() -> dict[str, str]:
-    """What to tell XLA on a CPU: to use its library YNN for matrix products and sums, and not for convolutions.
+    """What to tell XLA on a CPU; nothing, if its version does not know the options.
 
-    YNN's convolutions run on one thread where they have 64 channels or fewer (tests/benchmarks/README.md). Nothing is
-    said to a version of XLA that does not know the option.
+    Its library YNN is for matrix products and sums, not for convolutions: those of 64 channels or fewer it runs on one
+    thread (tests/benchmarks/README.md). Optimization barriers stay, for `models.backward.stored` and `remat`: jaxlib
+    0.10 takes them out otherwise.
     """
-    options = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_DOT,LIBRARY_FUSION_TYPE_REDUCE"}
+    options = {
+        "xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_DOT,LIBRARY_FUSION_TYPE_REDUCE",
+        "xla_disable_hlo_passes": "cse_barrier_expander",
+    }
     try:
         jax.jit(lambda: 0, compiler_options=options).lower().compile()
     except jax.errors.JaxRuntimeError:

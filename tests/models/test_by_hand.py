@@ -6,10 +6,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 from jax import lax
 
-from mtlflax.models import backward, winograd
+from mtlflax.models import backward, layers, winograd
 from mtlflax.models.layers import Conv
+from mtlflax.models.resnet import Block
 from mtlflax.training import parallel
 
 
@@ -96,6 +98,44 @@ def test_pointwise():
     ours = pulled_back(backward.pointwise, (jnp.asarray(x), jnp.asarray(kernel)), gradient)
     for our, expected in zip(ours, in_float64(lambda x, kernel: x @ kernel, (x, kernel), gradient), strict=True):
         close(our, expected, 1e-6)
+
+
+@pytest.mark.parametrize(
+    ("platform", "train", "kept"),
+    [("cpu", True, True), ("cpu", False, False), ("cuda", True, False), ("tpu", True, False)],
+)
+def test_where_maps_are_stored(platform, train, kept):
+    """Accelerators, and what is exported or predicted, have no barriers."""
+    layer, x = Conv(4), jnp.zeros((2, 3, 5, 7))
+    variables = layer.init(jax.random.key(0), x)
+    function = jax.grad(lambda *given: layer.apply(*given).sum()) if train else layer.apply
+    lowered = jax.jit(function).trace(variables, x).lower(lowering_platforms=(platform,))
+    assert ("optimization_barrier" in lowered.as_text()) == kept
+
+
+def test_residual_blocks_are_not_computed_again(monkeypatch):
+    """Without what is stored, the backward pass of a block computes the maps of all blocks before it anew."""
+    x = jnp.zeros((2, 8, 16, 64))
+
+    class Chain(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            for i in range(6):
+                x = Block(16, 1, bottleneck=True, name=f"block{i}")(x, True)
+            return x
+
+    variables = Chain().init(jax.random.key(0), x)
+
+    def loss(params):
+        return Chain().apply(variables | {"params": params}, x, mutable=["batch_stats"])[0].sum()
+
+    def compiled():
+        step = jax.jit(jax.value_and_grad(loss), compiler_options=parallel.cpu_options())
+        return step.lower(variables["params"]).compile().cost_analysis()["flops"]
+
+    stored = compiled()
+    monkeypatch.setattr(layers, "stored", lambda x: x)
+    assert stored < 0.97 * compiled()
 
 
 def plainly_normalized(x, scale, bias):
