@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from mtlflax.errors import UserError
+from mtlflax.run import signals
 
 
 class Parser(argparse.ArgumentParser):
@@ -95,6 +97,8 @@ def run(main: Callable[[Sequence[str]], int | None]) -> NoReturn:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal without ×, … shows ?
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # and not ignored, as under nohup
+        signal.signal(signal.SIGINT, signals.interrupt)
     try:
         sys.exit(main(sys.argv[1:]))
     except UserError as error:

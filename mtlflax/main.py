@@ -68,7 +68,7 @@ def main(argv: Sequence[str]) -> None:
         # Here, so that --help answers at once and processes spawned to read data stay light.
         from mtlflax import train
         from mtlflax.run import compiled
-        from mtlflax.run.signals import Stopped, stop_now
+        from mtlflax.run.signals import Stopped, leave, stop_now
         from mtlflax.training import cluster, parallel
 
         compiled.keep()
@@ -76,7 +76,7 @@ def main(argv: Sequence[str]) -> None:
         parallel.say(found)
         # Not earlier, because JAX has a handler of its own where there are several processes.
         train_mode = options.mode == "train"
-        signal.signal(signal.SIGTERM, stop_now if train_mode else lambda *_: sys.exit(128 + signal.SIGTERM))
+        signal.signal(signal.SIGTERM, stop_now if train_mode else leave)
         if options.mode == "train":
             with suppress(Stopped):  # saved, and said
                 train.train_and_evaluate(config, workdir, extend=options.extend)

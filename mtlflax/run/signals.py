@@ -5,6 +5,7 @@ inconsistent state, or in a destructor, where Python drops the exception and the
 the signals, and call `raise_pending` where they may be stopped, or ask `pending` and stop by themselves.
 """
 
+import os
 import signal
 import sys
 import threading
@@ -13,6 +14,9 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
+# Functions whose exceptions Python drops: destructors, and what JAX has the garbage collector call, which happens often
+# while modules are imported.
+_DROPPING = ("__del__", "_xla_gc_callback")
 # Global, as signals are: the usual handlers while signals are deferred, and the signal that has arrived.
 _usual: dict[int, Any] | None = None
 _pending: int | None = None
@@ -63,9 +67,22 @@ def clear() -> None:
     _pending = None
 
 
+def interrupt(signum: int, frame: FrameType | None) -> None:
+    """Handle Ctrl-C as Python does, by KeyboardInterrupt, which is not lost."""
+    if not _comes_again(signum, frame):
+        signal.default_int_handler(signum, frame)
+
+
+def leave(signum: int, frame: FrameType | None) -> None:
+    """Handle a signal by SystemExit, with the exit code that shells give it."""
+    if not _comes_again(signum, frame):
+        sys.exit(128 + signum)
+
+
 def stop_now(signum: int, frame: FrameType | None) -> None:
     """Handle a signal where nothing need be saved first: raise `Stopped`, once; what ends the process may repeat it."""
-    del frame
+    if _comes_again(signum, frame):
+        return
     signal.signal(signum, signal.SIG_IGN)
     raise Stopped(signal.Signals(signum).name)
 
@@ -76,6 +93,18 @@ def raise_pending() -> None:
     if _pending is not None:
         signum, _pending = _pending, None
         _handle(signum)
+
+
+def _comes_again(signum: int, frame: FrameType | None) -> bool:
+    """Return whether an exception raised now would be lost; then the signal is sent again, a moment later."""
+    while frame is not None and frame.f_code.co_name not in _DROPPING:
+        frame = frame.f_back
+    if frame is None:
+        return False
+    later = threading.Timer(0.01, os.kill, (os.getpid(), signum))
+    later.daemon = True
+    later.start()
+    return True
 
 
 def _defer(signum: int, frame: FrameType | None) -> None:
