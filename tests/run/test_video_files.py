@@ -41,9 +41,19 @@ def test_files_that_are_no_videos_are_named(tmp_path, capfd):
 def test_the_rate_is_guessed_where_the_file_does_not_say(tmp_path, monkeypatch):
     path = write(tmp_path / "x", noise(2))
 
-    class Silent(cv2.VideoCapture):
+    real = cv2.VideoCapture
+
+    class Silent:
+        """It has one, and is none: Python's garbage collector crashes on subclasses of OpenCV's types."""
+
+        def __init__(self, *given):
+            self._capture = real(*given)
+
+        def __getattr__(self, name):
+            return getattr(self._capture, name)
+
         def get(self, what):
-            return 0.0 if what == cv2.CAP_PROP_FPS else super().get(what)
+            return 0.0 if what == cv2.CAP_PROP_FPS else self._capture.get(what)
 
     monkeypatch.setattr(cv2, "VideoCapture", Silent)
     with video_files.Reader(path) as video:
