@@ -68,7 +68,7 @@ def run(arguments: Sequence[str], module: str = "mtlflax.main", code: int = 0, *
 def call(arguments: Sequence[str], command: Callable[[Sequence[str]], int | None] = main.main, code: int = 0) -> str:
     """Run it in this process, which takes no seconds to start, as its last line `if __name__ == ...` does."""
     output = io.StringIO()
-    handler = signal.getsignal(signal.SIGTERM)
+    handlers = {signum: signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)}
     try:
         with (
             mock.patch.object(sys, "argv", ["mtlflax", *arguments]),
@@ -82,7 +82,8 @@ def call(arguments: Sequence[str], command: Callable[[Sequence[str]], int | None
             return check(1, f"{output.getvalue()}{stopped.code}\n", code)
         return check(stopped.code or 0, output.getvalue(), code)
     finally:
-        signal.signal(signal.SIGTERM, handler)
+        for signum, handler in handlers.items():
+            signal.signal(signum, handler)
     raise AssertionError("the command did not exit")
 
 
