@@ -9,7 +9,7 @@ import numpy as np
 
 from mtlflax.experiment import Experiment
 from mtlflax.models import cost
-from mtlflax.training.step import normalize
+from mtlflax.run.predictor import Run, make_predict
 
 
 class PredictionTime(NamedTuple):
@@ -23,16 +23,9 @@ class PredictionTime(NamedTuple):
 
 def measure(experiment: Experiment, *, repeats: int = 10) -> PredictionTime:
     """Time predictions at the size of the config, at batch 1 and at its batch size."""
-    model, tasks = experiment.model, experiment.tasks
     size, batch_size = experiment.size, experiment.config.batch_size
     state = jax.jit(experiment.init)(None)
-    variables = {"params": state.params, "batch_stats": state.batch_stats}
-
-    @jax.jit
-    def predict(images: jax.Array) -> dict[str, jax.Array]:
-        outputs = model.apply(variables, normalize(images), train=False)
-        return {task.name: task.activation(outputs[task.name]) for task in tasks}
-
+    predict = make_predict(Run(experiment, 0, {"params": state.params, "batch_stats": state.batch_stats}))
     medians = []
     for count in (1, batch_size):
         images = jax.device_put(np.random.default_rng(0).integers(0, 256, (count, *size, 3), np.uint8))
@@ -42,7 +35,7 @@ def measure(experiment: Experiment, *, repeats: int = 10) -> PredictionTime:
             jax.block_until_ready(predict(images))
             times.append(time.perf_counter() - began)
         medians.append(float(np.median(times[2:])))
-    parameters, operations = cost.count(model, size)
+    parameters, operations = cost.count(experiment.model, size)
     return PredictionTime(parameters, operations, 1000 * medians[0], batch_size / medians[1])
 
 

@@ -18,7 +18,7 @@ def stored(x: jax.Array) -> jax.Array:
     """Return x. While gradients are taken on a CPU, x and its gradient are computed once and stored.
 
     Otherwise XLA computes x anew for each operation that reads it, as far back as operations are elementwise: through
-    all residual blocks of a stage. Inside a program that is compiled with `parallel.cpu_options`; else it does nothing.
+    all residual blocks of a stage. It has an effect in programs that are compiled with `parallel.compiler_options`.
     """
     return x
 

@@ -16,6 +16,7 @@ from mtlflax.data.source import Image
 from mtlflax.experiment import Predictor
 from mtlflax.run import official
 from mtlflax.run.checkpoint import Checkpoints
+from mtlflax.training import parallel
 from mtlflax.training.step import enlarge, normalize
 
 
@@ -53,7 +54,7 @@ def make_predict(run: Run) -> Callable[[jax.Array], dict[str, jax.Array]]:
     It is compiled for each new shape of its input.
     """
 
-    @jax.jit
+    @functools.partial(jax.jit, compiler_options=parallel.compiler_options())
     def predict(images: jax.Array) -> dict[str, jax.Array]:
         outputs = run.network.model.apply(run.variables, normalize(images), train=False)
         return {task.name: task.activation(outputs[task.name]) for task in run.network.tasks}
@@ -129,7 +130,7 @@ def make_predict_train_ids(run: Run) -> Callable[[np.ndarray], np.ndarray]:
     network = run.network
     task = official.task(network.tasks, network.fields)
 
-    @functools.partial(jax.jit, static_argnames="size")
+    @functools.partial(jax.jit, static_argnames="size", compiler_options=parallel.compiler_options())
     def predict(images: jax.Array, size: tuple[int, int]) -> jax.Array:
         outputs = network.model.apply(run.variables, normalize(images), train=False)
         return task.picture(enlarge(task.activation(outputs[task.name])[0], size)[None])[0]

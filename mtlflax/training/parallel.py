@@ -87,7 +87,7 @@ def map_step(
         # parameters is the device's own, to be pmean-ed by the step. (With the check on, jax sums such gradients by
         # itself, and the step's own pmean makes them wrong by the number of devices, silently.)
         mapped = jax.shard_map(step, mesh=mesh, in_specs=(REPLICATED, SHARDED), out_specs=out_specs, check_vma=False)
-        options = cpu_options() if mesh.devices.flat[0].platform == "cpu" else {}
+        options = compiler_options(mesh.devices.flat[0].platform)
         return jax.jit(mapped, donate_argnums=(0,) if donate_state else (), compiler_options=options)
     if via == "pmap":
         return _pmap_step(step, mesh, out_specs)
@@ -95,13 +95,16 @@ def map_step(
 
 
 @functools.cache
-def cpu_options() -> dict[str, str]:
-    """What to tell XLA on a CPU; nothing, if its version does not know the options.
+def compiler_options(platform: str = "") -> dict[str, str]:
+    """Return the options for XLA with which networks are compiled for a platform (default: the one that JAX uses).
 
-    Its library YNN is for matrix products and sums, not for convolutions: those of 64 channels or fewer it runs on one
-    thread (tests/benchmarks/README.md). Optimization barriers stay, for `models.backward.stored` and `remat`: jaxlib
+    There are none but for CPUs, and none there if this version of XLA does not know them. They restrict XLA's library
+    YNN to matrix products and sums: convolutions of 64 channels or fewer it would run on one thread
+    (tests/benchmarks/README.md). And they keep optimization barriers, for `models.backward.stored` and `remat`: jaxlib
     0.10 takes them out otherwise.
     """
+    if (platform or jax.default_backend()) != "cpu":
+        return {}
     options = {
         "xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_DOT,LIBRARY_FUSION_TYPE_REDUCE",
         "xla_disable_hlo_passes": "cse_barrier_expander",

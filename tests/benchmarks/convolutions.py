@@ -73,7 +73,7 @@ def plain_gradient(x: jax.Array, gradient: jax.Array) -> Any:
 
 def seconds(function: Callable[..., Any], repeats: int, *given: jax.Array) -> float:
     """The median time of a call."""
-    compiled = jax.jit(function, compiler_options=parallel.cpu_options())
+    compiled = jax.jit(function, compiler_options=parallel.compiler_options())
     jax.block_until_ready(compiled(*given))
     times = []
     for _ in range(repeats):

@@ -130,7 +130,7 @@ def test_residual_blocks_are_not_computed_again(monkeypatch):
         return Chain().apply(variables | {"params": params}, x, mutable=["batch_stats"])[0].sum()
 
     def compiled():
-        step = jax.jit(jax.value_and_grad(loss), compiler_options=parallel.cpu_options())
+        step = jax.jit(jax.value_and_grad(loss), compiler_options=parallel.compiler_options())
         return step.lower(variables["params"]).compile().cost_analysis()["flops"]
 
     stored = compiled()
@@ -191,13 +191,14 @@ def test_gradients_of_several_tasks_at_once():
 
 
 def test_an_option_that_xla_does_not_know_is_left_out(monkeypatch):
-    assert parallel.cpu_options()  # both versions that are tested know it
+    assert parallel.compiler_options("cpu")  # both versions that are tested know it
+    assert parallel.compiler_options("gpu") == {}
 
     def unknown(*given, **options):
         return jax.jit(*given, compiler_options={"xla_cpu_no_such_option": "1"})
 
-    parallel.cpu_options.cache_clear()
+    parallel.compiler_options.cache_clear()
     with monkeypatch.context() as patch:
         patch.setattr(parallel, "jax", SimpleNamespace(jit=unknown, errors=jax.errors))
-        assert parallel.cpu_options() == {}
-    parallel.cpu_options.cache_clear()
+        assert parallel.compiler_options("cpu") == {}
+    parallel.compiler_options.cache_clear()
