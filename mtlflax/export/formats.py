@@ -9,7 +9,7 @@ from mtlflax.errors import UserError
 from mtlflax.export import metadata, stablehlo
 from mtlflax.export.check import Predict, check
 from mtlflax.files import write_bytes
-from mtlflax.run.predictor import Run, make_predict
+from mtlflax.run.predictor import Run, network_function
 
 # (a function of images, (H, W), metadata) → a file's content
 Convert = Callable[[Predict, tuple[int, int], dict], bytes]
@@ -30,7 +30,7 @@ def export(run: Run, path: Path, name: str) -> float:
     """Write a run's best network in a format.
 
     It is a function of images, uint8 [B, H, W, 3] RGB of the size the network was trained at, that gives for each task
-    what `predictor.make_predict` gives. The file is written after the exported network was compared with the network.
+    what `predictor.network_function` gives. The file is written after the exported network was compared with it.
 
     Returns:
         The largest difference between the two, as in `check`.
@@ -47,7 +47,7 @@ def export(run: Run, path: Path, name: str) -> float:
     # GPUs and TPUs round to fewer bits than the tolerance: what is compared is computed on the CPU.
     with jax.default_device(host):
         run = run._replace(variables=jax.device_get(run.variables))
-        predict, size = make_predict(run), run.network.size
+        predict, size = jax.jit(network_function(run)), run.network.size
         content = convert(predict, size, metadata.describe(run))
         difference = check(load(content), predict, size)
     write_bytes(path, content)

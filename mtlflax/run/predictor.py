@@ -49,12 +49,13 @@ def load(folder: str | Path) -> Run:
 
 
 def make_predict(run: Run) -> Callable[[jax.Array], dict[str, jax.Array]]:
-    """Return a function from images, uint8 [B, H, W, 3] RGB, to predictions: task → float32 [B, H, W, channels].
+    """Return `network_function` jitted: it is compiled for each new shape of its input."""
+    return jax.jit(network_function(run), compiler_options=parallel.compiler_options())
 
-    It is compiled for each new shape of its input.
-    """
 
-    @functools.partial(jax.jit, compiler_options=parallel.compiler_options())
+def network_function(run: Run) -> Callable[[jax.Array], dict[str, jax.Array]]:
+    """Return a function from images, uint8 [B, H, W, 3] RGB, to predictions: task → float32 [B, H, W, channels]."""
+
     def predict(images: jax.Array) -> dict[str, jax.Array]:
         outputs = run.network.model.apply(run.variables, normalize(images), train=False)
         return {task.name: task.activation(outputs[task.name]) for task in run.network.tasks}
