@@ -79,11 +79,11 @@ def main(argv: Sequence[str]) -> None:
             built = experiment.build(config)
             figures[entry.name] = {"steps": built.total_steps} | _measure(config, built, options)
             jax.clear_caches()  # the programs of the one before
+            if options.out:  # after each: a later one may fail
+                found = {"runs": figures} if options.sweep else figures[""]
+                write_text(options.out, json.dumps(_facts(options, overrides) | found, indent=2) + "\n")
     if options.sweep and options.what == "predict":
         print(predict.table(figures))
-    if options.out:
-        found = {"runs": figures} if options.sweep else figures[""]
-        write_text(options.out, json.dumps(_facts(options, overrides) | found, indent=2) + "\n")
 
 
 def _step(built: experiment.Experiment, options: Namespace) -> dict[str, Any]:

@@ -3,10 +3,12 @@
 import json
 import re
 
+import jax
 import numpy as np
 import pytest
 from helpers.batches import FIELDS
 from helpers.commands import call, run
+from jax.experimental.compilation_cache import compilation_cache
 
 from configs import dwa
 from mtlflax import experiment, tasks
@@ -31,6 +33,27 @@ def test_a_step_is_timed(monkeypatch):
     found = step.measure(built, parallel.make_mesh(4), steps=3)
     assert 0 < found.median <= found.p90 < found.compile_seconds
     assert found.images_per_second == config.batch_size / found.median
+
+
+def test_the_second_start_reads_the_programs_of_the_first():
+    config = dwa.get_config("quick")
+    config.model.name, config.data.size = "helpers.tiny:tiny", (32, 64)
+    built = experiment.build(config)
+    kept, events = jax.config.jax_compilation_cache_dir, []
+    listener = lambda event, **_: events.append(event.rsplit("/", 1)[-1])  # noqa: E731
+    jax.config.update("jax_compilation_cache_dir", None)
+    jax.monitoring.register_event_listener(listener)
+    try:
+        step.measure(built, parallel.make_mesh(4), steps=1)
+        assert jax.config.jax_compilation_cache_dir is None
+    finally:
+        jax.monitoring.unregister_event_listener(listener)
+        jax.config.update("jax_compilation_cache_dir", kept)
+        compilation_cache.reset_cache()
+    found = [event for event in events if event in ("cache_hits", "cache_misses")]
+    misses = found.count("cache_misses")
+    assert found == ["cache_misses"] * misses + ["cache_hits"] * (len(found) - misses)
+    assert len(found) - misses >= 2  # the state's and the step's
 
 
 def test_the_command_keeps_its_figures(tmp_path):

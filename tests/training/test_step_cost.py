@@ -12,12 +12,13 @@ from mtlflax.training import parallel
 
 
 @functools.cache
-def compiled(name, level=None):
+def compiled(name, level=None, classes=19):
     """The program of a step, and the state's shapes."""
     config = weighting.get_config(f"{name},resnet18")
     if level:
         config.weighting.level = level
     config.data.name, config.data.size, config.batch_size = "streets", (64, 128), 2
+    config.data.classes = classes
     config.data.streets.train, config.model.pretrained = 4, ""
     built, mesh = experiment.build(config), parallel.make_mesh(1)
     state = jax.eval_shape(built.init, None)
@@ -56,3 +57,10 @@ def test_task_gradients_of_the_trunk_cost_a_second_backward_pass_of_it_alone():
 
 def test_task_gradients_of_the_features_cost_no_backward_pass():
     assert operations("cagrad", "representation") < 1.01 * operations("equal")
+
+
+def test_the_logits_of_all_pixels_are_there_less_than_twice():
+    """At the peak, gradients included: what each class more takes, of a float32 for each pixel."""
+    of_a_class = 2 * 64 * 128 * 4
+    few, many = (compiled("equal", None, n)[0].memory_analysis().temp_size_in_bytes for n in (7, 34))
+    assert of_a_class / 2 < (many - few) / (34 - 7) < 2 * of_a_class
