@@ -1,5 +1,6 @@
 """The numbers and choices that a config may hold, whatever it trains."""
 
+import difflib
 from collections.abc import Iterable, Mapping, Sequence
 
 from ml_collections import ConfigDict
@@ -73,7 +74,11 @@ def check_evaluation(
 def _check_best(best: ConfigDict, split: str, tasks: Iterable[Task], fields: Mapping[str, Field]) -> None:
     known = {f"{split}/{task.name}/{name}": (task, name) for task in tasks for name in task.metric_names(fields)}
     if best.metric not in known:
-        raise ValueError(f"best.metric is {best.metric!r}: choose (with best.mode) from {', '.join(known)}")
+        close = difflib.get_close_matches(str(best.metric), known, n=1)
+        hint = f" (did you mean {close[0]!r}?)" if close else ""
+        # Of classes and ranges there are dozens: iou/road, iou/car, ... are listed as one.
+        groups = dict.fromkeys(f"{path.rpartition('/')[0]}/..." if "/" in of[1] else path for path, of in known.items())
+        raise ValueError(f"best.metric is {best.metric!r}{hint}: choose (with best.mode) from {', '.join(groups)}")
     task, name = known[best.metric]
     if task.minimized is not None:
         mode, which = ("min", "less") if task.minimized(name) else ("max", "more")

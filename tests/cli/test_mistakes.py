@@ -26,7 +26,12 @@ MISTAKES = {
     "unknown mapping": (["--config.parallel=vmap"], 1, "vmap"),
     "unknown task": (["--config.tasks=('edges',)"], 1, "edges"),
     "batch": (["--config.batch_size=0"], 1, "batch_size"),
-    "metric": (["--config.best.metric=val/depth/rmsee"], 1, "rmsee"),
+    "metric": (["--config.best.metric=val/depth/rmsee"], 1, "did you mean 'val/depth/rmse'?"),
+    "another metric": (
+        ["--config.best.metric=val/x"],
+        1,
+        "val/segmentation/iou/..., val/depth/rmse",
+    ),
     "a metric of which less is better": (["--config.best.metric=val/depth/rmse"], 1, "less rmse is better: give 'min'"),
     "a metric of which more is better": (["--config.best.mode=min"], 1, "more miou is better: give 'max'"),
     "mode of best": (["--config.best.mode=maximum"], 1, "best.mode"),
