@@ -29,13 +29,11 @@ their label ids is written, as CITY_SEQUENCE_FRAME_pred_labelIds.png: what the e
 
 import argparse
 import functools
-import itertools
 import math
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from tqdm import tqdm
@@ -43,9 +41,9 @@ from tqdm import tqdm
 from mtlflax import command_line
 from mtlflax.errors import UserError
 from mtlflax.files import plain_errors
-from mtlflax.run import compiled, in_order, official, picture_files, video_files
-from mtlflax.run.map_files import FOCAL_BASELINE, draw_maps, write_maps
-from mtlflax.run.predictor import Run, load, make_predict_batch, make_predict_train_ids, scaled_for
+from mtlflax.run import compiled, in_order, official, picture_files, video_files, video_maps
+from mtlflax.run.map_files import FOCAL_BASELINE, write_maps
+from mtlflax.run.predictor import Picture, Run, batches, load, make_predict_batch, make_predict_train_ids, scaled_for
 
 _THREADS = 4  # that read, and as many that write
 
@@ -57,11 +55,20 @@ def main(argv: Sequence[str]) -> int:
     return _video(options) if options.video else _pictures(options)
 
 
-class _Picture(NamedTuple):
-    path: Path
-    pixels: np.ndarray  # uint8 [H, W, 3], RGB
-    small: np.ndarray  # as the network sees it, uint8 [h, w, 3]
-    note: str = ""
+def _video(options: argparse.Namespace) -> int:
+    """Write the maps of a video; return the exit code."""
+    with video_files.Reader(options.video) as video:
+        run = load(options.workdir)
+        with plain_errors(options.out):
+            options.out.mkdir(parents=True, exist_ok=True)
+        if video.note:
+            print(f"NOTE: {options.video}: {video.note}", file=sys.stderr)
+        stem = options.out / options.video.stem
+        frames, paths = video_maps.write(video, run, stem, options.batch_size, options.focal_baseline)
+    if frames < video.count:
+        print(f"NOTE: {options.video} says that it has {video.count} frames, no more could be read", file=sys.stderr)
+    print(f"{frames} frames done: {', '.join(map(str, paths))}")
+    return 0
 
 
 def _pictures(options: argparse.Namespace) -> int:
@@ -80,12 +87,12 @@ def _pictures(options: argparse.Namespace) -> int:
     skipped = 0
     bar = tqdm(total=len(found), unit="picture", disable=not sys.stderr.isatty())
 
-    def read(path: Path) -> _Picture | UserError:
+    def read(path: Path) -> Picture | UserError:
         try:
             picture = picture_files.read(path)
         except UserError as error:
             return error
-        return _Picture(path, picture.pixels, prepare(picture.pixels), picture.note)
+        return Picture(path, picture.pixels, prepare(picture.pixels), picture.note)
 
     def write(write_maps: Callable[[], None], path: Path) -> None:
         write_maps()
@@ -93,7 +100,7 @@ def _pictures(options: argparse.Namespace) -> int:
         if not sys.stderr.isatty():
             print(f"{path} done", file=sys.stderr, flush=True)
 
-    def readable(pictures: Iterable[_Picture | UserError]) -> Iterator[_Picture]:
+    def readable(pictures: Iterable[Picture | UserError]) -> Iterator[Picture]:
         nonlocal skipped
         for picture in pictures:
             if isinstance(picture, UserError):
@@ -108,7 +115,7 @@ def _pictures(options: argparse.Namespace) -> int:
     with bar, ThreadPoolExecutor(_THREADS) as readers, ThreadPoolExecutor(_THREADS) as writers:
         written = in_order.Last(writers, 2 * options.batch_size)
         pictures = readable(in_order.mapped(readers, read, found, ahead=2 * options.batch_size + _THREADS))
-        for batch in _batches(pictures, 1 if options.official else options.batch_size):
+        for batch in batches(pictures, 1 if options.official else options.batch_size):
             for picture, write_maps in zip(batch, writes(batch), strict=True):
                 written.add(write, write_maps, picture.path)
         written.wait()
@@ -118,76 +125,15 @@ def _pictures(options: argparse.Namespace) -> int:
     return 1 if skipped else 0
 
 
-def _video(options: argparse.Namespace) -> int:
-    """Write the maps of a video; return the exit code."""
-    with video_files.Reader(options.video) as video:
-        run = load(options.workdir)
-        with plain_errors(options.out):
-            options.out.mkdir(parents=True, exist_ok=True)
-        if video.note:
-            print(f"NOTE: {options.video}: {video.note}", file=sys.stderr)
-
-        def read(_: int) -> _Picture | None:
-            pixels = video.read()
-            if pixels is None:
-                return None
-            picture_files.check_aspect(options.video, pixels.shape[:2])
-            return _Picture(options.video, pixels, scaled_for(run, pixels))
-
-        ahead = options.batch_size + _THREADS
-        bar = tqdm(total=video.count or None, unit="frame", disable=not sys.stderr.isatty())
-        with (
-            bar,
-            ThreadPoolExecutor(1) as reader,
-            ThreadPoolExecutor(_THREADS) as drawers,
-            video_files.Writers(options.out / options.video.stem, video.frames_per_second) as written,
-        ):
-            frames = _until_none(in_order.mapped(reader, read, itertools.count(), ahead=ahead))
-            drawings = _drawings(run, options, frames)
-            for maps in in_order.mapped(drawers, lambda drawing: drawing(), drawings, ahead=ahead):
-                written.write(maps)
-                bar.update()
-                if not sys.stderr.isatty() and written.frames % 100 == 0:
-                    print(f"{written.frames} frames done", file=sys.stderr, flush=True)
-    if not written.frames:
-        raise UserError(f"{options.video}: has no frame that can be read")
-    if written.frames < video.count:
-        print(f"NOTE: {options.video} says that it has {video.count} frames, no more could be read", file=sys.stderr)
-    print(f"{written.frames} frames done: {', '.join(map(str, written.paths))}")
-    return 0
-
-
-def _until_none(pictures: Iterable[_Picture | None]) -> Iterator[_Picture]:
-    for picture in pictures:
-        if picture is None:
-            return
-        yield picture
-
-
-def _drawings(
-    run: Run, options: argparse.Namespace, frames: Iterable[_Picture]
-) -> Iterator[Callable[[], dict[str, np.ndarray]]]:
-    """Yield, for each frame, what waits for its predictions and draws them: name → uint8 [H, W, 3]."""
-    predict = make_predict_batch(run, options.batch_size)
-
-    def draw(pixels: np.ndarray, maps: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
-        drawn = draw_maps(pixels, maps(), run.network.tasks, options.focal_baseline)
-        return {name: values for name, values in drawn.items() if values.ndim == 3 and values.dtype == np.uint8}
-
-    for batch in _batches(frames, options.batch_size):
-        for frame, maps in zip(batch, predict([frame.small for frame in batch]), strict=True):
-            yield functools.partial(draw, frame.pixels, maps)
-
-
 _Prepare = Callable[[np.ndarray], np.ndarray]  # a picture → what the network sees
-_Writes = Callable[[Sequence[_Picture]], list[Callable[[], None]]]  # a batch → for each picture, what writes its files
+_Writes = Callable[[Sequence[Picture]], list[Callable[[], None]]]  # a batch → for each picture, what writes its files
 
 
 def _official(run: Run, options: argparse.Namespace, stems: Mapping[Path, Path]) -> tuple[_Prepare, _Writes]:
     """What writes label ids in Cityscapes' official format."""
     train_ids = make_predict_train_ids(run)
 
-    def writes(batch: Sequence[_Picture]) -> list[Callable[[], None]]:
+    def writes(batch: Sequence[Picture]) -> list[Callable[[], None]]:
         (picture,) = batch
         return [functools.partial(official.write, options.out, stems[picture.path].name, train_ids(picture.pixels))]
 
@@ -198,8 +144,8 @@ def _maps(run: Run, options: argparse.Namespace, stems: Mapping[Path, Path]) -> 
     """What writes all maps of the tasks."""
     predict = make_predict_batch(run, options.batch_size)
 
-    def writes(batch: Sequence[_Picture]) -> list[Callable[[], None]]:
-        def write(picture: _Picture, maps: Callable[[], dict[str, np.ndarray]]) -> None:
+    def writes(batch: Sequence[Picture]) -> list[Callable[[], None]]:
+        def write(picture: Picture, maps: Callable[[], dict[str, np.ndarray]]) -> None:
             stem, tasks = stems[picture.path], run.network.tasks
             write_maps(picture.pixels, maps(), tasks, stem, options.focal_baseline, raw=options.raw)
 
@@ -207,18 +153,6 @@ def _maps(run: Run, options: argparse.Namespace, stems: Mapping[Path, Path]) -> 
         return [functools.partial(write, *each) for each in zip(batch, maps, strict=True)]
 
     return functools.partial(scaled_for, run), writes
-
-
-def _batches(pictures: Iterable[_Picture], size: int) -> Iterator[list[_Picture]]:
-    """Neighbors that the network sees at one size, at most so many together."""
-    batch: list[_Picture] = []
-    for picture in pictures:
-        if batch and (len(batch) == size or picture.small.shape != batch[0].small.shape):
-            yield batch
-            batch = []
-        batch.append(picture)
-    if batch:
-        yield batch
 
 
 def _parse(argv: Sequence[str]) -> argparse.Namespace:

@@ -1,7 +1,7 @@
 """A trained run as prediction and export need it: its network, its variables, and what they make of pictures."""
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,6 +26,15 @@ class Run(NamedTuple):
     network: Predictor
     step: int  # of the checkpoint
     variables: dict[str, Any]  # `params` and `batch_stats`, on one device
+
+
+class Picture(NamedTuple):
+    """A picture, or a frame of a video, that is to be predicted."""
+
+    path: Path
+    pixels: np.ndarray  # uint8 [H, W, 3], RGB
+    small: np.ndarray  # as the network sees it, uint8 [h, w, 3]
+    note: str = ""
 
 
 def load(folder: str | Path) -> Run:
@@ -86,6 +95,18 @@ def make_predict_batch(
         return [functools.partial(of_picture, row) for row in range(len(pictures))]
 
     return predict_batch
+
+
+def batches(pictures: Iterable[Picture], size: int) -> Iterator[list[Picture]]:
+    """Yield neighbors that the network sees at one size, at most so many together."""
+    batch: list[Picture] = []
+    for picture in pictures:
+        if batch and (len(batch) == size or picture.small.shape != batch[0].small.shape):
+            yield batch
+            batch = []
+        batch.append(picture)
+    if batch:
+        yield batch
 
 
 def predict_picture(

@@ -22,6 +22,7 @@ class Reader:
     """The frames of a video file, upright as its metadata says; a context manager.
 
     Attributes:
+        path: of the file.
         frames_per_second: of the file; 25 if it does not say.
         count: of the frames, as far as the file says, or 0. Some files say it wrong.
         note: what the user should know about how it is read; "" if nothing.
@@ -31,6 +32,7 @@ class Reader:
         """Open a file; UserError if there is none, or it is no video that FFmpeg knows."""
         if not path.is_file():
             raise UserError(f"{path}: no such file")
+        self.path = path
         with _without_messages():
             self._capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
         if not self._capture.isOpened():
