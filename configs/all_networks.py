@@ -3,7 +3,8 @@
     python launch/sweep.py configs/all_networks.py --out=runs/all_networks
     python launch/sweep.py configs/all_networks.py:cagrad,quick --out=runs/all_networks_quick
 
-Arguments: a method (default: equal), an encoder, quick, seeds=N (default: 1). Not yet run.
+Arguments: a method (default: equal), an encoder, quick, seeds=N (default: 1). Not yet trained
+as a whole; tests/benchmarks/README.md has how fast they predict.
 """
 
 from collections.abc import Callable

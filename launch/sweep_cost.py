@@ -40,9 +40,9 @@ def say_cost(entries: Sequence[Entry], out: Path, jobs: int) -> None:
         except (OSError, ValueError):
             print(f"{alike[0].name}: its step cannot be timed", flush=True)
             continue
-        whole = len(alike) * found["steps"] * found["median"]
+        whole = len(alike) * found["total_steps"] * found["median"]
         seconds += whole
-        sum_of_kind = f"{len(alike)} × {found['steps']} steps × {found['median']:.3g} s = {format_seconds(whole)}"
+        sum_of_kind = f"{len(alike)} × {found['total_steps']} steps × {found['median']:.3g} s = {format_seconds(whole)}"
         print(f"{alike[0].name}: {sum_of_kind}", flush=True)
     if kinds:
         many = f", {jobs} at a time" if jobs > 1 else ""

@@ -14,7 +14,7 @@ Files written for each picture NAME, at the picture's own size, as far as the ru
 Pictures of more than 8 bits are scaled to 8 by their range; a NOTE says where the range had to be guessed.
 
 A task of your own is written as NAME_<task>.png, in its colors, unless it says otherwise. If two pictures have the same
-name, their folders or suffixes become part of NAME.
+name, the folders or suffixes of all pictures become part of NAME.
 
     python -m mtlflax.predict --workdir=DIR --video=drive.mp4 --out=DIR
 
@@ -67,7 +67,7 @@ def _video(options: argparse.Namespace) -> int:
         frames, paths = video_maps.write(video, run, stem, options.batch_size, options.focal_baseline)
     if frames < video.count:
         print(f"NOTE: {options.video} says that it has {video.count} frames, no more could be read", file=sys.stderr)
-    print(f"{frames} frames done: {', '.join(map(str, paths))}")
+    print(f"{frames} frame{'' if frames == 1 else 's'} done: {', '.join(map(str, paths))}")
     return 0
 
 

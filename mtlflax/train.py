@@ -55,7 +55,9 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path, *, extend: bool 
                 stack.enter_context(signals.deferred())
             return _train(config, Path(workdir), stack, extend)
     except Stopped as stopped:
-        say(f"stopped by {stopped}; run the same command again to resume from the checkpoint saved in {workdir}")
+        saved = any(path.name.isdigit() for path in (Path(workdir) / "checkpoints").glob("*"))
+        go_on = f"resume from the checkpoint saved in {workdir}" if saved else "start: nothing was trained yet"
+        say(f"stopped by {stopped}; run the same command again to {go_on}")
         raise
 
 
@@ -150,7 +152,9 @@ def _train(config: ConfigDict, workdir: Path, stack: ExitStack, extend: bool) ->
             f"NOTE: no checkpoint competes for the best: best.from_epoch is {config.best.from_epoch:g}, of "
             f"{config.epochs:g} epochs; evaluation and prediction will take the latest"
         )
-    say(f"training to step {total} ({config.epochs:g} epochs of {experiment.steps_per_epoch} steps) in {workdir}")
+    say(
+        f"training to step {total} (epochs: {config.epochs:g}, of {experiment.steps_per_epoch} steps each) in {workdir}"
+    )
 
     # ---------------------------------------------------------------- the loop
     stack.enter_context(signals.deferred())
@@ -246,6 +250,7 @@ def _train(config: ConfigDict, workdir: Path, stack: ExitStack, extend: bool) ->
         log.add(step + 1, metrics, diagnosis)
         if step % config.log_every == 0:
             log.read(step)
+            checkpoints.check()
 
     # ---------------------------------------------------------------- the end
     account(total)

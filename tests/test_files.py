@@ -105,3 +105,13 @@ with workdir.lock(Path(sys.argv[1])):
     done = subprocess.run([sys.executable, "-c", code, tmp_path], capture_output=True, text=True, check=False)
     assert done.stdout == "entered\n", done.stderr
     assert done.stderr.splitlines()[-1].startswith(f"NOTE: {tmp_path}/lock cannot be locked")
+
+
+def test_that_a_file_cannot_be_written_is_known_beforehand(tmp_path):
+    files.check_writable(tmp_path / "new" / "a.json")
+    assert list((tmp_path / "new").iterdir()) == []
+    with pytest.raises(UserError, match=r"cannot write .*new: it is a folder, give a file"):
+        files.check_writable(tmp_path / "new")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"cannot write .*file/a\.json: "):
+        files.check_writable(tmp_path / "file" / "a.json")

@@ -34,8 +34,9 @@ from mtlflax.benchmark import compile as compile_
 from mtlflax.benchmark import input as input_speed
 from mtlflax.benchmark import methods, predict, step, together
 from mtlflax.errors import UserError
-from mtlflax.files import finite_or_none, write_text
+from mtlflax.files import check_writable, finite_or_none, plain_errors, write_text
 from mtlflax.run import config_file
+from mtlflax.run.prepare_data import describe_data
 from mtlflax.training import parallel
 
 _VERSIONS = ("jax", "jaxlib", "flax", "grain", "numpy", "mtlflax")
@@ -60,7 +61,7 @@ def main(argv: Sequence[str]) -> None:
     if options.steps < 1:
         parser.error(f"--steps={options.steps}: must be at least 1")
     if not 0 <= options.seconds < 1e6:
-        parser.error(f"--seconds={options.seconds:g}: must be at least 0")
+        parser.error(f"--seconds={options.seconds:g}: must be a number from 0 to a million")
     if options.devices is not None and (options.what != "compile" or options.devices < 1):
         parser.error("--devices is for --what=compile, and at least 1")
     if options.weightings and options.what != "step":
@@ -71,19 +72,32 @@ def main(argv: Sequence[str]) -> None:
     entries = config_file.load_sweep(options.sweep) if options.sweep else [config_file.entry("", options.config)]
     print(f"{options.sweep or options.config} on {jax.device_count()} × {jax.devices()[0].device_kind}")
     figures: dict[str, Any] = {}
+    _check_outputs(options)
     with jax.profiler.trace(str(options.profile)) if options.profile else nullcontext():
         for entry in entries:
             if entry.name:
                 print(f"{entry.name} ", end="", flush=True)
             config = config_file.load(entry.config, [*entry.overrides, *overrides])
             built = experiment.build(config)
-            figures[entry.name] = {"steps": built.total_steps} | _measure(config, built, options)
+            if options.what in ("input", "together", "all"):
+                print(f"data: {describe_data(built.config)}")
+            figures[entry.name] = {"total_steps": built.total_steps, "data": built.config.data.name}
+            figures[entry.name] |= _measure(config, built, options)
             jax.clear_caches()  # the programs of the one before
             if options.out:  # after each: a later one may fail
                 found = {"runs": figures} if options.sweep else figures[""]
                 write_text(options.out, json.dumps(_facts(options, overrides) | found, indent=2) + "\n")
     if options.sweep and options.what == "predict":
         print(predict.table(figures))
+
+
+def _check_outputs(options: Namespace) -> None:
+    """UserError if what is measured could not be written, before minutes are spent on it."""
+    if options.out:
+        check_writable(options.out)
+    if options.profile:
+        with plain_errors(options.profile):
+            options.profile.mkdir(parents=True, exist_ok=True)
 
 
 def _step(built: experiment.Experiment, options: Namespace) -> dict[str, Any]:
@@ -95,9 +109,10 @@ def _step(built: experiment.Experiment, options: Namespace) -> dict[str, Any]:
 def _input(built: experiment.Experiment, options: Namespace) -> dict[str, Any]:
     found = input_speed.measure(built, seconds=options.seconds)
     print(
-        f"input: {found.images_per_second:.4g} images/s at {built.size[0]}×{built.size[1]}, a batch of "
-        f"{built.config.batch_size} each {found.median:.4g} s (p90 {found.p90:.4g}); {found.memory_megabytes:.0f} MB "
-        f"in memory, {found.growth_megabytes:+.0f} MB since the first batches of {found.batch_megabytes:.3g} MB"
+        f"input: {found.images_per_second:.4g} images/s on average, at {built.size[0]}×{built.size[1]}; a batch of "
+        f"{built.config.batch_size} took {found.median:.4g} s (median; p90 {found.p90:.4g}); "
+        f"{found.memory_megabytes:.0f} MB in memory, "
+        f"{found.growth_megabytes:+.0f} MB since the first batches of {found.batch_megabytes:.3g} MB"
     )
     return found._asdict()
 
@@ -120,13 +135,14 @@ _MEASURED = {"step": _step, "input": _input, "together": _together, "predict": _
 def _measure(config: ConfigDict, built: experiment.Experiment, options: Namespace) -> dict[str, Any]:
     """Measure and print what was asked for; return the figures."""
     if options.weightings:
-        names = weighting.names() if options.weightings == "all" else options.weightings.split(",")
+        names = weighting.names() if options.weightings == "all" else [n for n in options.weightings.split(",") if n]
         rows = []
         for found in methods.compare(config, names, _mesh(built), steps=options.steps):
-            rows.append({**found._asdict(), "ratio": found.ratio})
+            rows.append({key: finite_or_none(value) for key, value in found._asdict().items()} | {"ratio": found.ratio})
             seconds = f"{found.seconds:.4g} s beside {found.equal_seconds:.4g} s"
-            work = f"{found.flops:.2f} × the operations"
-            print(f"{found.method:24} {found.ratio:.2f} × equal weights ({seconds}), {work}", flush=True)
+            known = found.operations_ratio == found.operations_ratio
+            work = f", {found.operations_ratio:.2f} × the operations" if known else ""  # unknown under pmap
+            print(f"{found.method:24} {found.ratio:.2f} × equal weights ({seconds}){work}", flush=True)
         return {"weightings": rows}
     if options.what == "compile":
         compiled = compile_.measure(built, _mesh(built))
@@ -150,6 +166,8 @@ def _facts(options: Namespace, overrides: Sequence[str]) -> dict[str, Any]:
         "device": jax.devices()[0].device_kind,
         "devices": jax.device_count(),
         "cpus": os.cpu_count(),
+        "timed_steps": options.steps,
+        "seconds_of_input": options.seconds,
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "versions": {name: metadata.version(name) for name in _VERSIONS},
         "python": platform.python_version(),
@@ -162,7 +180,7 @@ def _mesh(built: experiment.Experiment) -> Mesh:
     if config.batch_size % (mesh.size * config.accumulate):
         raise UserError(
             f"config.batch_size is {config.batch_size}: must be a multiple of {mesh.size} devices × accumulate, "
-            f"{config.accumulate}"
+            f"{config.accumulate}; --what=compile takes the number of devices from --devices"
         )
     return mesh
 

@@ -1,5 +1,6 @@
 """What weighting methods cost: each step beside that of equal weights, taking turns in one process."""
 
+import difflib
 import time
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -19,7 +20,7 @@ class MethodTime(NamedTuple):
     method: str
     seconds: float
     equal_seconds: float
-    flops: float  # of the program, over that of equal weights
+    operations_ratio: float  # of the program, over that of equal weights
 
     @property
     def ratio(self) -> float:
@@ -33,7 +34,9 @@ def compare(config: ConfigDict, names: Sequence[str], mesh: Mesh, *, steps: int 
     `config` is of any method; UserError for an unknown name.
     """
     if unknown := [name for name in names if name not in weighting.METHODS]:
-        raise UserError(f"--weightings: there is no {unknown[0]!r}; there are {', '.join(weighting.names())}")
+        close = difflib.get_close_matches(unknown[0], weighting.METHODS, n=1)
+        hint = f" (did you mean {close[0]!r}?)" if close else ""
+        raise UserError(f"--weightings: there is no {unknown[0]!r}{hint}; there are {', '.join(weighting.names())}")
     base, base_program = prepare(experiment.build(_with(config, "equal")), mesh)
     for name in names:
         run, program = prepare(experiment.build(_with(config, name)), mesh)

@@ -22,7 +22,9 @@ from mtlflax.training import parallel
 class StepTime(NamedTuple):
     """What was measured; bytes and operations are one device's."""
 
-    compile_seconds: float  # until the first step is done: making the state, tracing, compiling
+    # Until the first step is done: making the state, tracing, compiling. NaN if the user has named a folder of compiled
+    # programs (JAX_COMPILATION_CACHE_DIR), which may have these.
+    compile_seconds: float
     cached_seconds: float  # the same, where JAX's persistent cache has the programs, as when a run is started again
     median: float  # seconds per step
     p90: float
@@ -39,7 +41,7 @@ def measure(experiment: Experiment, mesh: Mesh, *, warmup: int = 2, steps: int =
     It is the program that a run compiles. The batch is made up, with labels everywhere, so that the weighting runs.
     """
     seconds = []
-    with _programs_kept():
+    with _programs_kept() as compiles:
         for _ in range(2):
             jax.clear_caches()
             began = time.perf_counter()
@@ -58,7 +60,7 @@ def measure(experiment: Experiment, mesh: Mesh, *, warmup: int = 2, steps: int =
     memory = compiled.memory_analysis().temp_size_in_bytes if compiled else np.nan
     batch_size, dtype = experiment.config.batch_size, experiment.config.model.get("dtype", "float32")
     return StepTime(
-        seconds[0],
+        seconds[0] if compiles else np.nan,
         seconds[1],
         median,
         float(np.quantile(taken, 0.9)),
@@ -89,16 +91,19 @@ def prepare(experiment: Experiment, mesh: Mesh) -> tuple[Callable[[], None], Any
 
 
 @contextmanager
-def _programs_kept() -> Iterator[None]:
-    """Have JAX keep compiled programs in a new folder for as long as the block takes, if it does not keep them yet."""
+def _programs_kept() -> Iterator[bool]:
+    """Have JAX keep compiled programs for as long as the block takes: in a new folder, if it does not keep them yet.
+
+    Yields whether the folder is new, so that nothing was there.
+    """
     if jax.config.values["jax_compilation_cache_dir"]:
-        yield
+        yield False
         return
     with tempfile.TemporaryDirectory() as folder:
         jax.config.update("jax_compilation_cache_dir", folder)
         compilation_cache.reset_cache()
         try:
-            yield
+            yield True
         finally:
             jax.config.update("jax_compilation_cache_dir", None)
             compilation_cache.reset_cache()
@@ -127,9 +132,10 @@ def _peak_bytes() -> float:
 
 def text(found: StepTime) -> str:
     """Return the figures for people."""
+    first = "" if np.isnan(found.compile_seconds) else f"{found.compile_seconds:.1f} s, "
     parts = [
         f"{found.median:.4g} s per step (p90 {found.p90:.4g}), {found.images_per_second:.4g} images/s",
-        f"first step {found.compile_seconds:.1f} s, {found.cached_seconds:.1f} s with the programs of an earlier run",
+        f"first step {first}{found.cached_seconds:.1f} s with the programs of an earlier run",
     ]
     if not np.isnan(found.flops):
         share = found.flops / found.median / found.matmul_flops_per_second

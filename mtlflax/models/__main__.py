@@ -75,9 +75,11 @@ def main(argv: Sequence[str]) -> None:
     """Print both tables."""
     parser = command_line.Parser("mtlflax.models", __doc__ or "")
     parser.add_argument("--network", action="append", help="your own, package.module:name, to add to the table")
-    parser.add_argument("--backbone", default="resnet50", help=f"{', '.join(ENCODERS)}, or package.module:name")
-    parser.add_argument("--size", type=_size, default=(128, 256), help="HEIGHTxWIDTH of the networks' images")
-    parser.add_argument("--classes", type=int, default=19)
+    parser.add_argument(
+        "--backbone", default="resnet50", help=f"{', '.join(ENCODERS)} (default: resnet50), or package.module:name"
+    )
+    parser.add_argument("--size", type=_size, default=(128, 256), help="HEIGHTxWIDTH of the networks' images (128x256)")
+    parser.add_argument("--classes", type=int, default=19, help="that the networks segment (default: 19)")
     options = parser.parse_args(argv)
     try:
         table = network_table(options.backbone, options.size, options.classes, [*MODELS, *(options.network or ())])

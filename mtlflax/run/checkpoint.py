@@ -20,7 +20,7 @@ from orbax.checkpoint import checkpoint_managers
 
 from mtlflax.errors import UserError, one_line
 from mtlflax.files import write_text
-from mtlflax.run import checksums, orbax_errors, signals
+from mtlflax.run import checksums, evaluations, orbax_errors, signals
 from mtlflax.training.parallel import say
 
 _PAUSES = (1.0, 5.0, 30.0)  # seconds before what could not be written is tried again
@@ -132,7 +132,9 @@ class Checkpoints:
         """
         if not self._scores:
             return None
-        step, state, damaged = self._first(sorted(self._scores, reverse=True), lambda step: self.restore(step, like))
+        steps = sorted(self._scores, reverse=True)
+        cure = "Give another --workdir to start again."
+        step, state, damaged = self._first(steps, lambda step: self.restore(step, like), cure)
         for other in damaged:
             aside = self._set_aside(other)
             say(f"NOTE: {damaged[other]}; set aside as {aside}, resuming from step {step}")
@@ -147,9 +149,14 @@ class Checkpoints:
         if not self._scores:
             raise UserError(f"{self.directory.parent} has no checkpoint: train it first")
         steps = dict.fromkeys([*self._ranked(), *sorted(self._scores, reverse=True)])
-        step, state, damaged = self._first(steps, lambda step: self.restore(step, like, variables_only))
+        cure = f"Train another run: {self.directory.parent} has no network any more."
+        step, state, damaged = self._first(steps, lambda step: self.restore(step, like, variables_only), cure)
         for error in damaged.values():
             say(f"NOTE: {error}; using step {step} instead")
+        # An evaluation is written before the checkpoint, which a full disk may have prevented.
+        evaluated = evaluations.best_step(self.directory.parent)
+        if evaluated is not None and evaluated not in self._scores:
+            say(f"NOTE: {evaluations.BEST} is of step {evaluated}, which has no checkpoint; using step {step} instead")
         return step, state
 
     def restore(self, step: int, like: Any, variables_only: bool = False) -> Any:
@@ -177,7 +184,10 @@ class Checkpoints:
             difference = orbax_errors.difference(path / "state", like, variables_only)
             if difference:
                 raise UserError(f"{path} is of another network: {difference}") from error
-            raise DamagedError(f"{path} is damaged ({one_line(error)[:200]})") from error
+            # What the standard library says of a file that describes the arrays would mean nothing to the user.
+            inside = isinstance(error, KeyError | json.JSONDecodeError | UnicodeDecodeError)
+            what = "the description of its arrays cannot be read" if inside else one_line(error)[:200]
+            raise DamagedError(f"{path} is damaged ({what})") from error
         if position != step:
             raise UserError(f"{path} is the checkpoint of step {position}: rename it so, or remove it")
         trained = getattr(restored["state"], "step", None)
@@ -193,6 +203,10 @@ class Checkpoints:
     def wait(self) -> None:
         """Return when everything saved is on the disk; to be called before the state last saved is changed."""
         self._write(self._manager.wait_until_finished)
+
+    def check(self) -> None:
+        """Raise UserError if what is being saved in the background could not be written."""
+        self._write(self._manager.check_for_errors)
 
     def close(self) -> None:
         """Wait and close."""
@@ -250,8 +264,13 @@ class Checkpoints:
             say(f"NOTE: {self.directory / str(step)} has lost its score: it does not compete for the best")
             self._scores[step] = None
 
-    def _first(self, steps: Iterable[int], restore: Callable[[int], Any]) -> tuple[int, Any, dict[int, DamagedError]]:
-        """Return the first step that can be restored, what it holds, and those before it with what is wrong."""
+    def _first(
+        self, steps: Iterable[int], restore: Callable[[int], Any], cure: str
+    ) -> tuple[int, Any, dict[int, DamagedError]]:
+        """Return the first step that can be restored, what it holds, and those before it with what is wrong.
+
+        `cure` is what the UserError proposes if there is none.
+        """
         damaged: dict[int, DamagedError] = {}
         for step in steps:
             try:
@@ -259,7 +278,7 @@ class Checkpoints:
             except DamagedError as error:
                 damaged[step] = error
         reasons = "\n".join(f"  {error}" for error in damaged.values())
-        raise UserError(f"no checkpoint can be restored:\n{reasons}\nGive another --workdir to start again.")
+        raise UserError(f"no checkpoint can be restored:\n{reasons}\n{cure}")
 
     def _set_aside(self, step: int) -> Path:
         """Rename a damaged checkpoint, on one process for all, so that it is neither overwritten nor deleted."""

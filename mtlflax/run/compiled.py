@@ -4,10 +4,12 @@ import hashlib
 import itertools
 import os
 import platform
+import zlib
 from contextlib import suppress
 from pathlib import Path
 
 LIMIT = 2 << 30  # bytes
+_ZSTANDARD = b"\x28\xb5\x2f\xfd"  # how a file of that format begins
 
 
 def keep() -> None:
@@ -26,6 +28,7 @@ def keep() -> None:
     with suppress(OSError):
         folder.mkdir(parents=True, exist_ok=True)
         if os.access(folder, os.W_OK):
+            drop_damaged(folder)
             trim(folder, LIMIT)
             jax.config.update("jax_compilation_cache_dir", str(folder))
 
@@ -41,6 +44,31 @@ def trim(folder: Path, limit: int) -> None:
     for (_, path), size in zip(entries, sizes, strict=True):
         if size > limit:
             path.unlink(missing_ok=True)
+
+
+def drop_damaged(folder: Path) -> None:
+    """Delete the programs in a folder that were cut off when they were written, by `kill -9` or a full disk.
+
+    JAX would compile them anew at every start, and never write them again. Looked at is what was written since this was
+    called last. Of the two formats of JAX, programs compressed by zstandard are not looked at.
+    """
+    marker = folder / "checked"
+    with suppress(OSError):
+        since = marker.stat().st_mtime if marker.exists() else 0.0
+        marker.touch()
+        for path in folder.glob("*-cache"):
+            if path.stat().st_mtime >= since and not _is_whole(path.read_bytes()):
+                path.unlink(missing_ok=True)
+
+
+def _is_whole(data: bytes) -> bool:
+    if data[:4] == _ZSTANDARD:
+        return True
+    try:
+        zlib.decompress(data)
+    except zlib.error:
+        return False
+    return True
 
 
 def _processor() -> str:

@@ -69,7 +69,10 @@ def load_sweep(name: str) -> list[Entry]:
     if not entries:
         raise UserError(f"{path}: its sweep adds no runs")
     for each in entries.values():
-        load(each.config, each.overrides)
+        try:
+            load(each.config, each.overrides)
+        except UserError as error:
+            raise UserError(f"{path}: run {each.name!r}: {error}") from error
     return list(entries.values())
 
 

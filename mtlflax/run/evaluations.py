@@ -24,6 +24,15 @@ def read_frames(workdir: Path, which: str) -> Frames:
     return frames.read(workdir / _FRAMES[which])
 
 
+def best_step(workdir: Path) -> int | None:
+    """Return the step that `best.json` is of; None if it is not there, or damaged."""
+    try:
+        step = json.loads((workdir / BEST).read_text())["step"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return step if isinstance(step, int) else None
+
+
 def not_finished(workdir: Path) -> None:
     """Have `finished` say so of a run that is trained on, whatever an evaluation before that has said."""
     if finished(workdir):

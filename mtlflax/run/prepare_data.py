@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from jax.sharding import Mesh
+from ml_collections import ConfigDict
 
 from mtlflax import data
 from mtlflax.data import samples
@@ -13,6 +14,14 @@ from mtlflax.training.parallel import say
 
 if TYPE_CHECKING:
     from mtlflax.experiment import Experiment
+
+
+def describe_data(config: ConfigDict) -> str:
+    """Return which data set a config reads, in words."""
+    if config.data.name == "streets":
+        return "streets, the embedded data set of rendered scenes: NOT Cityscapes"
+    where = f" at {config.data.root}" if config.data.root else ""
+    return f"{config.data.name}{where}, read at {tuple(config.data.size)}"
 
 
 def prepare_data(experiment: Experiment, asked_for: str, mesh: Mesh) -> None:
@@ -27,10 +36,9 @@ def prepare_data(experiment: Experiment, asked_for: str, mesh: Mesh) -> None:
         if asked_for == "streets":
             how = "The config asks for it: data.name is streets (as with the argument quick)."
         rule = "=" * 110
-        say(f"{rule}\nDATA: streets, the embedded data set of rendered scenes: NOT Cityscapes.\n      {how}\n{rule}")
+        say(f"{rule}\nDATA: {describe_data(config)}.\n      {how}\n{rule}")
     else:
-        where = f" at {config.data.root}" if config.data.root else ""
-        say(f"DATA: {config.data.name}{where}, read at {tuple(config.data.size)}")
+        say(f"DATA: {describe_data(config)}")
     for source in (experiment.training, *experiment.evaluated.values()):
         if prepare := getattr(source, "prepare", None):
             prepare()

@@ -30,6 +30,8 @@ class Reader:
 
     def __init__(self, path: Path) -> None:
         """Open a file; UserError if there is none, or it is no video that FFmpeg knows."""
+        if path.is_dir():
+            raise UserError(f"{path}: is a folder, not a video; for a folder of pictures give --images")
         if not path.is_file():
             raise UserError(f"{path}: no such file")
         self.path = path

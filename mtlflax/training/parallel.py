@@ -59,7 +59,9 @@ def mean_over_devices(tree: Any, dtype: str | None = None) -> Any:
     if jax.lax.axis_size(AXIS) == 1:
         return tree
     flat, restore = ravel_pytree(tree)
-    return restore(jax.lax.pmean(flat.astype(dtype or flat.dtype), AXIS).astype(flat.dtype))
+    total = restore(jax.lax.psum(flat.astype(dtype or flat.dtype), AXIS).astype(flat.dtype))
+    # Divided as separate arrays: XLA counts the division of all of `flat` once for each array that is cut out of it.
+    return jax.tree.map(lambda x: x / jax.lax.axis_size(AXIS), total)
 
 
 def map_step(

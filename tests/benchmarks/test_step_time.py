@@ -31,7 +31,8 @@ def test_a_step_is_timed(monkeypatch):
     config.model.name, config.data.size = "helpers.tiny:tiny", (32, 64)
     built = experiment.build(config)
     found = step.measure(built, parallel.make_mesh(4), steps=3)
-    assert 0 < found.median <= found.p90 < found.compile_seconds
+    assert 0 < found.median <= found.p90 < found.cached_seconds
+    assert np.isnan(found.compile_seconds)  # the tests keep programs in a folder, which may have had these
     assert found.images_per_second == config.batch_size / found.median
 
 
@@ -44,7 +45,8 @@ def test_the_second_start_reads_the_programs_of_the_first():
     jax.config.update("jax_compilation_cache_dir", None)
     jax.monitoring.register_event_listener(listener)
     try:
-        step.measure(built, parallel.make_mesh(4), steps=1)
+        measured = step.measure(built, parallel.make_mesh(4), steps=1)
+        assert measured.compile_seconds > 0
         assert jax.config.jax_compilation_cache_dir is None
     finally:
         jax.monitoring.unregister_event_listener(listener)
@@ -69,7 +71,7 @@ def test_the_command_keeps_its_figures(tmp_path):
     )
     assert "s per step (p90" in said
     content = json.loads((tmp_path / "step.json").read_text())
-    assert content["steps"] == 400
+    assert (content["total_steps"], content["timed_steps"]) == (400, 2)
     assert content["median"] > 0
     assert content["versions"]["jax"]
     assert "--steps=0: must be at least 1" in call(["--config=configs/dwa.py", "--steps=0"], benchmark.main, code=2)
@@ -90,7 +92,7 @@ def test_input_is_timed(tmp_path, monkeypatch):
             ],
             benchmark.main,
         )
-        assert "images/s at 32×64, a batch of 4 each" in said
+        assert "images/s on average, at 32×64; a batch of 4 took" in said
         content = json.loads((tmp_path / "input.json").read_text())
         assert content["what"] == "input"
         assert content["images_per_second"] > 0
@@ -132,7 +134,9 @@ def test_methods_are_compared_with_equal_weights():
     assert found.keys() == {"random", "mean"}
     assert float(found["random"]) == pytest.approx(1, abs=0.02)
     assert float(found["mean"]) > 1.02
-    assert "there is no 'cagard'" in call([*small, "--weightings=cagard"], benchmark.main, code=1)
+    assert "there is no 'cagard' (did you mean 'cagrad'?)" in call(
+        [*small, "--weightings=cagard"], benchmark.main, code=1
+    )
 
 
 def test_each_run_of_a_sweep_is_measured(tmp_path):
@@ -152,3 +156,32 @@ def sweep(add):
     assert content["runs"]["stride4"]["milliseconds"] > 0
     assert content["versions"]["jax"]
     assert "not allowed with" in call([*given, "--config=configs/dwa.py"], benchmark.main, code=2)
+
+
+def test_what_cannot_be_written_is_said_before_anything_is_measured(tmp_path):
+    (tmp_path / "file").write_text("")
+    given = ["--config=configs/dwa.py:quick", "--config.model.name=helpers.tiny:tiny", "--steps=1"]
+    for flag in (f"--out={tmp_path}", f"--out={tmp_path / 'file' / 'a.json'}", f"--profile={tmp_path / 'file'}"):
+        said = call([*given, flag], benchmark.main, code=1)
+        assert "cannot write " in said
+        assert "step: " not in said
+
+
+def test_a_run_of_a_sweep_that_cannot_be_built_is_named(tmp_path):
+    (tmp_path / "typo.py").write_text("""
+def sweep(add):
+    add("first", "configs/dwa.py:quick", {"model.name": "helpers.tiny:tiny"})
+    add("second", "configs/dwa.py:quick", {"model.nam": "unet"})
+""")
+    given = [f"--sweep={tmp_path / 'typo.py'}", "--what=predict", "--steps=1"]
+    assert "typo.py: run 'second': the config has no key 'nam'" in call(given, benchmark.main, code=1)
+
+
+def test_what_pmap_does_not_tell_is_null(tmp_path):
+    """`pmap` shows no program, so its operations are not known."""
+    small = ["--config=configs/dwa.py:quick", "--config.model.name=helpers.tiny:tiny", "--config.data.size=(32,64)"]
+    given = [*small, "--config.parallel=pmap", "--steps=1", f"--out={tmp_path / 'a.json'}"]
+    said = call([*given, "--weightings=random,"], benchmark.main)
+    assert "nan" not in said
+    (row,) = json.loads((tmp_path / "a.json").read_text(), parse_constant=pytest.fail)["weightings"]
+    assert (row["method"], row["operations_ratio"]) == ("random", None)

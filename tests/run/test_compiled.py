@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import zlib
 
 import pytest
 
@@ -47,6 +48,30 @@ def test_jaxs_own_variables_are_left_alone(tmp_path):
 def test_a_folder_that_cannot_be_written_is_no_error(tmp_path):
     (tmp_path / "compiled").write_text("a file")
     assert start(MTLFLAX_CACHE=str(tmp_path))[0] == "None"
+
+
+@pytest.mark.parametrize("size", [0, 100])
+def test_a_program_that_was_cut_off_is_compiled_and_kept_again(tmp_path, size):
+    _, value = start(MTLFLAX_CACHE=str(tmp_path))
+    kept = sorted((tmp_path / "compiled").rglob("*-cache"))
+    for path in kept:
+        path.write_bytes(path.read_bytes()[:size])
+    assert start(MTLFLAX_CACHE=str(tmp_path))[1] == value
+    assert sorted((tmp_path / "compiled").rglob("*-cache")) == kept
+    for path in kept:
+        zlib.decompress(path.read_bytes())
+
+
+@pytest.mark.quick
+def test_programs_are_looked_at_once(tmp_path):
+    damaged = tmp_path / "a-cache"
+    damaged.write_bytes(b"x")
+    compiled.drop_damaged(tmp_path)
+    assert not damaged.exists()
+    damaged.write_bytes(b"x")
+    os.utime(damaged, (1, 1))  # it was there before the last time
+    compiled.drop_damaged(tmp_path)
+    assert damaged.exists()
 
 
 @pytest.mark.quick

@@ -64,3 +64,14 @@ def test_the_logits_of_all_pixels_are_there_less_than_twice():
     of_a_class = 2 * 64 * 128 * 4
     few, many = (compiled("equal", None, n)[0].memory_analysis().temp_size_in_bytes for n in (7, 34))
     assert of_a_class / 2 < (many - few) / (34 - 7) < 2 * of_a_class
+
+
+def test_a_device_has_no_more_to_do_where_there_are_others():
+    """What is averaged over devices is counted once."""
+    config = weighting.get_config("equal,resnet18")
+    config.data.name, config.data.size, config.batch_size = "streets", (64, 128), 4
+    config.data.streets.train, config.model.pretrained = 4, ""
+    built, mesh = experiment.build(config), parallel.make_mesh(2)
+    batch = parallel.shard_batch(made_up(built.train_fields, built.size, 4), mesh)
+    program = built.make_train_step(mesh).lower(jax.eval_shape(built.init, None), batch).compile()
+    assert program.cost_analysis()["flops"] < 1.02 * operations("equal")
