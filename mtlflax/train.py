@@ -152,9 +152,8 @@ def _train(config: ConfigDict, workdir: Path, stack: ExitStack, extend: bool) ->
             f"NOTE: no checkpoint competes for the best: best.from_epoch is {config.best.from_epoch:g}, of "
             f"{config.epochs:g} epochs; evaluation and prediction will take the latest"
         )
-    say(
-        f"training to step {total} (epochs: {config.epochs:g}, of {experiment.steps_per_epoch} steps each) in {workdir}"
-    )
+    epochs = f"{config.epochs:g} epoch{'' if config.epochs == 1 else 's'} of {experiment.steps_per_epoch} steps"
+    say(f"training to step {total} ({epochs}) in {workdir}")
 
     # ---------------------------------------------------------------- the loop
     stack.enter_context(signals.deferred())

@@ -210,6 +210,16 @@ def test_evaluation_passes_over_a_damaged_checkpoint_and_changes_nothing(tmp_pat
     assert kept(tmp_path) == ["1", "2", "3"]
 
 
+def test_an_evaluation_whose_checkpoint_is_not_there_is_told(tmp_path, capsys):
+    """As a full disk leaves it."""
+    save(tmp_path, {1: 0.5, 2: 0.9})
+    for step in (2, 3):
+        (tmp_path / "best.json").write_text(f'{{"step": {step}}}')
+        assert Checkpoints(tmp_path, read_only=True).restore_best(make_state(0))[0] == 2
+    (note,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("NOTE: "))
+    assert note == "NOTE: best.json is of step 3, which has no checkpoint; using step 2 instead"
+
+
 def test_where_every_checkpoint_is_damaged_none_is_set_aside(tmp_path):
     save(tmp_path, {1: 0.5, 2: 0.9})
     for step in (1, 2):
@@ -405,7 +415,9 @@ def test_a_disk_that_does_not_answer_for_a_while_ends_no_run(tmp_path, monkeypat
     checkpoints.save(3, make_state(3), config={})
     fail_once(monkeypatch, checkpoints._manager, "wait_until_finished", number)
     checkpoints.wait()
-    assert capsys.readouterr().out.count("trying again in 0.01 s") == 2
+    fail_once(monkeypatch, checkpoints._manager, "check_for_errors", number)
+    checkpoints.check()
+    assert capsys.readouterr().out.count("trying again in 0.01 s") == 3
     checkpoints.close()
     assert kept(tmp_path) == ["2", "3"]
     for step in (2, 3):
