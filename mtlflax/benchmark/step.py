@@ -40,14 +40,10 @@ def measure(experiment: Experiment, mesh: Mesh, *, warmup: int = 2, steps: int =
 
     It is the program that a run compiles. The batch is made up, with labels everywhere, so that the weighting runs.
     """
-    seconds = []
     with _programs_kept() as compiles:
-        for _ in range(2):
-            jax.clear_caches()
-            began = time.perf_counter()
-            run, compiled = prepare(experiment, mesh)
-            run()
-            seconds.append(time.perf_counter() - began)
+        compile_seconds = _start(experiment, mesh)[2]  # the state that it made is gone before the next is made
+        jax.clear_caches()
+        run, compiled, cached_seconds = _start(experiment, mesh)
     times = []
     for _ in range(warmup + steps):
         began = time.perf_counter()
@@ -60,8 +56,8 @@ def measure(experiment: Experiment, mesh: Mesh, *, warmup: int = 2, steps: int =
     memory = compiled.memory_analysis().temp_size_in_bytes if compiled else np.nan
     batch_size, dtype = experiment.config.batch_size, experiment.config.model.get("dtype", "float32")
     return StepTime(
-        seconds[0] if compiles else np.nan,
-        seconds[1],
+        compile_seconds if compiles else np.nan,
+        cached_seconds,
         median,
         float(np.quantile(taken, 0.9)),
         batch_size / median,
@@ -70,6 +66,14 @@ def measure(experiment: Experiment, mesh: Mesh, *, warmup: int = 2, steps: int =
         _peak_bytes(),
         matmul_ceiling(dtype),
     )
+
+
+def _start(experiment: Experiment, mesh: Mesh) -> tuple[Callable[[], None], Any, float]:
+    """Take the first step; return what `prepare` does, and the seconds."""
+    began = time.perf_counter()
+    run, compiled = prepare(experiment, mesh)
+    run()
+    return run, compiled, time.perf_counter() - began
 
 
 def prepare(experiment: Experiment, mesh: Mesh) -> tuple[Callable[[], None], Any]:
