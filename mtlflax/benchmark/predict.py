@@ -42,7 +42,8 @@ def measure(experiment: Experiment, *, repeats: int = 10) -> PredictionTime:
 def text(found: PredictionTime) -> str:
     """Return the figures for people."""
     return (
-        f"{found.milliseconds:.4g} ms for one picture, {found.images_per_second:.4g} images/s in batches, on one device; "
+        f"{found.milliseconds:.4g} ms for one picture, {found.images_per_second:.4g} images/s in batches, "
+        "on one device; "
         f"{found.parameters / 1e6:.4g} M parameters, {found.multiply_adds / 1e9:.4g} G multiply-adds"
     )
 
