@@ -68,7 +68,7 @@ while [ ${#left[@]} -gt 0 ]; do
     if [ -z "$signalled" ]; then
       echo "a process failed with exit code $code; the logs of all but the first are in $logs" >&2
       # What went wrong may be said in one of these alone: the first may be ended before it says the same.
-      grep -h '^error: ' "$logs"/process_*.log 2>/dev/null | sort -u >&2 || true
+      for ((i = 1; i < count; i++)); do grep '^error: ' "$logs/process_$i.log" || true; done | sort -u >&2
       deadline=$((SECONDS + ${PATIENCE:-10}))
       for other in "${left[@]}"; do kill -TERM "$other" 2>/dev/null || true; done
     fi

@@ -140,7 +140,7 @@ def _measure(config: ConfigDict, built: experiment.Experiment, options: Namespac
         for found in methods.compare(config, names, _mesh(built), steps=options.steps):
             rows.append({key: finite_or_none(value) for key, value in found._asdict().items()} | {"ratio": found.ratio})
             seconds = f"{found.seconds:.4g} s beside {found.equal_seconds:.4g} s"
-            known = found.operations_ratio == found.operations_ratio
+            known = finite_or_none(found.operations_ratio) is not None
             work = f", {found.operations_ratio:.2f} × the operations" if known else ""  # unknown under pmap
             print(f"{found.method:24} {found.ratio:.2f} × equal weights ({seconds}){work}", flush=True)
         return {"weightings": rows}

@@ -54,6 +54,7 @@ def test_a_folder_that_cannot_be_written_is_no_error(tmp_path):
 def test_a_program_that_was_cut_off_is_compiled_and_kept_again(tmp_path, size):
     _, value = start(MTLFLAX_CACHE=str(tmp_path))
     kept = sorted((tmp_path / "compiled").rglob("*-cache"))
+    assert kept
     for path in kept:
         path.write_bytes(path.read_bytes()[:size])
     assert start(MTLFLAX_CACHE=str(tmp_path))[1] == value
