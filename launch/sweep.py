@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from launch.sweep_cost import environment, say_cost
 from mtlflax import command_line
 from mtlflax.files import plain_errors, write_text
-from mtlflax.run import config_file, evaluations, workdir
+from mtlflax.run import compiled, config_file, evaluations, workdir
 from mtlflax.run.config_file import Entry
 from mtlflax.run.progress import format_seconds
 
@@ -76,6 +76,7 @@ def main(argv: Sequence[str]) -> int:
         at_a_time = f"%{jobs}" if options.jobs else ""
         print(SLURM.format(name=out.name, last=len(entries) - 1, at_a_time=at_a_time, out=out, **quoted))
         return 0
+    compiled.drop_damaged(out / "compiled")  # a program that `kill -9` cut off would be compiled for each run
     if options.only is not None:
         return 1 if train([entries[options.only]], out, 1) else 0
     signal.signal(signal.SIGTERM, stop)

@@ -3,11 +3,12 @@
     python -m mtlflax.benchmark --config=configs/dwa.py:quick [--steps=10] [--out=FILE.json] [--config.KEY=VALUE ...]
     python -m mtlflax.benchmark --what=input --config=configs/dwa.py [--seconds=10] [--config.data.cache=auto ...]
     python -m mtlflax.benchmark --what=together --config=configs/dwa.py      the step fed by the input; or predict, all
-    python -m mtlflax.benchmark --weightings=dwa,cagrad --config=configs/dwa.py       beside equal weights; or all
+    python -m mtlflax.benchmark --weightings=dwa,cagrad,cagrad@representation --config=configs/dwa.py     beside equal
     python -m mtlflax.benchmark --what=predict --sweep=configs/all_networks.py        a table; or any sweep, any --what
     python -m mtlflax.benchmark --what=compile --devices=256 --config=configs/dwa.py --config.batch_size=2048
 
-For steps and predictions no data is read: the batch is made up and lies on the devices. `--out` keeps the figures with
+For steps and predictions no data is read: the batch is made up and lies on the devices. `--weightings=all` takes all
+methods; `@representation` balances the gradients of features instead of parameters. `--out` keeps the figures with
 date, device and versions; `--profile=DIR` leaves a trace of the steps for XProf or Perfetto.
 
 With --what=compile nothing is run: the step is compiled for so many devices, simulated on the CPU, and the memory, the
@@ -51,7 +52,7 @@ def main(argv: Sequence[str]) -> None:
         "--sweep", metavar="FILE[:ARGUMENTS]", help="config file of a sweep, each of whose runs is measured"
     )
     parser.add_argument("--what", choices=(*_MEASURED, "all", "compile"), default="step", help="default: step")
-    parser.add_argument("--weightings", default="", metavar="NAMES", help="compare the steps of methods, or of all")
+    parser.add_argument("--weightings", default="", metavar="NAMES", help="compare the steps of these methods, or all")
     parser.add_argument("--steps", type=int, default=10, metavar="N", help="that are timed (default: 10)")
     parser.add_argument("--devices", type=int, metavar="N", help="with --what=compile: simulated (default: 8)")
     parser.add_argument("--seconds", type=float, default=10, metavar="S", help="of reading batches (default: 10)")

@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 from mtlflax import experiment, weighting
 from mtlflax.benchmark.step import prepare
 from mtlflax.errors import UserError
+from mtlflax.weighting import spec
 
 
 class MethodTime(NamedTuple):
@@ -31,12 +32,11 @@ class MethodTime(NamedTuple):
 def compare(config: ConfigDict, names: Sequence[str], mesh: Mesh, *, steps: int = 10) -> Iterator[MethodTime]:
     """Time the steps of some methods, with their default options, one method after the other.
 
-    `config` is of any method; UserError for an unknown name.
+    `config` is of any method. A name is "cagrad", or "cagrad@representation" for one that balances the gradients of
+    features (its option `level`); UserError for an unknown one.
     """
-    if unknown := [name for name in names if name not in weighting.METHODS]:
-        close = difflib.get_close_matches(unknown[0], weighting.METHODS, n=1)
-        hint = f" (did you mean {close[0]!r}?)" if close else ""
-        raise UserError(f"--weightings: there is no {unknown[0]!r}{hint}; there are {', '.join(weighting.names())}")
+    for name in names:
+        _check(name)
     base, base_program = prepare(experiment.build(_with(config, "equal")), mesh)
     for name in names:
         run, program = prepare(experiment.build(_with(config, name)), mesh)
@@ -52,10 +52,26 @@ def compare(config: ConfigDict, names: Sequence[str], mesh: Mesh, *, steps: int 
         yield MethodTime(name, seconds, equal_seconds, operations[0] / operations[1])
 
 
+def _check(name: str) -> None:
+    """UserError unless there is a method of that name, with that level."""
+    method, at, level = name.partition("@")
+    if method not in weighting.METHODS:
+        close = difflib.get_close_matches(method, weighting.METHODS, n=1)
+        hint = f" (did you mean {close[0]!r}?)" if close else ""
+        raise UserError(f"--weightings: there is no {method!r}{hint}; there are {', '.join(weighting.names())}")
+    if at:
+        try:
+            spec.check_options(weighting.find(method), {"level": level})
+            spec.check_keeps(weighting.find(method), level, None)
+        except ValueError as error:
+            raise UserError(f"--weightings: {error}") from None
+
+
 def _with(config: ConfigDict, name: str) -> ConfigDict:
-    """The config with another method, with its default options."""
+    """The config with another method, with its default options but for the level."""
     config = config.copy_and_resolve_references()
-    options = weighting.options(weighting.find(name))
+    name, _, level = name.partition("@")
+    options = weighting.options(weighting.find(name)) | ({"level": level} if level else {})
     with config.unlocked(), config.ignore_type():
         config.weighting = ConfigDict({"name": name, **options})
     return config

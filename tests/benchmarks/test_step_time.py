@@ -128,15 +128,25 @@ def test_everything_is_measured(tmp_path, monkeypatch):
 
 
 def test_methods_are_compared_with_equal_weights():
-    small = ["--config=configs/dwa.py:quick", "--config.model.name=helpers.tiny:tiny", "--config.data.size=(32,64)"]
-    said = call([*small, "--weightings=random,mean", "--steps=2"], benchmark.main)
-    found = dict(re.findall(r"^(\w+) +[\d.]+ × equal weights .*, ([\d.]+) × the operations$", said, re.MULTILINE))
-    assert found.keys() == {"random", "mean"}
+    small = ["--config=configs/dwa.py:quick", "--config.model.name=helpers.tiny:split", "--config.data.size=(32,64)"]
+    said = call([*small, "--weightings=random,mean,pcgrad,pcgrad@representation", "--steps=2"], benchmark.main)
+    found = dict(re.findall(r"^([\w@]+) +[\d.]+ × equal weights .*, ([\d.]+) × the operations$", said, re.MULTILINE))
+    assert found.keys() == {"random", "mean", "pcgrad", "pcgrad@representation"}
     assert float(found["random"]) == pytest.approx(1, abs=0.02)
     assert float(found["mean"]) > 1.02
-    assert "there is no 'cagard' (did you mean 'cagrad'?)" in call(
-        [*small, "--weightings=cagard"], benchmark.main, code=1
-    )
+    assert float(found["pcgrad"]) > float(found["pcgrad@representation"])  # which takes one backward pass of the trunk
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        ("cagard", "there is no 'cagard' (did you mean 'cagrad'?)"),
+        ("dwa,cagrad@features", "cagrad: level is 'features': choose from parameters, representation"),
+        ("dwa@representation", "weighting 'dwa' has no option 'level'"),
+    ],
+)
+def test_weightings_that_do_not_exist_are_named(names, message):
+    assert message in call(["--config=configs/dwa.py:quick", f"--weightings={names}"], benchmark.main, code=1)
 
 
 def test_each_run_of_a_sweep_is_measured(tmp_path):

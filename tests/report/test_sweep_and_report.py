@@ -117,8 +117,12 @@ def test_the_page_stands_alone_and_renders(runs, tmp_path):
 def test_finished_runs_are_skipped_and_the_table_stays(runs, folder):
     out, _ = runs
     before = (out / "report" / "table.md").read_bytes()
+    cut_off = out / "compiled" / "a-cache"
+    cut_off.parent.mkdir(exist_ok=True)
+    cut_off.write_bytes(b"x")
     said = sweep(folder, "mine.py", "--out=runs")
     assert "6 finished before, 0 to train" in said
+    assert not cut_off.exists()
     assert (out / "report" / "table.md").read_bytes() == before
     listed = sweep(folder, "mine.py", "--out=runs", "--list")
     assert listed.count("finished") == 6

@@ -32,7 +32,7 @@ def test_files_that_are_no_videos_are_named(tmp_path, capfd):
     for name in ("text.mp4", "half.mp4"):
         with pytest.raises(UserError, match=rf"{name}: is not a video that can be read, or is truncated"):
             video_files.Reader(tmp_path / name)
-    with pytest.raises(UserError, match="missing.mp4: no such file"):
+    with pytest.raises(UserError, match=r"missing\.mp4: no such file"):
         video_files.Reader(tmp_path / "missing.mp4")
     with pytest.raises(UserError, match="is a folder, not a video; for a folder of pictures give --images"):
         video_files.Reader(tmp_path)
