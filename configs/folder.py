@@ -1,4 +1,4 @@
-"""Your own pictures, classes and depth, in folders; docs/your_own_data.md has the options.
+"""Your own pictures, classes and depth, in folders; docs/your_own_files.md has the options.
 
     python -m mtlflax.data.folder --check --config=configs/folder.py --config.data.root=FOLDER
     python -m mtlflax.main --config=configs/folder.py:quick --config.data.root=FOLDER

@@ -1,4 +1,4 @@
-"""From a config to objects: the one place where a config is read, for training (`build`) and prediction (`load`)."""
+"""From a config to objects: where nearly all of a config is read, for training (`build`) and prediction (`load`)."""
 
 import dataclasses
 import functools
@@ -180,7 +180,7 @@ def resolve(config: ConfigDict) -> ConfigDict:
     """Return a copy in which everything that a config may leave open is decided; UserError if its root is no data set.
 
     `data.name` and `data.root` become those of a data set, by `data.resolve`. `model.pretrained`, if it is "auto",
-    becomes the hub's weights of the backbone, or, on `streets`, '': from scratch; if it is a file, its absolute path.
+    becomes the hub's weights of the backbone on Cityscapes, else '' (from scratch); if a file, its absolute path.
     `model.start_from` becomes absolute. `losses.class_weights` becomes what is in its file, pairs of class and weight.
     `best.metric` becomes one of the split that is evaluated during training.
     """

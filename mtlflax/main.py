@@ -5,7 +5,7 @@
 Arguments of the config file follow a colon: --config=configs/dwa.py:quick. Any of its values can be changed:
 --config.optimizer.learning_rate=0.001. SIGTERM and Ctrl-C stop a run after its step, which is saved; a second
 Ctrl-C stops it at once. A run that was stopped is resumed by the same command.
-With --mode=evaluate, a --workdir is enough: its config is the run's. So it is with --extend --config.epochs=N, which
+With --mode=evaluate, a --workdir is enough: its config is the run's. Likewise with --extend --config.epochs=N, which
 trains a run on to more epochs: the learning rate is, from there on, that of a run of N epochs.
 """
 

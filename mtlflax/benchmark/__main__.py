@@ -12,7 +12,7 @@ methods; `@representation` balances the gradients of features instead of paramet
 date, device and versions; `--profile=DIR` leaves a trace of the steps for XProf or Perfetto.
 
 With --what=compile nothing is run: the step is compiled for so many devices, simulated on the CPU, and the memory, the
-operations and the collectives of one of them are told. A GPU's or TPU's compiler makes other programs; what is sent
+operations and the collectives of one of them are printed. A GPU's or TPU's compiler makes other programs; what is sent
 between devices is about the same.
 """
 

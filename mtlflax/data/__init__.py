@@ -227,10 +227,10 @@ def _what_is_wrong(opened: Any, split: str) -> str:
 
 
 def content_options(config: Any) -> dict[str, Any]:
-    """Return the keys of `config.data` on which depends what a frame holds.
+    """Return the keys of `config.data` that determine what a frame holds.
 
-    These are all but how and when frames are read, what other data sets are told, and how many frames there are, which
-    their names tell.
+    These are all but those for how and when frames are read, those of other data sets, and the number of frames, which
+    their names show.
     """
     options = {name: value for name, value in config.to_dict().items() if name not in _READING}
     others = {"streets", "cityscapes", "folder", "mixture"} if config.name in SOURCES else set()

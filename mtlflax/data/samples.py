@@ -57,7 +57,7 @@ class Checked:
 
 
 class Readable:
-    """A source in whose place of a frame that cannot be read stands the next one that can; the frame is named once.
+    """A source that replaces each frame that cannot be read by the next one that can, and names the bad frame once.
 
     With `on_error` "raise" it is the source as it is. A frame cannot be read if that raises a UserError, an OSError or
     a ValueError; if none can, that is a UserError.

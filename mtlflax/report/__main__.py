@@ -7,6 +7,7 @@ Every workdir in the folders is read, at any depth: finished runs, runs that go 
     index.html         everything on one page, with curves and pictures (needs Matplotlib: the extra `report`)
     table.md           the table, how it compares with the single-task networks, and notes on the numbers
     table.csv          one row for runs that differ in their seed alone
+    chosen.csv         if variants were chosen on held-out frames, the row of the best one of each group
     differences.csv    how each row of several tasks compares with its single-task networks
 """
 

@@ -69,6 +69,8 @@ def compare(options: argparse.Namespace) -> None:
 def start(name: str) -> "subprocess.Popen[str]":
     """Start one of the two processes."""
     environment = os.environ | {"PYTHONPATH": f"{REPOSITORY}:{REPOSITORY}/tests:{Path(__file__).parent}"}
+    # JAX would take three quarters of a GPU's memory at once, and the two processes share it.
+    environment.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     return subprocess.Popen(
         [sys.executable, __file__, *sys.argv[1:], f"--worker={name}"],
         stdin=subprocess.PIPE,

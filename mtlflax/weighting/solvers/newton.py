@@ -19,10 +19,10 @@ def dot(a: jax.Array, b: jax.Array) -> jax.Array:
 
 
 def varying_as(constant: jax.Array, data: jax.Array) -> jax.Array:
-    """A constant to begin a loop with whose steps depend on `data`.
+    """A constant from which to start a loop whose steps depend on `data`.
 
-    A shard_map that tells what is the same on all devices from what is not wants it to be of the kind that it becomes;
-    this makes it depend on the data for that, and no more: the compiler takes the constant.
+    Where shard_map checks which values vary over the devices, what a loop starts from must vary if its later values do.
+    So this makes the constant depend on the data, but in form only: the compiler reduces it to the constant.
     """
     return jnp.where(False, jnp.ravel(data)[0].astype(constant.dtype), constant)
 
