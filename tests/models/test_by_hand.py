@@ -9,7 +9,7 @@ import pytest
 from flax import linen as nn
 from jax import lax
 
-from mtlflax.models import backward, layers, winograd
+from mtlflax.models import backward, convolution, layers, winograd
 from mtlflax.models.layers import Conv
 from mtlflax.models.resnet import Block
 from mtlflax.training import parallel
@@ -20,8 +20,11 @@ def drawn(*shapes, seed=0):
     return [rng.normal(size=shape).astype(np.float32) for shape in shapes]
 
 
-def convolution(x, kernel):
-    return lax.conv_general_dilated(x, kernel, (1, 1), ((1, 1), (1, 1)), dimension_numbers=("NHWC", "HWIO", "NHWC"))
+def plain(x, kernel, stride=1, padding=1, dilation=1):
+    pads, axes = ((padding, padding),) * 2, ("NHWC", "HWIO", "NHWC")
+    return lax.conv_general_dilated(
+        x, kernel, (stride,) * 2, pads, rhs_dilation=(dilation,) * 2, dimension_numbers=axes
+    )
 
 
 def close(ours, expected, tolerance):
@@ -43,7 +46,7 @@ def in_float64(function, given, cotangent):
 @pytest.mark.parametrize("m", [2, 4])
 def test_tiles_are_the_convolution(size, m):
     x, kernel, gradient = drawn((2, *size, 5), (3, 3, 5, 4), (2, *size, 4))
-    y, of_x, of_kernel = in_float64(convolution, (x, kernel), gradient)
+    y, of_x, of_kernel = in_float64(plain, (x, kernel), gradient)
     close(winograd.tiled(x, kernel, m), y, 3e-6)
     close(winograd.tiled(gradient, kernel[::-1, ::-1].swapaxes(2, 3), m), of_x, 3e-6)
     close(winograd.tiled_kernel_gradient(x, gradient, m), of_kernel, 3e-6)
@@ -57,7 +60,7 @@ def test_wide_convolutions_are_tiled_while_training_on_a_cpu():
     kernel /= 30
     for ours, expected in zip(
         jax.jit(lambda *given: pulled_back(winograd.convolve, given[:2], given[2]))(x, kernel, gradient),
-        in_float64(convolution, (x, kernel), gradient),
+        in_float64(plain, (x, kernel), gradient),
         strict=True,
     ):
         close(ours, expected, 5e-6)
@@ -91,6 +94,33 @@ def test_where_convolutions_are_tiled(shape, features, dtype, platform, tiled):
     # Both gradients; that of a sum does not need the result.
     assert convolutions(train, variables, x, platform=platform) == (0 if tiled else 2)
     assert convolutions(layer.apply, variables, x, platform=platform) == 1
+
+
+@pytest.mark.parametrize(
+    ("size", "k", "stride", "padding", "dilation"),
+    [
+        ((2, 4), 3, 1, 1, 1),
+        ((1, 1), 3, 1, 1, 1),
+        ((1, 8), 3, 1, 1, 1),
+        ((4, 4), 3, 2, 1, 1),  # few pixels in the result alone
+        ((3, 5), 3, 2, 1, 1),
+        ((2, 4), 3, 1, 2, 2),
+        ((2, 3), 3, 1, 6, 6),  # as DeepLab: only the middle of the kernel meets the map
+        ((5, 5), 7, 2, 3, 1),
+        ((4, 4), 3, 1, 0, 1),
+        ((2, 2), 1, 1, 1, 1),
+        ((3, 3), 3, 1, 1, 1),
+    ],
+)
+def test_tiny_maps(size, k, stride, padding, dilation):
+    """XLA's own convolution takes up to 50 times as long for fewer pixels than the kernel has."""
+    given = stride, padding, dilation
+    x, kernel = drawn((2, *size, 5), (k, k, 5, 4))
+    (gradient,) = drawn(plain(x, kernel, *given).shape, seed=1)
+    expected = in_float64(lambda x, kernel: plain(x, kernel, *given), (x, kernel), gradient)
+    ours = pulled_back(lambda x, kernel: convolution.convolve(x, kernel, *given), (x, kernel), jnp.asarray(gradient))
+    for our, true in zip(ours, expected, strict=True):
+        close(our, true, 1e-6)
 
 
 def test_pointwise():

@@ -1,5 +1,6 @@
 """One battery over every topology, with both encoder families, two tasks and three; then what each adds of its own."""
 
+import re
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -211,6 +212,31 @@ def test_recomputing_asks_for_the_same_parameters(name: str) -> None:
 
     traced = str(jax.make_jaxpr(loss)(kept["params"], kept["batch_stats"]))
     assert traced.count("remat2[") >= 4 + 2  # a block in each of the four stages, and a decoder for each task
+
+
+@pytest.mark.parametrize("size", [(64, 128), (32, 32)])
+@pytest.mark.parametrize("name", models.MODELS)
+@pytest.mark.usefixtures("shallow")
+def test_no_kernel_has_more_pixels_than_its_map(name: str, size: tuple[int, int]) -> None:
+    """XLA would exchange their roles and, on a CPU, take up to 50 times as long (tests/benchmarks/README.md)."""
+    model, images = network(name), pictures(*size)
+    variables = jax.eval_shape(model.init, jax.random.key(0), images)
+
+    def loss(params: Any, batch_stats: Any) -> jax.Array:
+        outputs, _ = model.apply({"params": params, "batch_stats": batch_stats}, images, True, mutable=["batch_stats"])
+        return sum(jnp.sum(y) for y in outputs.values())
+
+    lowered = jax.jit(jax.grad(loss)).lower(variables["params"], variables["batch_stats"]).as_text()
+    axes, shape = r"\[(.*?)\]", r"tensor<([\dx]+)xf32>"
+    found = re.findall(rf"stablehlo\.convolution.*?dim_numbers = {axes}x{axes}.*? : \({shape}, {shape}\)", lowered)
+    assert len(found) == lowered.count("stablehlo.convolution") > 2
+
+    def pixels(axes: str, shape: str) -> int:
+        sizes = dict(zip(axes.split(", "), map(int, shape.split("x")), strict=True))
+        return sizes["0"] * sizes["1"]
+
+    wrong = [each for each in found if pixels(each[1], each[3]) > pixels(each[0], each[2])]
+    assert not wrong
 
 
 @pytest.mark.parametrize(
