@@ -3,6 +3,7 @@
 The results are those of the plain formulas, up to rounding.
 """
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -10,24 +11,42 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+Function = Callable[[jax.Array, jax.Array], jax.Array]
+
 _PIXELS = (0, 1, 2)  # the axes of [B, H, W, C] that are summed over
 
 
-@jax.custom_vjp
-def stored(x: jax.Array) -> jax.Array:
-    """Return x. While gradients are taken on a CPU, x and its gradient are computed once and stored.
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def isolated(function: Function, x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """Return function(x, kernel). While gradients are taken on a CPU, XLA computes nothing around it together with it.
 
-    Otherwise XLA computes x anew for each operation that reads it, as far back as operations are elementwise: through
-    all residual blocks of a stage. It has an effect in programs that are compiled with `parallel.compiler_options`.
+    Otherwise it would compute x anew for each operation that reads it, as far back as operations are elementwise:
+    through all residual blocks of a stage. It would prepare the backward pass (transpose x, transform the kernel) as
+    soon as it could, and keep the results until then. And it would copy each kernel, since the optimizer's update,
+    which overwrites it, might come before the gradient of x. The barriers that prevent this have an effect in programs
+    that are compiled with `parallel.compiler_options`.
     """
-    return x
+    return function(x, kernel)
 
 
-def _barrier(x: jax.Array) -> jax.Array:
-    return lax.platform_dependent(x, cpu=lax.optimization_barrier, default=lambda x: x)
+def _isolated_forward(function: Function, x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, Any]:
+    (x,) = _barrier(x)
+    y, _ = jax.vjp(function, x, kernel)  # as the function is computed while gradients are taken
+    return _barrier(y)[0], (x, kernel)
 
 
-stored.defvjp(lambda x: (_barrier(x), None), lambda _, gradient: (_barrier(gradient),))
+def _isolated_backward(function: Function, kept: Any, gradient: jax.Array) -> tuple[jax.Array, ...]:
+    x, kernel, gradient = _barrier(*kept, gradient)
+    return _barrier(*jax.vjp(function, x, kernel)[1](gradient))
+
+
+def _barrier(*arrays: jax.Array) -> tuple[jax.Array, ...]:
+    """Return the arrays; on a CPU, all are computed before any is read."""
+    barrier = lax.platform_dependent(*arrays, cpu=lambda *x: lax.optimization_barrier(x), default=lambda *x: x)
+    return tuple(barrier)
+
+
+isolated.defvjp(_isolated_forward, _isolated_backward)
 
 
 @jax.custom_vjp

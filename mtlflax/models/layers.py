@@ -6,6 +6,7 @@ same here. Parameters are float32 whatever the computation runs in.
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Literal
 
 import jax
@@ -14,7 +15,7 @@ from flax import linen as nn
 from jax import lax
 from jax.typing import DTypeLike
 
-from mtlflax.models.backward import normalize, stored
+from mtlflax.models.backward import isolated, normalize
 from mtlflax.models.convolution import convolve
 
 Initializer = Callable[..., Any]
@@ -78,8 +79,8 @@ class Conv(nn.Module):
         """Return the convolution of x, of type `dtype`."""
         shape = (self.kernel_size, self.kernel_size, x.shape[-1], self.features)
         kernel = self.param("kernel", self.kernel_init, shape)
-        x = stored(x.astype(self.dtype))
-        y = stored(convolve(x, kernel.astype(self.dtype), self.stride, self.padding, self.dilation))
+        way = partial(convolve, stride=self.stride, padding=self.padding, dilation=self.dilation)
+        y = isolated(way, x.astype(self.dtype), kernel.astype(self.dtype))
         if self.use_bias:
             bias = self.param("bias", nn.initializers.zeros, (self.features,))
             y = y + bias.astype(self.dtype)[None, None, None]

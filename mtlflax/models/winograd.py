@@ -1,9 +1,9 @@
 """3×3 convolutions with fewer multiplications, for training on a CPU (Winograd; Lavin and Gray 2016, arXiv:1509.09308).
 
-An output of m×m pixels needs (m + 2)² multiplications for each pair of channels instead of 9 m²: 4 to the pixel for
-m = 2, 2.25 for m = 4. The maps are cut into tiles of (m + 2)×(m + 2) pixels that overlap by two; tiles and kernels are
-transformed (B and G), multiplied as matrices [tiles, C] × [C, K] for each of the (m + 2)² positions, and transformed
-back (A). Results are those of the convolution up to rounding, which is a few float32 digits worse for m = 4.
+4×4 pixels of output take 36 multiplications for each pair of channels instead of 144: F(4×4, 3×3) of the paper. The
+maps are cut into tiles of 6×6 pixels that overlap by two; tiles and kernels are transformed (B and G), multiplied as
+matrices [tiles, C] × [C, K] for each of the 36 positions, and transformed back (A). Results are those of the
+convolution up to rounding, which is some float32 digits worse.
 """
 
 import functools
@@ -16,30 +16,23 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-# The paper's matrices, transposed as there: for m → those of the input (Bᵀ), the kernel (G) and the output (Aᵀ).
-_TRANSFORMS: dict[int, tuple[np.ndarray, np.ndarray, np.ndarray]] = {
-    2: (
-        np.array([[1, 0, -1, 0], [0, 1, 1, 0], [0, -1, 1, 0], [0, 1, 0, -1]]),
-        np.array([[2, 0, 0], [1, 1, 1], [1, -1, 1], [0, 0, 2]]) / 2,
-        np.array([[1, 1, 1, 0], [0, 1, -1, -1]]),
-    ),
-    4: (
-        np.array(
-            [
-                [4, 0, -5, 0, 1, 0],
-                [0, -4, -4, 1, 1, 0],
-                [0, 4, -4, -1, 1, 0],
-                [0, -2, -1, 2, 1, 0],
-                [0, 2, -1, -2, 1, 0],
-                [0, 4, 0, -5, 0, 1],
-            ]
-        ),
-        np.array([[6, 0, 0], [-4, -4, -4], [-4, 4, -4], [1, 2, 4], [1, -2, 4], [0, 0, 24]]) / 24,
-        np.array([[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, -1, 8, -8, 1]]),
-    ),
-}
-# Below either, XLA's own convolutions are faster: tests/benchmarks/README.md, from tests/benchmarks/convolutions.py.
-_MIN_CHANNELS = 100
+# The paper's matrices, transposed as there: those of the input (Bᵀ), the kernel (G) and the output (Aᵀ).
+_OF_INPUT = np.array(
+    [
+        [4, 0, -5, 0, 1, 0],
+        [0, -4, -4, 1, 1, 0],
+        [0, 4, -4, -1, 1, 0],
+        [0, -2, -1, 2, 1, 0],
+        [0, 2, -1, -2, 1, 0],
+        [0, 4, 0, -5, 0, 1],
+    ]
+)
+_OF_KERNEL = np.array([[6, 0, 0], [-4, -4, -4], [-4, 4, -4], [1, 2, 4], [1, -2, 4], [0, 0, 24]]) / 24
+_OF_OUTPUT = np.array([[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, -1, 8, -8, 1]])
+_PIXELS, _TILE = _OF_OUTPUT.shape  # a side of a tile's output, and of the tile
+
+# Below either, XLA's own convolutions are faster: tests/benchmarks/README.md.
+_MIN_CHANNELS = 64
 _MIN_TILES = 64
 
 
@@ -61,7 +54,7 @@ def plain(x: jax.Array, kernel: jax.Array) -> jax.Array:
 def _forward(x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, Any]:
     if not _pays(x, kernel):
         return plain(x, kernel), (x, kernel)
-    return lax.platform_dependent(x, kernel, cpu=functools.partial(tiled, m=2), default=plain), (x, kernel)
+    return lax.platform_dependent(x, kernel, cpu=tiled, default=plain), (x, kernel)
 
 
 def _backward(kept: tuple[jax.Array, jax.Array], gradient: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -75,69 +68,76 @@ def _derived(x: jax.Array, kernel: jax.Array, gradient: jax.Array) -> tuple[jax.
 
 
 def _by_tiles(x: jax.Array, kernel: jax.Array, gradient: jax.Array) -> tuple[jax.Array, jax.Array]:
-    return tiled(gradient, kernel[::-1, ::-1].swapaxes(2, 3), m=2), tiled_kernel_gradient(x, gradient, m=4)
+    return tiled(gradient, kernel[::-1, ::-1].swapaxes(2, 3)), tiled_kernel_gradient(x, gradient)
 
 
 convolve.defvjp(_forward, _backward)
 
 
 def _pays(x: jax.Array, kernel: jax.Array) -> bool:
-    tiles = x.shape[0] * -(-x.shape[1] // 4) * -(-x.shape[2] // 4)
+    tiles = x.shape[0] * -(-x.shape[1] // _PIXELS) * -(-x.shape[2] // _PIXELS)
     return x.dtype == jnp.float32 and min(kernel.shape[2:]) >= _MIN_CHANNELS and tiles >= _MIN_TILES
 
 
-def tiled(x: jax.Array, kernel: jax.Array, m: int) -> jax.Array:
-    """Convolve as `convolve` does, by tiles with an output of m×m pixels, 2 or 4."""
-    _, of_kernel, of_output = _TRANSFORMS[m]
+def tiled(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """Convolve as `convolve` does, by tiles."""
     b, h, w, _ = x.shape
-    tiles = _input_tiles(x, m)
-    rows = jnp.stack(_combine(of_kernel, kernel))  # [m + 2, 3, C, K]
-    kernels = _combine(of_kernel, rows.swapaxes(0, 1))
-    products = [_multiply(one, other) for one, other in zip(tiles, kernels, strict=True)]
-    columns = jnp.stack(_combine(of_output, products), 2)  # [m + 2, tiles, m, K]
-    th, tw = -(-h // m), -(-w // m)
-    y = jnp.stack(_combine(of_output, columns.reshape(m + 2, b, th, tw * m, -1)), 2)
-    return y.reshape(b, th * m, tw * m, -1)[:, :h, :w]
+    products = [
+        lax.dot_general(tiles, column, (((2,), (1,)), ((0,), (0,))))
+        for tiles, column in zip(_input_tiles(x), _transformed(kernel), strict=True)
+    ]
+    columns = jnp.stack(_combine(_OF_OUTPUT, products), 2)  # [6, tiles, 4, K]
+    th, tw = -(-h // _PIXELS), -(-w // _PIXELS)
+    y = jnp.stack(_combine(_OF_OUTPUT, columns.reshape(_TILE, b, th, tw * _PIXELS, -1)), 2)
+    return y.reshape(b, th * _PIXELS, tw * _PIXELS, -1)[:, :h, :w]
 
 
-def tiled_kernel_gradient(x: jax.Array, gradient: jax.Array, m: int) -> jax.Array:
+def tiled_kernel_gradient(x: jax.Array, gradient: jax.Array) -> jax.Array:
     """The gradient of the kernel, [3, 3, C, K], given that of the output, [B, H, W, K]."""
-    _, of_kernel, _ = _TRANSFORMS[m]
-    pairs = zip(_input_tiles(x, m), _output_tiles(gradient, m), strict=True)
-    products = [lax.dot_general(one, other, (((1,), (1,)), ((0,), (0,)))) for one, other in pairs]
-    columns = jnp.stack(_combine(of_kernel.T, products), 1)  # [m + 2, 3, C, K]
-    return jnp.stack(_combine(of_kernel.T, columns))
+    products = [
+        lax.dot_general(tiles, gradients, (((1,), (1,)), ((0,), (0,))))
+        for tiles, gradients in zip(_input_tiles(x), _output_tiles(gradient), strict=True)
+    ]
+    columns = jnp.stack(_combine(_OF_KERNEL.T, products), 1)  # [6, 3, C, K]
+    return jnp.stack(_combine(_OF_KERNEL.T, columns))
 
 
-def _input_tiles(x: jax.Array, m: int) -> list[jax.Array]:
-    """The transformed tiles, for each column of a tile [m + 2 (its rows), tiles, C]."""
-    transform, _, _ = _TRANSFORMS[m]
+def _transformed(kernel: jax.Array) -> list[jax.Array]:
+    """The transformed kernel, for each column of a tile [6 (its rows), C, K], as products with small matrices."""
+    matrices = np.einsum("ia,jb->jiab", _OF_KERNEL, _OF_KERNEL).reshape(_TILE, _TILE, 9)
+    taps = kernel.reshape(9, -1)
+    return [(matrix.astype(np.float32) @ taps).reshape(_TILE, *kernel.shape[2:]) for matrix in matrices]
+
+
+def _input_tiles(x: jax.Array) -> list[jax.Array]:
+    """The transformed tiles, for each column of a tile [6 (its rows), tiles, C]."""
     b, h, w, c = x.shape
-    th, tw = -(-h // m), -(-w // m)
-    x = jnp.pad(x, ((0, 0), (1, 1 + th * m - h), (1, 1 + tw * m - w), (0, 0)))
-    rows = jnp.stack(_combine(transform, [x[:, i : i + th * m - m + 1 : m] for i in range(m + 2)]))
-    columns = [rows[:, :, :, j : j + tw * m - m + 1 : m] for j in range(m + 2)]
-    return [tile.reshape(m + 2, b * th * tw, c) for tile in _combine(transform, columns)]
+    th, tw = -(-h // _PIXELS), -(-w // _PIXELS)
+    x = jnp.pad(x, ((0, 0), (1, 1 + th * _PIXELS - h), (1, 1 + tw * _PIXELS - w), (0, 0)))
+    rows = jnp.stack(_combine(_OF_INPUT, [x[:, i : i + th * _PIXELS - 3 : _PIXELS] for i in range(_TILE)]))
+    columns = [rows[:, :, :, j : j + tw * _PIXELS - 3 : _PIXELS] for j in range(_TILE)]
+    return [tile.reshape(_TILE, b * th * tw, c) for tile in _combine(_OF_INPUT, columns)]
 
 
-def _output_tiles(gradient: jax.Array, m: int) -> list[jax.Array]:
+def _output_tiles(gradient: jax.Array) -> list[jax.Array]:
     """The gradients of the products, in the same form; the transpose of the output's transformation."""
-    _, _, transform = _TRANSFORMS[m]
     b, h, w, k = gradient.shape
-    th, tw = -(-h // m), -(-w // m)
-    gradient = jnp.pad(gradient, ((0, 0), (0, th * m - h), (0, tw * m - w), (0, 0)))
-    rows = jnp.stack(_combine(transform.T, [gradient[:, i::m] for i in range(m)]))
-    columns = [rows[:, :, :, j::m] for j in range(m)]
-    return [tile.reshape(m + 2, b * th * tw, k) for tile in _combine(transform.T, columns)]
-
-
-def _multiply(a: jax.Array, b: jax.Array) -> jax.Array:
-    return lax.dot_general(a, b, (((2,), (1,)), ((0,), (0,))))
+    th, tw = -(-h // _PIXELS), -(-w // _PIXELS)
+    gradient = jnp.pad(gradient, ((0, 0), (0, th * _PIXELS - h), (0, tw * _PIXELS - w), (0, 0)))
+    rows = jnp.stack(_combine(_OF_OUTPUT.T, [gradient[:, i::_PIXELS] for i in range(_PIXELS)]))
+    columns = [rows[:, :, :, j::_PIXELS] for j in range(_PIXELS)]
+    return [tile.reshape(_TILE, b * th * tw, k) for tile in _combine(_OF_OUTPUT.T, columns)]
 
 
 def _combine(matrix: np.ndarray, terms: Sequence[jax.Array] | jax.Array) -> list[jax.Array]:
     """For each row of a small matrix, the sum of the terms with its numbers as factors."""
-    return [
-        functools.reduce(operator.add, [float(n) * term for n, term in zip(row, terms, strict=True) if n])
-        for row in matrix
-    ]
+    return [_sum([(float(n), term) for n, term in zip(row, terms, strict=True) if n]) for row in matrix]
+
+
+def _sum(terms: list[tuple[float, jax.Array]]) -> jax.Array:
+    """Σ n · term, by sums and differences: XLA would multiply by 1 and -1, with arrays of the size of the map."""
+    scaled = [(n > 0, term if abs(n) == 1 else abs(n) * term) for n, term in terms]
+    plus, minus = ([term for positive, term in scaled if positive is sign] for sign in (True, False))
+    if not plus:
+        return -functools.reduce(operator.add, minus)
+    return functools.reduce(operator.sub, minus, functools.reduce(operator.add, plus))

@@ -39,30 +39,19 @@ def main() -> None:
     options = parser.parse_args()
     jax.config.update("jax_platforms", "cpu")
     height, width = (int(n) for n in options.size.split("x"))
-    print("| map | channels | forward, ms: XLA | m = 2 | m = 4 | kernel gradient, ms: XLA | m = 2 | m = 4 |")
-    print("|---|---|---|---|---|---|---|---|")
+    print("| map | channels | forward, ms: XLA | by tiles | kernel gradient, ms: XLA | by tiles |")
+    print("|---|---|---|---|---|---|")
     for stride, channels, features in SHAPES:
         h, w = height // stride, width // stride
         keys = jax.random.split(jax.random.key(0), 3)
         x = jax.random.normal(keys[0], (options.batch, h, w, channels))
         kernel = jax.random.normal(keys[1], (3, 3, channels, features))
         gradient = jax.random.normal(keys[2], (options.batch, h, w, features))
-        forward = [seconds(f, options.repeats, x, kernel) for f in (winograd.plain, tiled(2), tiled(4))]
-        backward = [
-            seconds(f, options.repeats, x, gradient) for f in (plain_gradient, tiled_gradient(2), tiled_gradient(4))
-        ]
+        forward = [seconds(f, options.repeats, x, kernel) for f in (winograd.plain, winograd.tiled)]
+        gradients = plain_gradient, winograd.tiled_kernel_gradient
+        backward = [seconds(f, options.repeats, x, gradient) for f in gradients]
         cells = " | ".join(f"{1e3 * each:.1f}" for each in (*forward, *backward))
         print(f"| {h}×{w} | {channels} → {features} | {cells} |", flush=True)
-
-
-def tiled(m: int) -> Callable[..., Any]:
-    """The convolution by tiles."""
-    return lambda x, kernel: winograd.tiled(x, kernel, m)
-
-
-def tiled_gradient(m: int) -> Callable[..., Any]:
-    """The kernel's gradient by tiles."""
-    return lambda x, gradient: winograd.tiled_kernel_gradient(x, gradient, m)
 
 
 def plain_gradient(x: jax.Array, gradient: jax.Array) -> Any:
