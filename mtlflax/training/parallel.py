@@ -102,8 +102,8 @@ def compiler_options(platform: str = "") -> dict[str, str]:
 
     There are none but for CPUs, and none there if this version of XLA does not know them. They restrict XLA's library
     YNN to matrix products and sums: convolutions of 64 channels or fewer it would run on one thread
-    (tests/benchmarks/README.md). And they keep optimization barriers, for `models.backward.isolated` and `remat`: jaxlib
-    0.10 takes them out otherwise.
+    (tests/benchmarks/README.md). And they keep optimization barriers, for `models.backward.isolated` and `remat`:
+    jaxlib 0.10 takes them out otherwise.
     """
     if (platform or jax.default_backend()) != "cpu":
         return {}

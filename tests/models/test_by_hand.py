@@ -167,6 +167,33 @@ def test_residual_blocks_are_not_computed_again(monkeypatch):
     assert isolated < 0.97 * compiled()
 
 
+def test_nothing_is_prepared_early_or_copied(monkeypatch):
+    """Kernels that the step overwrites are not copied, and what the backward pass needs of them is made there."""
+    x = jnp.zeros((8, 16, 32, 128))
+
+    class Chain(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            for i in range(6):
+                x = nn.relu(Conv(128, 3, 1, 1, name=f"conv{i}")(x))
+            return x
+
+    variables = Chain().init(jax.random.key(0), x)
+
+    def temporary():
+        def step(variables):
+            gradients = jax.grad(lambda variables: Chain().apply(variables, x).sum())(variables)
+            return jax.tree.map(jnp.subtract, variables, gradients)
+
+        jitted = jax.jit(step, donate_argnums=0, compiler_options=parallel.compiler_options())
+        return jitted.lower(variables).compile().memory_analysis().temp_size_in_bytes
+
+    isolated = temporary()
+    monkeypatch.setattr(layers, "isolated", lambda function, x, kernel: function(x, kernel))
+    kernels = sum(leaf.nbytes for leaf in jax.tree.leaves(variables))
+    assert isolated < temporary() - 2 * kernels
+
+
 def plainly_normalized(x, scale, bias):
     mean, var = x.mean((0, 1, 2)), x.var((0, 1, 2))
     wide = (None, None, None)

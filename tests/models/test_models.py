@@ -282,9 +282,11 @@ def test_bfloat16_is_near_float32_in_a_densenet() -> None:
 KEEP_BARRIERS = {"xla_disable_hlo_passes": "cse_barrier_expander"}
 
 
-@pytest.mark.parametrize("backbone", ["resnet18", pytest.param("densenet121", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("backbone", "share"), [("resnet18", 0.8), pytest.param("densenet121", 0.7, marks=pytest.mark.slow)]
+)
 @pytest.mark.usefixtures("shallow")
-def test_remat_changes_the_memory_and_not_the_gradients(backbone: str) -> None:
+def test_remat_changes_the_memory_and_not_the_gradients(backbone: str, share: float) -> None:
     variables, images = initialised(backbone, attention="none"), pictures(6, 128, 128)
     both = [shapes(backbone=backbone, attention="none", remat=remat) for remat in (False, True)]
     assert both[0] == both[1]
@@ -301,7 +303,7 @@ def test_remat_changes_the_memory_and_not_the_gradients(backbone: str) -> None:
         return compiled.memory_analysis().temp_size_in_bytes, jax.device_get(compiled(params, images))
 
     (memory, expected), (memory_of_remat, ours) = gradients(remat=False), gradients(remat=True)
-    assert memory_of_remat < 0.75 * memory  # the encoder or the decoder alone would not do
+    assert memory_of_remat < share * memory  # the encoder or the decoder alone would not do
     assert jax.tree.structure(ours) == jax.tree.structure(expected)
     # What is recomputed is fused with other operations, and rounds otherwise: some pixels near 0 are on the other side
     # of a ReLU. Where BatchNorm takes a whole gradient away, rounding is all that is left.
