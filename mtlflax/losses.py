@@ -16,10 +16,13 @@ infinity included, changes neither. Shapes that do not fit are a ValueError.
 
 import math
 from collections.abc import Callable, Mapping
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 from jax import lax
+
+from mtlflax.models.backward import barrier
 
 Array = jax.Array
 
@@ -37,8 +40,8 @@ def cross_entropy(
     With `class_weights`, float32 [C], each pixel counts as its class does, and the weighted sum is divided by the sum
     of the weights, as in PyTorch.
     """
-    valid, own_class, logits = _mask_segmentation(logits, labels, ignore)
-    return _class_mean(_surprise(own_class, logits), valid, own_class, class_weights, axis_name)
+    valid, _, own_class = _pixels(logits, labels, ignore)
+    return _class_mean(_surprise(logits, labels, ignore), valid, own_class, class_weights, axis_name)
 
 
 def ohem(
@@ -57,8 +60,8 @@ def ohem(
     all labeled pixels of the global batch, then that share, the least probable ones (to 1/1000 of a probability, ties
     included). No gradient passes through the choice. `class_weights` are as in `cross_entropy`.
     """
-    valid, own_class, logits = _mask_segmentation(logits, labels, ignore)
-    errors = _surprise(own_class, logits)
+    valid, _, own_class = _pixels(logits, labels, ignore)
+    errors = _surprise(logits, labels, ignore)
     # Counted in bins, so that the choice is the same however the pixels are spread over devices.
     bins = jnp.clip(jnp.ceil(_OHEM_BINS * jnp.exp(-lax.stop_gradient(errors))), 0, _OHEM_BINS).astype(jnp.int32)
     # What is no number counts as hard, so that it stays noticeable.
@@ -77,7 +80,9 @@ def dice(logits: Array, labels: Array, *, ignore: int = 255, axis_name: str | No
     = 2 Σ p_c t_c / (Σ p_c² + Σ t_c²): the squared form of Milletari et al. 2016 (V-Net, section 3), taken class by
     class. Classes that no valid pixel has are skipped, so that no denominator comes near 0, and nothing is added to it.
     """
-    valid, own_class, logits = _mask_segmentation(logits, labels, ignore)
+    valid, wrong, own_class = _pixels(logits, labels, ignore)
+    # Masked before the softmax as well as after: 0 times the slope at a NaN would be NaN.
+    logits = jnp.where(valid[..., None], logits, 0).astype(jnp.float32)
     probabilities = jnp.where(valid[..., None], jax.nn.softmax(logits, axis=-1), 0)
     pixels = (0, 1, 2)
     overlap = _psum(jnp.sum(jnp.where(own_class, probabilities, 0), axis=pixels), axis_name)
@@ -87,7 +92,8 @@ def dice(logits: Array, labels: Array, *, ignore: int = 255, axis_name: str | No
     present = true > 0
     coefficients = 2 * overlap / jnp.where(present, predicted + true, 1)
     losses = jnp.where(present, 1 - coefficients, 0)
-    return jnp.sum(losses) / jnp.maximum(jnp.sum(present), 1)
+    loss = jnp.sum(losses) / jnp.maximum(jnp.sum(present), 1)
+    return jnp.where(_psum(jnp.sum(wrong), axis_name) > 0, jnp.nan, loss)
 
 
 def l1(prediction: Array, target: Array, *, axis_name: str | None = None) -> Array:
@@ -165,30 +171,52 @@ def get(name: str, among: Mapping[str, Callable[..., Array]] | None = None) -> C
     return known[name]
 
 
-def _mask_segmentation(logits: Array, labels: Array, ignore: int) -> tuple[Array, Array, Array]:
-    """Make invalid pixels harmless, and labels that are no class noticeable.
+def _pixels(logits: Array, labels: Array, ignore: int) -> tuple[Array, Array, Array]:
+    """Read the labels; ValueError if they do not fit the logits.
 
     Returns:
-        Where pixels are valid, bool [B, H, W]; which class is a valid pixel's own, bool [B, H, W, C]; float32 logits, 0
-        at invalid pixels and NaN at those with an unknown label.
+        Which pixels are not ignored, bool [B, H, W]; which of these have a label that is no class, bool [B, H, W];
+        which class is a pixel's own, bool [B, H, W, C], none where it is ignored or no class.
     """
     if logits.shape[:-1] != labels.shape:
         raise ValueError(f"logits {logits.shape} do not fit labels {labels.shape}")
     valid = labels != ignore
     known = (labels >= 0) & (labels < logits.shape[-1])
+    own_class = labels[..., None].astype(jnp.int32) == lax.broadcasted_iota(jnp.int32, logits.shape, 3)
+    return valid, valid & ~known, own_class & valid[..., None]
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _surprise(logits: Array, labels: Array, ignore: int) -> Array:
+    """−log of the probability of each pixel's own class, float32 [B, H, W]; 0 where ignored, NaN where it is no class.
+
+    Logits of ignored pixels may be NaN. The derived backward pass would multiply these with 0 and return NaN, unless
+    the logits were masked first, into a second array of their size. The one here masks its result.
+    """
+    return _surprise_forward(logits, labels, ignore)[0]
+
+
+def _surprise_forward(logits: Array, labels: Array, ignore: int) -> tuple[Array, tuple[Array, ...]]:
+    valid, wrong, _ = _pixels(logits, labels, ignore)
+    # Else XLA would keep them without the head's bias, and add it again for some of what follows.
+    (logits,) = barrier(logits)
+    wide = logits.astype(jnp.float32)
+    whole = jax.nn.logsumexp(wide, axis=-1)
+    own_logit = jnp.take_along_axis(wide, labels[..., None].astype(jnp.int32), axis=-1, mode="clip")[..., 0]
     # NaN is made only where a label is wrong: with JAX_DEBUG_NANS, any other would stop a run that is right.
-    filling = jnp.where(valid & ~known, jnp.nan, 0.0)
-    logits = jnp.where((valid & known)[..., None], logits, filling[..., None])
-    classes = lax.broadcasted_iota(jnp.int32, logits.shape, 3)
-    own_class = (labels[..., None].astype(jnp.int32) == classes) & valid[..., None]
-    return valid, own_class, logits.astype(jnp.float32)
+    unlearned = jnp.where(wrong, jnp.nan, 0.0)
+    return jnp.where(valid & ~wrong, whole - own_logit, unlearned), (logits, labels, whole)
 
 
-def _surprise(own_class: Array, logits: Array) -> Array:
-    """−log of the probability of each pixel's own class, [B, H, W]."""
-    # A masked sum instead of a gather: the gather's transpose is a scatter, slow on TPUs.
-    own_logit = jnp.sum(jnp.where(own_class, logits, 0), axis=-1)
-    return jax.nn.logsumexp(logits, axis=-1) - own_logit
+def _surprise_backward(ignore: int, kept: tuple[Array, ...], gradient: Array) -> tuple[Array, None]:
+    logits, labels, whole = kept
+    valid, wrong, own_class = _pixels(logits, labels, ignore)
+    probabilities = jnp.exp(logits.astype(jnp.float32) - whole[..., None])
+    slopes = jnp.where(own_class, probabilities - 1, probabilities) * gradient[..., None]
+    return jnp.where((valid & ~wrong)[..., None], slopes, 0).astype(logits.dtype), None
+
+
+_surprise.defvjp(_surprise_forward, _surprise_backward)
 
 
 def _class_mean(

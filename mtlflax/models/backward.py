@@ -30,17 +30,17 @@ def isolated(function: Function, x: jax.Array, kernel: jax.Array) -> jax.Array:
 
 
 def _isolated_forward(function: Function, x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, Any]:
-    (x,) = _barrier(x)
+    (x,) = barrier(x)
     y, _ = jax.vjp(function, x, kernel)  # as the function is computed while gradients are taken
-    return _barrier(y)[0], (x, kernel)
+    return barrier(y)[0], (x, kernel)
 
 
 def _isolated_backward(function: Function, kept: Any, gradient: jax.Array) -> tuple[jax.Array, ...]:
-    x, kernel, gradient = _barrier(*kept, gradient)
-    return _barrier(*jax.vjp(function, x, kernel)[1](gradient))
+    x, kernel, gradient = barrier(*kept, gradient)
+    return barrier(*jax.vjp(function, x, kernel)[1](gradient))
 
 
-def _barrier(*arrays: jax.Array) -> tuple[jax.Array, ...]:
+def barrier(*arrays: jax.Array) -> tuple[jax.Array, ...]:
     """Return the arrays; on a CPU, all are computed before any is read."""
     barrier = lax.platform_dependent(*arrays, cpu=lambda *x: lax.optimization_barrier(x), default=lambda *x: x)
     return tuple(barrier)
