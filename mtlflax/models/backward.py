@@ -40,6 +40,18 @@ def _isolated_backward(function: Function, kept: Any, gradient: jax.Array) -> tu
     return barrier(*jax.vjp(function, x, kernel)[1](gradient))
 
 
+@jax.custom_vjp
+def settled(x: jax.Array) -> jax.Array:
+    """Return x. While gradients are taken on a CPU, the gradient of x is summed up once, and stored.
+
+    Otherwise XLA would sum it up anew for each operation that reads it, and for each pixel of a pool.
+    """
+    return x
+
+
+settled.defvjp(lambda x: (x, None), lambda _, gradient: barrier(gradient))
+
+
 def barrier(*arrays: jax.Array) -> tuple[jax.Array, ...]:
     """Return the arrays; on a CPU, all are computed before any is read."""
     barrier = lax.platform_dependent(*arrays, cpu=lambda *x: lax.optimization_barrier(x), default=lambda *x: x)

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from mtlflax.models.backward import settled
 from mtlflax.models.checks import check_choice
 from mtlflax.models.layers import BatchNorm, Conv, Layer, average_pool, max_pool, scaled_normal
 from mtlflax.models.staged import OUTPUT_STRIDES, StagedEncoder, dilation
@@ -51,6 +52,7 @@ class DenseBlock(Layer):
         layer = nn.remat(DenseLayer, static_argnums=(2,)) if self.remat else DenseLayer
         given = []
         for index in range(1, self.depth + 1):
+            x = settled(x)
             new = layer(self.dilation, **self.common, name=f"denselayer{index}")(x, train)
             x = jnp.concatenate([x, new], axis=-1)
             given.append(x)
