@@ -17,7 +17,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from mtlflax.models.layers import BatchNorm, Conv, Layer, average_pool, resize, unsaturated
+from mtlflax.models.layers import BatchNorm, Conv, Layer, average_pool, unsaturated
+from mtlflax.models.resize import resize
 
 
 class Attention(Layer):

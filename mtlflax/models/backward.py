@@ -11,16 +11,19 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-Function = Callable[[jax.Array, jax.Array], jax.Array]
+Function = Callable[[Any, jax.Array], jax.Array]
 
 _PIXELS = (0, 1, 2)  # the axes of [B, H, W, C] that are summed over
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
-def isolated(function: Function, x: jax.Array, kernel: jax.Array) -> jax.Array:
+def isolated(function: Function, x: Any, kernel: jax.Array) -> jax.Array:
     """Return function(x, kernel). While gradients are taken on a CPU, XLA computes nothing around it together with it.
 
-    Otherwise it would compute x anew for each operation that reads it, as far back as operations are elementwise:
+    x is an array or a tree of arrays. What the function computes of it is not kept for the backward pass, but computed
+    again there.
+
+    Otherwise XLA would compute x anew for each operation that reads it, as far back as operations are elementwise:
     through all residual blocks of a stage. It would prepare the backward pass (transpose x, transform the kernel) as
     soon as it could, and keep the results until then. And it would copy each kernel, since the optimizer's update,
     which overwrites it, might come before the gradient of x. The barriers that prevent this have an effect in programs
@@ -29,13 +32,13 @@ def isolated(function: Function, x: jax.Array, kernel: jax.Array) -> jax.Array:
     return function(x, kernel)
 
 
-def _isolated_forward(function: Function, x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, Any]:
+def _isolated_forward(function: Function, x: Any, kernel: jax.Array) -> tuple[jax.Array, Any]:
     (x,) = barrier(x)
     y, _ = jax.vjp(function, x, kernel)  # as the function is computed while gradients are taken
     return barrier(y)[0], (x, kernel)
 
 
-def _isolated_backward(function: Function, kept: Any, gradient: jax.Array) -> tuple[jax.Array, ...]:
+def _isolated_backward(function: Function, kept: Any, gradient: jax.Array) -> tuple[Any, ...]:
     x, kernel, gradient = barrier(*kept, gradient)
     return barrier(*jax.vjp(function, x, kernel)[1](gradient))
 
@@ -52,8 +55,8 @@ def settled(x: jax.Array) -> jax.Array:
 settled.defvjp(lambda x: (x, None), lambda _, gradient: barrier(gradient))
 
 
-def barrier(*arrays: jax.Array) -> tuple[jax.Array, ...]:
-    """Return the arrays; on a CPU, all are computed before any is read."""
+def barrier(*arrays: Any) -> tuple[Any, ...]:
+    """Return the arrays, or trees of arrays; on a CPU, all are computed before any is read."""
     barrier = lax.platform_dependent(*arrays, cpu=lambda *x: lax.optimization_barrier(x), default=lambda *x: x)
     return tuple(barrier)
 
@@ -85,47 +88,64 @@ def _pointwise_backward(kept: Any, gradient: jax.Array) -> tuple[jax.Array, jax.
 pointwise.defvjp(_pointwise_forward, _pointwise_backward)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(4, 5))
-def normalize(
-    x: jax.Array, scale: jax.Array, bias: jax.Array, origin: jax.Array, epsilon: float, axis_name: str | None
-) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Normalize a batch by its own statistics: (x - mean) / sqrt(var + epsilon) · scale + bias.
-
-    Half precision is widened to float32 first, and the statistics have no gradient of their own.
+def moments(x: jax.Array, origin: jax.Array, axis_name: str | None) -> tuple[jax.Array, jax.Array]:
+    """Return the mean and the biased variance of each channel, float32 [C], over the whole batch; without gradients.
 
     Args:
-        x: [B, H, W, C], this device's share of the batch.
+        x: [B, H, W, C], this device's share of the batch. Half precision is widened to float32 first.
+        origin: float32 [C], about which moments are taken: near the mean, or the variance loses its digits.
+        axis_name: the mapped axis over which the batch is spread; None: it is all here.
+    """
+    # One pass gives both moments.
+    centered = _widen(lax.stop_gradient(x)) - origin[None, None, None]
+    shift, square = mean_over(jnp.stack([centered.mean(_PIXELS), jnp.square(centered).mean(_PIXELS)]), axis_name)
+    return origin + shift, jnp.maximum(square - jnp.square(shift), 0.0)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(5, 6))
+def normalize(
+    x: jax.Array,
+    scale: jax.Array,
+    bias: jax.Array,
+    mean: jax.Array,
+    var: jax.Array,
+    epsilon: float,
+    axis_name: str | None,
+) -> jax.Array:
+    """Normalize a batch by its own statistics: (x - mean) / sqrt(var + epsilon) · scale + bias, float32 [B, H, W, C].
+
+    That the statistics depend on x is in the gradient of x; they have none of their own.
+
+    Args:
+        x: [B, H, W, C], this device's share of the batch. Half precision is widened to float32 first.
         scale: float32 [C].
         bias: float32 [C].
-        origin: float32 [C], about which moments are taken: near the mean, or the variance loses its digits.
+        mean: float32 [C], as `moments` has it.
+        var: float32 [C], likewise.
         epsilon: added to the variance.
         axis_name: the mapped axis over which the batch is spread; None: it is all here.
-
-    Returns:
-        The normalized batch, float32 [B, H, W, C], and the mean and the biased variance of the whole batch, [C].
     """
-    return _normalize_forward(x, scale, bias, origin, epsilon, axis_name)[0]
+    return _normalize_forward(x, scale, bias, mean, var, epsilon, axis_name)[0]
 
 
 def _normalize_forward(
-    x: jax.Array, scale: jax.Array, bias: jax.Array, origin: jax.Array, epsilon: float, axis_name: str | None
-) -> tuple[tuple[jax.Array, jax.Array, jax.Array], Any]:
-    wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-    # One pass gives both moments.
-    centered = wide - origin[None, None, None]
-    shift, square = mean_over(jnp.stack([centered.mean(_PIXELS), jnp.square(centered).mean(_PIXELS)]), axis_name)
-    mean, var = origin + shift, jnp.maximum(square - jnp.square(shift), 0.0)
+    x: jax.Array,
+    scale: jax.Array,
+    bias: jax.Array,
+    mean: jax.Array,
+    var: jax.Array,
+    epsilon: float,
+    axis_name: str | None,
+) -> tuple[jax.Array, Any]:
     inverse = lax.rsqrt(var + epsilon)
-    y = (wide - mean[None, None, None]) * (scale * inverse)[None, None, None] + bias[None, None, None]
-    return (y, mean, var), (x, scale, mean, inverse)
+    y = (_widen(x) - mean[None, None, None]) * (scale * inverse)[None, None, None] + bias[None, None, None]
+    return y, (x, scale, mean, inverse)
 
 
-def _normalize_backward(
-    epsilon: float, axis_name: str | None, kept: Any, gradients: tuple[jax.Array, jax.Array, jax.Array]
-) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
+def _normalize_backward(epsilon: float, axis_name: str | None, kept: Any, gradient: jax.Array) -> tuple[jax.Array, ...]:
     """Ioffe and Szegedy 2015, section 3, with the sums over the pixels of the whole batch."""
     x, scale, mean, inverse = kept
-    gradient, wide = gradients[0], x.astype(gradients[0].dtype)
+    wide = _widen(x)
     count = x.shape[0] * x.shape[1] * x.shape[2]
     of_bias = gradient.sum(_PIXELS)
     # Σ g (x - mean), without an array x - mean.
@@ -134,10 +154,14 @@ def _normalize_backward(
     slope = inverse * of_deviation
     offset = of_mean - mean * slope
     of_x = (gradient - offset[None, None, None] - wide * slope[None, None, None]) * (scale * inverse)[None, None, None]
-    return of_x.astype(x.dtype), of_scale, of_bias, jnp.zeros_like(mean)
+    return of_x.astype(x.dtype), of_scale, of_bias, jnp.zeros_like(mean), jnp.zeros_like(mean)
 
 
 normalize.defvjp(_normalize_forward, _normalize_backward)
+
+
+def _widen(x: jax.Array) -> jax.Array:
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
 def mean_over(x: jax.Array, axis_name: str | None) -> jax.Array:

@@ -10,7 +10,8 @@ from flax import linen as nn
 from mtlflax.models.attention import KINDS
 from mtlflax.models.blocks import activate, head
 from mtlflax.models.checks import check_choice, check_whole
-from mtlflax.models.layers import BatchNorm, Conv, Layer, resize
+from mtlflax.models.layers import BatchNorm, Conv, Layer
+from mtlflax.models.resize import resize
 
 STRIDES = (16, 8, 4, 2, 1)  # of the stages
 HEAD_STRIDES = (1, 2, 4)
@@ -77,12 +78,13 @@ class Decoder(Layer):
             if place == "skip":
                 skip = getattr(self, f"{name}_attention")(skip, x, train)
             up = jnp.concatenate([up, skip], axis=-1)
-        given = [up]
-        for i in (1, 2):
-            y = getattr(self, f"{name}_conv{i}")(given[-1])
-            given.append(nn.relu(getattr(self, f"{name}_bn{i}")(y, train)))
-        _, first, second = given
-        return getattr(self, f"{name}_attention")(second, first, train) if place == "stage" else second
+        first = getattr(self, f"{name}_conv1")(up)
+        norm = getattr(self, f"{name}_bn1").prepare(first, train)
+        second = getattr(self, f"{name}_conv2")(first, norm)
+        second = nn.relu(getattr(self, f"{name}_bn2")(second, train))
+        if place != "stage":
+            return second
+        return getattr(self, f"{name}_attention")(second, nn.relu(norm(first).astype(self.dtype)), train)
 
     def exchange(self, x: jax.Array, others: Mapping[str, jax.Array], stride: int, train: bool) -> jax.Array:
         """Let the output of a stage attend to the outputs of the other tasks' stages."""

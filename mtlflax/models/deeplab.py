@@ -13,8 +13,9 @@ from flax import linen as nn
 from mtlflax.models.blocks import activate, head
 from mtlflax.models.checks import check_choice, check_whole
 from mtlflax.models.encoders import activated, encoder
-from mtlflax.models.layers import ConvBlock, Layer, resize
+from mtlflax.models.layers import ConvBlock, Layer
 from mtlflax.models.network import BranchedNetwork
+from mtlflax.models.resize import resize
 from mtlflax.models.staged import OUTPUT_STRIDES
 
 

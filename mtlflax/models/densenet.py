@@ -13,7 +13,7 @@ from flax import linen as nn
 
 from mtlflax.models.backward import settled
 from mtlflax.models.checks import check_choice
-from mtlflax.models.layers import BatchNorm, Conv, Layer, average_pool, max_pool, scaled_normal
+from mtlflax.models.layers import BatchNorm, Conv, Layer, Normalization, average_pool, max_pool, scaled_normal
 from mtlflax.models.staged import OUTPUT_STRIDES, StagedEncoder, dilation
 
 # Name → layers per block. All have growth rate 32, bottlenecks 4 × 32 wide and a stem of 64 channels.
@@ -30,13 +30,16 @@ class DenseLayer(Layer):
     dilation: int = 1
 
     @nn.compact
-    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        """Return the new channels."""
+    def __call__(
+        self, x: jax.Array, known: Normalization | None, train: bool
+    ) -> tuple[jax.Array, Normalization | None]:
+        """Return the new channels, and the normalization of x. `known` is that of the layer before."""
         conv = partial(Conv, dtype=self.dtype, kernel_init=_init)
         norm = partial(BatchNorm, **self.common)
-        x = conv(4 * GROWTH, name="conv1")(nn.relu(norm(name="norm1")(x, train)))
-        x = nn.relu(norm(name="norm2")(x, train))
-        return conv(GROWTH, 3, 1, self.dilation, self.dilation, name="conv2")(x)
+        norm1 = norm(name="norm1").prepare(x, train, known)
+        x = conv(4 * GROWTH, name="conv1")(x, norm1)
+        norm2 = norm(name="norm2").prepare(x, train)
+        return conv(GROWTH, 3, 1, self.dilation, self.dilation, name="conv2")(x, norm2), norm1
 
 
 class DenseBlock(Layer):
@@ -49,11 +52,11 @@ class DenseBlock(Layer):
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> list[jax.Array]:
         """Return, behind each layer, the channels of the input and all new ones."""
-        layer = nn.remat(DenseLayer, static_argnums=(2,)) if self.remat else DenseLayer
-        given = []
+        layer = nn.remat(DenseLayer, static_argnums=(3,)) if self.remat else DenseLayer
+        given, norm = [], None
         for index in range(1, self.depth + 1):
             x = settled(x)
-            new = layer(self.dilation, **self.common, name=f"denselayer{index}")(x, train)
+            new, norm = layer(self.dilation, **self.common, name=f"denselayer{index}")(x, norm, train)
             x = jnp.concatenate([x, new], axis=-1)
             given.append(x)
         return given
@@ -68,8 +71,8 @@ class Transition(Layer):
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         """Return half the channels, on half the grid."""
         features = x.shape[-1] // 2
-        x = BatchNorm(**self.common, name="norm")(x, train)
-        x = Conv(features, dtype=self.dtype, kernel_init=_init, name="conv")(nn.relu(x))
+        norm = BatchNorm(**self.common, name="norm").prepare(x, train)
+        x = Conv(features, dtype=self.dtype, kernel_init=_init, name="conv")(x, norm)
         return average_pool(x) if self.pool else x
 
 

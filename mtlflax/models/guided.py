@@ -11,8 +11,9 @@ from flax import linen as nn
 from mtlflax.models.blocks import activate, head
 from mtlflax.models.checks import check_choice, check_whole
 from mtlflax.models.encoders import activated, encoder
-from mtlflax.models.layers import ConvBlock, Layer, resize
+from mtlflax.models.layers import ConvBlock, Layer
 from mtlflax.models.network import Topology
+from mtlflax.models.resize import resize
 
 STRIDES = (4, 8, 16)
 

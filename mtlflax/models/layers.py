@@ -1,4 +1,4 @@
-"""The layers that all networks are made of: convolution, batch normalization, pooling, resizing.
+"""The layers that all networks are made of: convolution, batch normalization, pooling.
 
 All maps are [B, H, W, C]. Padding, constants and output sizes are PyTorch's, so that torchvision's weights mean the
 same here. Parameters are float32 whatever the computation runs in.
@@ -9,13 +9,14 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Literal
 
+import flax
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jax import lax
 from jax.typing import DTypeLike
 
-from mtlflax.models.backward import isolated, normalize
+from mtlflax.models.backward import barrier, isolated, moments, normalize
 from mtlflax.models.convolution import convolve
 
 Initializer = Callable[..., Any]
@@ -75,16 +76,47 @@ class Conv(nn.Module):
     kernel_init: Initializer = scaled_normal(2.0, "out")
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """Return the convolution of x, of type `dtype`."""
+    def __call__(self, x: jax.Array, norm: "Normalization | None" = None) -> jax.Array:
+        """Return the convolution of x or, with a normalization, of relu(norm(x)), of type `dtype`.
+
+        The normalized map is not kept for the backward pass of a CPU, but computed again.
+        """
         shape = (self.kernel_size, self.kernel_size, x.shape[-1], self.features)
         kernel = self.param("kernel", self.kernel_init, shape)
-        way = partial(convolve, stride=self.stride, padding=self.padding, dilation=self.dilation)
-        y = isolated(way, x.astype(self.dtype), kernel.astype(self.dtype))
+
+        def function(given: tuple[jax.Array, Normalization | None], kernel: jax.Array) -> jax.Array:
+            x, norm = given
+            if norm is not None:
+                # Else XLA would store the zeros of the ReLU, in an array of the map's size.
+                (x,) = barrier(nn.relu(norm(x).astype(self.dtype)))
+            x = x.astype(self.dtype)
+            return convolve(x, kernel, self.stride, self.padding, self.dilation)
+
+        y = isolated(function, (x, norm), kernel.astype(self.dtype))
         if self.use_bias:
             bias = self.param("bias", nn.initializers.zeros, (self.features,))
             y = y + bias.astype(self.dtype)[None, None, None]
         return y
+
+
+class Normalization(flax.struct.PyTreeNode):
+    """What a BatchNorm does to its map: (x - mean) / sqrt(var + epsilon) · scale + bias, float32 [B, H, W, C]."""
+
+    scale: jax.Array
+    bias: jax.Array
+    mean: jax.Array
+    var: jax.Array
+    epsilon: float = flax.struct.field(pytree_node=False)
+    axis_name: str | None = flax.struct.field(pytree_node=False)  # over which the batch is spread, if any
+    own: bool = flax.struct.field(pytree_node=False)  # whether the mean and variance are those of the batch
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Return the normalized map."""
+        if self.own:
+            return normalize(x, self.scale, self.bias, self.mean, self.var, self.epsilon, self.axis_name)
+        multiplier = self.scale * lax.rsqrt(self.var + self.epsilon)
+        y = (x.astype(jnp.float32) - self.mean[None, None, None]) * multiplier[None, None, None]
+        return y + self.bias[None, None, None]
 
 
 class BatchNorm(Layer):
@@ -100,27 +132,37 @@ class BatchNorm(Layer):
     momentum: float = 0.9
     epsilon: float = 1e-5
 
-    @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         """Return x, normalized by the statistics of the batch in training, else by the running ones.
 
         In training, a global batch of a single pixel, which has no variance, is a ValueError.
+        """
+        return self.prepare(x, train)(x).astype(self.dtype)
+
+    @nn.compact
+    def prepare(self, x: jax.Array, train: bool, known: Normalization | None = None) -> Normalization:
+        """Return the normalization of x, to be computed by the convolution behind it.
+
+        `known` is that of the first of x's channels, if they were normalized before: they are not summed again.
         """
         channels = (x.shape[-1],)
         scale = self.param("scale", nn.initializers.ones, channels)
         bias = self.param("bias", nn.initializers.zeros, channels)
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, channels, jnp.float32)
         running_var = self.variable("batch_stats", "var", jnp.ones, channels, jnp.float32)
-
-        if not train:
-            multiplier = scale * lax.rsqrt(running_var.value + self.epsilon)
-            y = (x.astype(jnp.float32) - running_mean.value[None, None, None]) * multiplier[None, None, None]
-            return (y + bias[None, None, None]).astype(self.dtype)
-
         axis_name = None if self.is_initializing() else self.axis_name
+        made = partial(Normalization, scale, bias, epsilon=self.epsilon, axis_name=axis_name, own=train)
+        if not train:
+            return made(running_mean.value, running_var.value)
+
         # If a module is called twice in a step, the running mean depends on the values of the first call.
         origin = lax.stop_gradient(running_mean.value)
-        y, mean, var = normalize(x, scale, bias, origin, self.epsilon, axis_name)
+        if known is None:
+            mean, var = moments(x, origin, axis_name)
+        else:
+            first = known.mean.shape[0]
+            new = moments(x[..., first:], origin[first:], axis_name)
+            mean, var = (jnp.concatenate(both) for both in zip((known.mean, known.var), new, strict=True))
         if not self.is_initializing():
             count = x.shape[0] * x.shape[1] * x.shape[2] * (lax.axis_size(axis_name) if axis_name else 1)
             if count == 1:
@@ -128,7 +170,7 @@ class BatchNorm(Layer):
             keep = self.momentum
             running_mean.value = keep * running_mean.value + (1 - keep) * mean
             running_var.value = keep * running_var.value + (1 - keep) * var * (count / (count - 1))
-        return y.astype(self.dtype)
+        return made(mean, var)
 
 
 class ConvBlock(Layer):
@@ -175,37 +217,3 @@ def average_pool(x: jax.Array) -> jax.Array:
     b, h, w, c = x.shape
     h, w = h // 2, w // 2
     return x[:, : 2 * h, : 2 * w].reshape(b, h, 2, w, 2, c).mean((2, 4))
-
-
-def resize(x: jax.Array, size: tuple[int, int]) -> jax.Array:
-    """Bilinear resizing with half-pixel centers: [B, H, W, C] -> [B, *size, C].
-
-    PyTorch's `interpolate(mode="bilinear", align_corners=False)`. Enlarging by a whole factor (what a decoder does
-    unless sizes are odd) uses shifts and weighted sums, 2 to 3 times as fast on a CPU as `jax.image.resize`.
-    """
-    for axis, target in ((1, size[0]), (2, size[1])):
-        length = x.shape[axis]
-        if target == length:
-            continue
-        if target % length == 0:
-            x = _enlarge(x, axis, target // length)
-        else:
-            shape = (*x.shape[:axis], target, *x.shape[axis + 1 :])
-            x = jax.image.resize(x, shape, "bilinear", antialias=False)
-    return x
-
-
-def _enlarge(x: jax.Array, axis: int, factor: int) -> jax.Array:
-    """Enlarge one axis bilinearly by a whole factor; outside, the edge value continues."""
-    length = x.shape[axis]
-    first = lax.slice_in_dim(x, 0, 1, axis=axis)
-    last = lax.slice_in_dim(x, length - 1, length, axis=axis)
-    before = jnp.concatenate([first, lax.slice_in_dim(x, 0, length - 1, axis=axis)], axis)
-    after = jnp.concatenate([lax.slice_in_dim(x, 1, length, axis=axis), last], axis)
-    phases = []
-    for phase in range(factor):
-        offset = (phase + 0.5) / factor - 0.5  # of the new pixel's center from the old one's
-        neighbor = after if offset > 0 else before
-        phases.append((1 - abs(offset)) * x + abs(offset) * neighbor)
-    y = jnp.stack(phases, axis + 1)
-    return y.reshape(*x.shape[:axis], factor * length, *x.shape[axis + 1 :])

@@ -10,8 +10,9 @@ from jax import lax
 from mtlflax.models.blocks import activate, head
 from mtlflax.models.checks import check_whole
 from mtlflax.models.encoders import activated, encoder
-from mtlflax.models.layers import Conv, Layer, resize, scaled_normal
+from mtlflax.models.layers import Conv, Layer, scaled_normal
 from mtlflax.models.network import BranchedNetwork
+from mtlflax.models.resize import resize
 
 # PyTorch's default variance. This decoder has no normalization: with a larger variance, maps would grow with each
 # pooling of the chain and leave the range of ReLU6.

@@ -42,14 +42,14 @@ class Block(Layer):
 
         if self.bottleneck:
             y = conv(self.features, name="conv1")(x)
-            y = nn.relu(norm(name="bn1")(y, train))
-            y = conv(self.features, 3, self.stride, first, first, name="conv2")(y)
-            y = nn.relu(norm(name="bn2")(y, train))
-            y = norm(name="bn3")(conv(width, name="conv3")(y), train)
+            norm1 = norm(name="bn1").prepare(y, train)
+            y = conv(self.features, 3, self.stride, first, first, name="conv2")(y, norm1)
+            norm2 = norm(name="bn2").prepare(y, train)
+            y = norm(name="bn3")(conv(width, name="conv3")(y, norm2), train)
         else:
             y = conv(width, 3, self.stride, first, first, name="conv1")(x)
-            y = nn.relu(norm(name="bn1")(y, train))
-            y = norm(name="bn2")(conv(width, 3, 1, second, second, name="conv2")(y), train)
+            norm1 = norm(name="bn1").prepare(y, train)
+            y = norm(name="bn2")(conv(width, 3, 1, second, second, name="conv2")(y, norm1), train)
 
         if self.stride != 1 or x.shape[-1] != width:
             x = conv(width, 1, self.stride, name="downsample_conv")(x)

@@ -11,8 +11,9 @@ from flax import linen as nn
 
 from mtlflax.models.blocks import head
 from mtlflax.models.checks import check_whole
-from mtlflax.models.layers import BatchNorm, Conv, ConvBlock, Layer, resize, xavier
+from mtlflax.models.layers import BatchNorm, Conv, ConvBlock, Layer, xavier
 from mtlflax.models.network import BranchedNetwork
+from mtlflax.models.resize import resize
 
 _STAGES = 5
 _CONVOLUTIONS = (1, 1, 2, 2, 2)  # of a stage, behind its first one

@@ -14,7 +14,8 @@ from jax.sharding import AxisType, PartitionSpec
 from mtlflax import models
 from mtlflax.errors import UserError
 from mtlflax.models import densenet, resnet
-from mtlflax.models.layers import BatchNorm, Conv, max_pool, resize, scaled_normal
+from mtlflax.models.layers import BatchNorm, Conv, max_pool, scaled_normal
+from mtlflax.models.resize import resize
 
 HEADS = {"segmentation": 19, "depth": 1}
 SMALL = {"decoder_channels": (32, 24, 16, 12, 8)}

@@ -6,7 +6,7 @@ import pytest
 
 from mtlflax.models import __main__ as table
 from mtlflax.models import cost
-from mtlflax.models.layers import resize
+from mtlflax.models.resize import resize
 
 
 @pytest.mark.parametrize("backbone", ["resnet18", "resnet50", "densenet121"])

@@ -11,8 +11,9 @@ import pytest
 
 from mtlflax import models
 from mtlflax.models import densenet, pretrained, resnet
-from mtlflax.models.layers import Conv, average_pool, max_pool, resize
+from mtlflax.models.layers import Conv, average_pool, max_pool
 from mtlflax.models.pretrained import conversion, convert
+from mtlflax.models.resize import resize
 
 torch = pytest.importorskip("torch")
 torch_encoders = pytest.importorskip("helpers.torch_encoders")
