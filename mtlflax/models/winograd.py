@@ -16,6 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from mtlflax.models.backward import barrier
+
 # The paper's matrices, transposed as there: those of the input (Bᵀ), the kernel (G) and the output (Aᵀ).
 _OF_INPUT = np.array(
     [
@@ -110,13 +112,16 @@ def _transformed(kernel: jax.Array) -> list[jax.Array]:
 
 
 def _input_tiles(x: jax.Array) -> list[jax.Array]:
-    """The transformed tiles, for each column of a tile [6 (its rows), tiles, C]."""
+    """The transformed tiles, for each column of a tile [6 (its rows), tiles, C].
+
+    Barriers keep XLA from computing them in the products, with arrays of the map's size for each factor.
+    """
     b, h, w, c = x.shape
     th, tw = -(-h // _PIXELS), -(-w // _PIXELS)
     x = jnp.pad(x, ((0, 0), (1, 1 + th * _PIXELS - h), (1, 1 + tw * _PIXELS - w), (0, 0)))
     rows = jnp.stack(_combine(_OF_INPUT, [x[:, i : i + th * _PIXELS - 3 : _PIXELS] for i in range(_TILE)]))
     columns = [rows[:, :, :, j : j + tw * _PIXELS - 3 : _PIXELS] for j in range(_TILE)]
-    return [tile.reshape(_TILE, b * th * tw, c) for tile in _combine(_OF_INPUT, columns)]
+    return [barrier(tile.reshape(_TILE, b * th * tw, c))[0] for tile in _combine(_OF_INPUT, columns)]
 
 
 def _output_tiles(gradient: jax.Array) -> list[jax.Array]:
@@ -126,7 +131,7 @@ def _output_tiles(gradient: jax.Array) -> list[jax.Array]:
     gradient = jnp.pad(gradient, ((0, 0), (0, th * _PIXELS - h), (0, tw * _PIXELS - w), (0, 0)))
     rows = jnp.stack(_combine(_OF_OUTPUT.T, [gradient[:, i::_PIXELS] for i in range(_PIXELS)]))
     columns = [rows[:, :, :, j::_PIXELS] for j in range(_PIXELS)]
-    return [tile.reshape(_TILE, b * th * tw, k) for tile in _combine(_OF_OUTPUT.T, columns)]
+    return [barrier(tile.reshape(_TILE, b * th * tw, k))[0] for tile in _combine(_OF_OUTPUT.T, columns)]
 
 
 def _combine(matrix: np.ndarray, terms: Sequence[jax.Array] | jax.Array) -> list[jax.Array]:
