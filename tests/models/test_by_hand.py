@@ -149,7 +149,7 @@ def test_residual_blocks_are_not_computed_again(monkeypatch):
     class Chain(nn.Module):
         @nn.compact
         def __call__(self, x):
-            for i in range(6):
+            for i in range(12):
                 x = Block(16, 1, bottleneck=True, name=f"block{i}")(x, True)
             return x
 

@@ -284,7 +284,7 @@ KEEP_BARRIERS = {"xla_disable_hlo_passes": "cse_barrier_expander"}
 
 
 @pytest.mark.parametrize(
-    ("backbone", "share"), [("resnet18", 0.8), pytest.param("densenet121", 0.7, marks=pytest.mark.slow)]
+    ("backbone", "share"), [("resnet18", 0.9), pytest.param("densenet121", 0.85, marks=pytest.mark.slow)]
 )
 @pytest.mark.usefixtures("shallow")
 def test_remat_changes_the_memory_and_not_the_gradients(backbone: str, share: float) -> None:
@@ -304,7 +304,7 @@ def test_remat_changes_the_memory_and_not_the_gradients(backbone: str, share: fl
         return compiled.memory_analysis().temp_size_in_bytes, jax.device_get(compiled(params, images))
 
     (memory, expected), (memory_of_remat, ours) = gradients(remat=False), gradients(remat=True)
-    assert memory_of_remat < share * memory  # the encoder or the decoder alone would not do
+    assert memory_of_remat < share * memory  # the decoder alone would not do
     assert jax.tree.structure(ours) == jax.tree.structure(expected)
     # What is recomputed is fused with other operations, and rounds otherwise: some pixels near 0 are on the other side
     # of a ReLU. Where BatchNorm takes a whole gradient away, rounding is all that is left.
@@ -417,8 +417,12 @@ def test_max_pool_equals_reduce_window(size: tuple[int, int]) -> None:
     jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-5), ours, theirs)
 
 
-@pytest.mark.parametrize("size", [(10, 14), (9, 14), (20, 28), (5, 7)])
+@pytest.mark.parametrize("size", [(10, 14), (9, 14), (20, 28), (15, 7), (5, 7)])
 def test_resize_equals_jax_image(size: tuple[int, int]) -> None:
     x = jax.random.normal(jax.random.key(0), (2, 5, 7, 3))
-    expected = jax.image.resize(x, (2, *size, 3), "bilinear", antialias=False)
-    np.testing.assert_allclose(resize(x, size), expected, rtol=1e-5, atol=1e-6)
+    shape = (2, *size, 3)
+    ours, pull_ours = jax.vjp(lambda x: resize(x, size), x)
+    theirs, pull_theirs = jax.vjp(lambda x: jax.image.resize(x, shape, "bilinear", antialias=False), x)
+    cotangent = jax.random.normal(jax.random.key(1), shape)
+    for our, their in zip((ours, *pull_ours(cotangent)), (theirs, *pull_theirs(cotangent)), strict=True):
+        np.testing.assert_allclose(our, their, rtol=1e-5, atol=3e-6)
