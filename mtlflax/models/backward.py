@@ -11,17 +11,17 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-Function = Callable[[Any, jax.Array], jax.Array]
+Function = Callable[[jax.Array, jax.Array], jax.Array]
 
 _PIXELS = (0, 1, 2)  # the axes of [B, H, W, C] that are summed over
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(0,))
-def isolated(function: Function, x: Any, kernel: jax.Array) -> jax.Array:
-    """Return function(x, kernel). While gradients are taken on a CPU, XLA computes nothing around it together with it.
+@partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def isolated(function: Function, prepare: Callable[[Any], jax.Array], x: Any, kernel: jax.Array) -> jax.Array:
+    """Return function(prepare(x), kernel), where x is an array or a tree of arrays.
 
-    x is an array or a tree of arrays. What the function computes of it is not kept for the backward pass, but computed
-    again there.
+    While gradients are taken on a CPU, XLA computes nothing around it together with it, and prepare(x) is not kept for
+    the backward pass, but computed again.
 
     Otherwise XLA would compute x anew for each operation that reads it, as far back as operations are elementwise:
     through all residual blocks of a stage. It would prepare the backward pass (transpose x, transform the kernel) as
@@ -29,18 +29,29 @@ def isolated(function: Function, x: Any, kernel: jax.Array) -> jax.Array:
     which overwrites it, might come before the gradient of x. The barriers that prevent this have an effect in programs
     that are compiled with `parallel.compiler_options`.
     """
-    return function(x, kernel)
+    return function(prepare(x), kernel)
 
 
-def _isolated_forward(function: Function, x: Any, kernel: jax.Array) -> tuple[jax.Array, Any]:
+def _isolated_forward(
+    function: Function, prepare: Callable[[Any], jax.Array], x: Any, kernel: jax.Array
+) -> tuple[jax.Array, Any]:
     (x,) = barrier(x)
-    y, _ = jax.vjp(function, x, kernel)  # as the function is computed while gradients are taken
+    (prepared,) = barrier(prepare(x))
+    y, _ = jax.vjp(function, prepared, kernel)  # as the function is computed while gradients are taken
     return barrier(y)[0], (x, kernel)
 
 
-def _isolated_backward(function: Function, kept: Any, gradient: jax.Array) -> tuple[Any, ...]:
+def _isolated_backward(
+    function: Function, prepare: Callable[[Any], jax.Array], kept: Any, gradient: jax.Array
+) -> tuple[Any, ...]:
     x, kernel, gradient = barrier(*kept, gradient)
-    return barrier(*jax.vjp(function, x, kernel)[1](gradient))
+    prepared, pull = jax.vjp(prepare, x)
+    (prepared,) = barrier(prepared)
+    of_prepared, of_kernel = jax.vjp(function, prepared, kernel)[1](gradient)
+    return barrier(*pull(of_prepared), of_kernel)
+
+
+isolated.defvjp(_isolated_forward, _isolated_backward)
 
 
 @jax.custom_vjp
@@ -59,9 +70,6 @@ def barrier(*arrays: Any) -> tuple[Any, ...]:
     """Return the arrays, or trees of arrays; on a CPU, all are computed before any is read."""
     barrier = lax.platform_dependent(*arrays, cpu=lambda *x: lax.optimization_barrier(x), default=lambda *x: x)
     return tuple(barrier)
-
-
-isolated.defvjp(_isolated_forward, _isolated_backward)
 
 
 @jax.custom_vjp

@@ -16,7 +16,7 @@ from flax import linen as nn
 from jax import lax
 from jax.typing import DTypeLike
 
-from mtlflax.models.backward import barrier, isolated, moments, normalize
+from mtlflax.models.backward import isolated, moments, normalize
 from mtlflax.models.convolution import convolve
 
 Initializer = Callable[..., Any]
@@ -84,15 +84,12 @@ class Conv(nn.Module):
         shape = (self.kernel_size, self.kernel_size, x.shape[-1], self.features)
         kernel = self.param("kernel", self.kernel_init, shape)
 
-        def function(given: tuple[jax.Array, Normalization | None], kernel: jax.Array) -> jax.Array:
+        def prepare(given: tuple[jax.Array, Normalization | None]) -> jax.Array:
             x, norm = given
-            if norm is not None:
-                # Else XLA would store the zeros of the ReLU, in an array of the map's size.
-                (x,) = barrier(nn.relu(norm(x).astype(self.dtype)))
-            x = x.astype(self.dtype)
-            return convolve(x, kernel, self.stride, self.padding, self.dilation)
+            return x.astype(self.dtype) if norm is None else nn.relu(norm(x).astype(self.dtype))
 
-        y = isolated(function, (x, norm), kernel.astype(self.dtype))
+        way = partial(convolve, stride=self.stride, padding=self.padding, dilation=self.dilation)
+        y = isolated(way, prepare, (x, norm), kernel.astype(self.dtype))
         if self.use_bias:
             bias = self.param("bias", nn.initializers.zeros, (self.features,))
             y = y + bias.astype(self.dtype)[None, None, None]

@@ -9,8 +9,8 @@ import pytest
 from flax import linen as nn
 from jax import lax
 
-from mtlflax.models import backward, convolution, layers, winograd
-from mtlflax.models.layers import Conv
+from mtlflax.models import backward, convolution, densenet, layers, winograd
+from mtlflax.models.layers import BatchNorm, Conv
 from mtlflax.models.resnet import Block
 from mtlflax.training import parallel
 
@@ -129,17 +129,94 @@ def test_pointwise():
         close(our, expected, 1e-6)
 
 
+class Dense(nn.Module):
+    """The last map of a dense block, normalized by running statistics."""
+
+    depth: int
+
+    @nn.compact
+    def __call__(self, x):
+        return densenet.DenseBlock(self.depth)(x, False)[-1]
+
+
 @pytest.mark.parametrize(
     ("platform", "train", "kept"),
     [("cpu", True, True), ("cpu", False, False), ("cuda", True, False), ("tpu", True, False)],
 )
-def test_where_maps_are_stored(platform, train, kept):
+@pytest.mark.parametrize("layer", [Conv(4), Dense(2)])
+def test_where_maps_are_stored(layer, platform, train, kept):
     """Accelerators, and what is exported or predicted, have no barriers."""
-    layer, x = Conv(4), jnp.zeros((2, 3, 5, 7))
+    x = jnp.zeros((2, 3, 5, 7))
     variables = layer.init(jax.random.key(0), x)
     function = jax.grad(lambda *given: layer.apply(*given).sum()) if train else layer.apply
     lowered = jax.jit(function).trace(variables, x).lower(lowering_platforms=(platform,))
     assert ("optimization_barrier" in lowered.as_text()) == kept
+
+
+def temporary(function, *given):
+    jitted = jax.jit(function, compiler_options=parallel.compiler_options())
+    return jitted.lower(*given).compile().memory_analysis().temp_size_in_bytes
+
+
+def test_normalized_maps_are_not_kept():
+    """They are computed again for the backward pass of the convolution behind them."""
+    x = jnp.zeros((8, 32, 64, 32))
+
+    class Chain(nn.Module):
+        before: bool
+
+        @nn.compact
+        def __call__(self, x):
+            for i in range(8):
+                norm = BatchNorm(name=f"norm{i}").prepare(x, True)
+                conv = Conv(32, name=f"conv{i}")
+                x = conv(nn.relu(norm(x))) if self.before else conv(x, norm)
+            return x
+
+    def gradients(before):
+        chain = Chain(before)
+        variables = chain.init(jax.random.key(0), x)
+
+        def loss(params):
+            return jnp.square(chain.apply(variables | {"params": params}, x, mutable=["batch_stats"])[0]).sum()
+
+        return jax.jit(jax.grad(loss)), variables["params"]
+
+    (kept, params), (again, _) = gradients(True), gradients(False)
+    drawn_params = jax.tree.map(lambda leaf: leaf + 0.1, params)
+    for our, expected in zip(jax.tree.leaves(again(drawn_params)), jax.tree.leaves(kept(drawn_params)), strict=True):
+        np.testing.assert_allclose(our, expected, rtol=1e-4, atol=1e-4)
+    assert temporary(again, params) < temporary(kept, params) - 5 * x.nbytes
+
+
+def test_the_gradient_of_a_dense_block_is_summed_up_once(monkeypatch):
+    x = jnp.zeros((2, 8, 16, 64))
+    block = Dense(16)
+    variables = block.init(jax.random.key(0), x)
+
+    def moved():
+        jitted = jax.jit(
+            jax.grad(lambda x: block.apply(variables, x).sum()), compiler_options=parallel.compiler_options()
+        )
+        return jitted.lower(x).compile().cost_analysis()["bytes accessed"]
+
+    once = moved()
+    monkeypatch.setattr(densenet, "settled", lambda x: x)
+    assert once < 0.9 * moved()
+
+
+@pytest.mark.parametrize("train", [True, False])
+def test_channels_that_were_summed_before_are_not_summed_again(train):
+    """The normalization of all channels is the same, and so are the running statistics."""
+    x = jnp.asarray(drawn((4, 3, 5, 7))[0]) + 2
+    old, new = BatchNorm(), BatchNorm()
+    first = old.init(jax.random.key(0), x[..., :4], True)
+    variables = new.init(jax.random.key(1), x, True)
+    known, _ = old.apply(first, x[..., :4], train, method="prepare", mutable=["batch_stats"])
+    ours = new.apply(variables, x, train, known, method="prepare", mutable=["batch_stats"])
+    expected = new.apply(variables, x, train, method="prepare", mutable=["batch_stats"])
+    for our, true in zip(jax.tree.leaves(ours), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(our, true, rtol=1e-6)
 
 
 def test_residual_blocks_are_not_computed_again(monkeypatch):
@@ -163,7 +240,7 @@ def test_residual_blocks_are_not_computed_again(monkeypatch):
         return step.lower(variables["params"]).compile().cost_analysis()["flops"]
 
     isolated = compiled()
-    monkeypatch.setattr(layers, "isolated", lambda function, x, kernel: function(x, kernel))
+    monkeypatch.setattr(layers, "isolated", lambda function, prepare, x, kernel: function(prepare(x), kernel))
     assert isolated < 0.97 * compiled()
 
 
@@ -189,7 +266,7 @@ def test_nothing_is_prepared_early_or_copied(monkeypatch):
         return jitted.lower(variables).compile().memory_analysis().temp_size_in_bytes
 
     isolated = temporary()
-    monkeypatch.setattr(layers, "isolated", lambda function, x, kernel: function(x, kernel))
+    monkeypatch.setattr(layers, "isolated", lambda function, prepare, x, kernel: function(prepare(x), kernel))
     kernels = sum(leaf.nbytes for leaf in jax.tree.leaves(variables))
     assert isolated < temporary() - 2 * kernels
 
