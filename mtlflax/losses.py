@@ -16,7 +16,6 @@ infinity included, changes neither. Shapes that do not fit are a ValueError.
 
 import math
 from collections.abc import Callable, Mapping
-from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -40,8 +39,8 @@ def cross_entropy(
     With `class_weights`, float32 [C], each pixel counts as its class does, and the weighted sum is divided by the sum
     of the weights, as in PyTorch.
     """
-    valid, _, own_class = _pixels(logits, labels, ignore)
-    return _class_mean(_surprise(logits, labels, ignore), valid, own_class, class_weights, axis_name)
+    valid, wrong, own_class, logits = _mask_segmentation(logits, labels, ignore)
+    return _class_mean(_surprise(wrong, own_class, logits), valid, own_class, class_weights, axis_name)
 
 
 def ohem(
@@ -60,8 +59,8 @@ def ohem(
     all labeled pixels of the global batch, then that share, the least probable ones (to 1/1000 of a probability, ties
     included). No gradient passes through the choice. `class_weights` are as in `cross_entropy`.
     """
-    valid, _, own_class = _pixels(logits, labels, ignore)
-    errors = _surprise(logits, labels, ignore)
+    valid, wrong, own_class, logits = _mask_segmentation(logits, labels, ignore)
+    errors = _surprise(wrong, own_class, logits)
     # Counted in bins, so that the choice is the same however the pixels are spread over devices.
     bins = jnp.clip(jnp.ceil(_OHEM_BINS * jnp.exp(-lax.stop_gradient(errors))), 0, _OHEM_BINS).astype(jnp.int32)
     # What is no number counts as hard, so that it stays noticeable.
@@ -80,9 +79,7 @@ def dice(logits: Array, labels: Array, *, ignore: int = 255, axis_name: str | No
     = 2 Σ p_c t_c / (Σ p_c² + Σ t_c²): the squared form of Milletari et al. 2016 (V-Net, section 3), taken class by
     class. Classes that no valid pixel has are skipped, so that no denominator comes near 0, and nothing is added to it.
     """
-    valid, wrong, own_class = _pixels(logits, labels, ignore)
-    # Masked before the softmax as well as after: 0 times the slope at a NaN would be NaN.
-    logits = jnp.where(valid[..., None], logits, 0).astype(jnp.float32)
+    valid, wrong, own_class, logits = _mask_segmentation(logits, labels, ignore)
     probabilities = jnp.where(valid[..., None], jax.nn.softmax(logits, axis=-1), 0)
     pixels = (0, 1, 2)
     overlap = _psum(jnp.sum(jnp.where(own_class, probabilities, 0), axis=pixels), axis_name)
@@ -93,7 +90,7 @@ def dice(logits: Array, labels: Array, *, ignore: int = 255, axis_name: str | No
     coefficients = 2 * overlap / jnp.where(present, predicted + true, 1)
     losses = jnp.where(present, 1 - coefficients, 0)
     loss = jnp.sum(losses) / jnp.maximum(jnp.sum(present), 1)
-    return jnp.where(_psum(jnp.sum(wrong), axis_name) > 0, jnp.nan, loss)
+    return loss * jnp.where(_psum(jnp.sum(wrong), axis_name) > 0, jnp.nan, 1.0)
 
 
 def l1(prediction: Array, target: Array, *, axis_name: str | None = None) -> Array:
@@ -171,52 +168,31 @@ def get(name: str, among: Mapping[str, Callable[..., Array]] | None = None) -> C
     return known[name]
 
 
-def _pixels(logits: Array, labels: Array, ignore: int) -> tuple[Array, Array, Array]:
-    """Read the labels; ValueError if they do not fit the logits.
+def _mask_segmentation(logits: Array, labels: Array, ignore: int) -> tuple[Array, Array, Array, Array]:
+    """Make the logits harmless where there is nothing to learn; ValueError if the labels do not fit them.
 
     Returns:
         Which pixels are not ignored, bool [B, H, W]; which of these have a label that is no class, bool [B, H, W];
-        which class is a pixel's own, bool [B, H, W, C], none where it is ignored or no class.
+        which class is a pixel's own, bool [B, H, W, C], none where it is ignored or no class; and float32 logits, 0 at
+        those pixels.
     """
     if logits.shape[:-1] != labels.shape:
         raise ValueError(f"logits {logits.shape} do not fit labels {labels.shape}")
     valid = labels != ignore
-    known = (labels >= 0) & (labels < logits.shape[-1])
-    own_class = labels[..., None].astype(jnp.int32) == lax.broadcasted_iota(jnp.int32, logits.shape, 3)
-    return valid, valid & ~known, own_class & valid[..., None]
+    known = valid & (labels >= 0) & (labels < logits.shape[-1])
+    classes = lax.broadcasted_iota(jnp.int32, logits.shape, 3)
+    own_class = (labels[..., None].astype(jnp.int32) == classes) & known[..., None]
+    # Stored once, here: XLA would also keep them unmasked, and mask them anew for each operation that reads them.
+    (logits,) = barrier(jnp.where(known[..., None], logits, 0).astype(jnp.float32))
+    return valid, valid & ~known, own_class, logits
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _surprise(logits: Array, labels: Array, ignore: int) -> Array:
-    """−log of the probability of each pixel's own class, float32 [B, H, W]; 0 where ignored, NaN where it is no class.
-
-    Logits of ignored pixels may be NaN. The derived backward pass would multiply these with 0 and return NaN, unless
-    the logits were masked first, into a second array of their size. The one here masks its result.
-    """
-    return _surprise_forward(logits, labels, ignore)[0]
-
-
-def _surprise_forward(logits: Array, labels: Array, ignore: int) -> tuple[Array, tuple[Array, ...]]:
-    valid, wrong, _ = _pixels(logits, labels, ignore)
-    # Else XLA would keep them without the head's bias, and add it again for some of what follows.
-    (logits,) = barrier(logits)
-    wide = logits.astype(jnp.float32)
-    whole = jax.nn.logsumexp(wide, axis=-1)
-    own_logit = jnp.take_along_axis(wide, labels[..., None].astype(jnp.int32), axis=-1, mode="clip")[..., 0]
+def _surprise(wrong: Array, own_class: Array, logits: Array) -> Array:
+    """−log of the probability of each pixel's own class, [B, H, W]; NaN where the label is no class."""
+    # A masked sum instead of a gather: the gather's transpose is a scatter, slow on TPUs.
+    own_logit = jnp.sum(jnp.where(own_class, logits, 0), axis=-1)
     # NaN is made only where a label is wrong: with JAX_DEBUG_NANS, any other would stop a run that is right.
-    unlearned = jnp.where(wrong, jnp.nan, 0.0)
-    return jnp.where(valid & ~wrong, whole - own_logit, unlearned), (logits, labels, whole)
-
-
-def _surprise_backward(ignore: int, kept: tuple[Array, ...], gradient: Array) -> tuple[Array, None]:
-    logits, labels, whole = kept
-    valid, wrong, own_class = _pixels(logits, labels, ignore)
-    probabilities = jnp.exp(logits.astype(jnp.float32) - whole[..., None])
-    slopes = jnp.where(own_class, probabilities - 1, probabilities) * gradient[..., None]
-    return jnp.where((valid & ~wrong)[..., None], slopes, 0).astype(logits.dtype), None
-
-
-_surprise.defvjp(_surprise_forward, _surprise_backward)
+    return jax.nn.logsumexp(logits, axis=-1) - own_logit + jnp.where(wrong, jnp.nan, 0.0)
 
 
 def _class_mean(
