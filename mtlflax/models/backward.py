@@ -12,43 +12,44 @@ import jax.numpy as jnp
 from jax import lax
 
 Function = Callable[[jax.Array, jax.Array], jax.Array]
+Prepare = Callable[[Any, Any], jax.Array]
 
 _PIXELS = (0, 1, 2)  # the axes of [B, H, W, C] that are summed over
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def isolated(function: Function, prepare: Callable[[Any], jax.Array], x: Any, kernel: jax.Array) -> jax.Array:
-    """Return function(prepare(x), kernel), where x is an array or a tree of arrays.
+def isolated(function: Function, prepare: Prepare, x: Any, statistics: Any, kernel: jax.Array) -> jax.Array:
+    """Return function(prepare(x, statistics), kernel). While gradients are taken on a CPU, it is isolated.
 
-    While gradients are taken on a CPU, XLA computes nothing around it together with it, and prepare(x) is not kept for
-    the backward pass, but computed again.
+    That is, XLA computes nothing around it together with it. And what is prepared is not kept for the backward pass,
+    but computed again. x and the statistics are arrays or trees of arrays. The gradient of the statistics must be 0, as
+    in `normalize`, and is not computed.
 
     Otherwise XLA would compute x anew for each operation that reads it, as far back as operations are elementwise:
-    through all residual blocks of a stage. It would prepare the backward pass (transpose x, transform the kernel) as
+    through all residual blocks of a stage. It would begin the backward pass (transpose x, transform the kernel) as
     soon as it could, and keep the results until then. And it would copy each kernel, since the optimizer's update,
     which overwrites it, might come before the gradient of x. The barriers that prevent this have an effect in programs
     that are compiled with `parallel.compiler_options`.
     """
-    return function(prepare(x), kernel)
+    return function(prepare(x, statistics), kernel)
 
 
 def _isolated_forward(
-    function: Function, prepare: Callable[[Any], jax.Array], x: Any, kernel: jax.Array
+    function: Function, prepare: Prepare, x: Any, statistics: Any, kernel: jax.Array
 ) -> tuple[jax.Array, Any]:
-    (x,) = barrier(x)
-    (prepared,) = barrier(prepare(x))
+    x, statistics = barrier(x, statistics)
+    (prepared,) = barrier(prepare(x, statistics))
     y, _ = jax.vjp(function, prepared, kernel)  # as the function is computed while gradients are taken
-    return barrier(y)[0], (x, kernel)
+    return barrier(y)[0], (x, statistics, kernel)
 
 
-def _isolated_backward(
-    function: Function, prepare: Callable[[Any], jax.Array], kept: Any, gradient: jax.Array
-) -> tuple[Any, ...]:
-    x, kernel, gradient = barrier(*kept, gradient)
-    prepared, pull = jax.vjp(prepare, x)
+def _isolated_backward(function: Function, prepare: Prepare, kept: Any, gradient: jax.Array) -> tuple[Any, ...]:
+    x, statistics, kernel, gradient = barrier(*kept, gradient)
+    prepared, pull = jax.vjp(lambda x: prepare(x, statistics), x)
     (prepared,) = barrier(prepared)
     of_prepared, of_kernel = jax.vjp(function, prepared, kernel)[1](gradient)
-    return barrier(*pull(of_prepared), of_kernel)
+    of_x, of_kernel = barrier(*pull(of_prepared), of_kernel)
+    return of_x, None, of_kernel
 
 
 isolated.defvjp(_isolated_forward, _isolated_backward)
@@ -58,7 +59,7 @@ isolated.defvjp(_isolated_forward, _isolated_backward)
 def settled(x: jax.Array) -> jax.Array:
     """Return x. While gradients are taken on a CPU, the gradient of x is summed up once, and stored.
 
-    Otherwise XLA would sum it up anew for each operation that reads it, and for each pixel of a pool.
+    Otherwise XLA would sum it up anew in each operation that needs it: behind a pool, for each pixel of a window.
     """
     return x
 
@@ -97,7 +98,7 @@ pointwise.defvjp(_pointwise_forward, _pointwise_backward)
 
 
 def moments(x: jax.Array, origin: jax.Array, axis_name: str | None) -> tuple[jax.Array, jax.Array]:
-    """Return the mean and the biased variance of each channel, float32 [C], over the whole batch; without gradients.
+    """Return the mean and the biased variance of each channel over the whole batch: [C], float32 or wider.
 
     Args:
         x: [B, H, W, C], this device's share of the batch. Half precision is widened to float32 first.
@@ -105,7 +106,7 @@ def moments(x: jax.Array, origin: jax.Array, axis_name: str | None) -> tuple[jax
         axis_name: the mapped axis over which the batch is spread; None: it is all here.
     """
     # One pass gives both moments.
-    centered = _widen(lax.stop_gradient(x)) - origin[None, None, None]
+    centered = _widen(x) - origin[None, None, None]
     shift, square = mean_over(jnp.stack([centered.mean(_PIXELS), jnp.square(centered).mean(_PIXELS)]), axis_name)
     return origin + shift, jnp.maximum(square - jnp.square(shift), 0.0)
 
@@ -120,18 +121,22 @@ def normalize(
     epsilon: float,
     axis_name: str | None,
 ) -> jax.Array:
-    """Normalize a batch by its own statistics: (x - mean) / sqrt(var + epsilon) · scale + bias, float32 [B, H, W, C].
+    """Normalize a batch by its own statistics: (x - mean) / sqrt(var + epsilon) · scale + bias.
 
-    That the statistics depend on x is in the gradient of x; they have none of their own.
+    The mean and the variance must be those of x: its gradient contains what x does to the result through them, and
+    theirs is 0.
 
     Args:
         x: [B, H, W, C], this device's share of the batch. Half precision is widened to float32 first.
         scale: float32 [C].
         bias: float32 [C].
-        mean: float32 [C], as `moments` has it.
-        var: float32 [C], likewise.
+        mean: float32 [C], from `moments`.
+        var: float32 [C], from `moments`.
         epsilon: added to the variance.
         axis_name: the mapped axis over which the batch is spread; None: it is all here.
+
+    Returns:
+        [B, H, W, C], float32 or wider.
     """
     return _normalize_forward(x, scale, bias, mean, var, epsilon, axis_name)[0]
 
@@ -150,7 +155,9 @@ def _normalize_forward(
     return y, (x, scale, mean, inverse)
 
 
-def _normalize_backward(epsilon: float, axis_name: str | None, kept: Any, gradient: jax.Array) -> tuple[jax.Array, ...]:
+def _normalize_backward(
+    epsilon: float, axis_name: str | None, kept: Any, gradient: jax.Array
+) -> tuple[jax.Array | None, ...]:
     """Ioffe and Szegedy 2015, section 3, with the sums over the pixels of the whole batch."""
     x, scale, mean, inverse = kept
     wide = _widen(x)
@@ -162,7 +169,7 @@ def _normalize_backward(epsilon: float, axis_name: str | None, kept: Any, gradie
     slope = inverse * of_deviation
     offset = of_mean - mean * slope
     of_x = (gradient - offset[None, None, None] - wide * slope[None, None, None]) * (scale * inverse)[None, None, None]
-    return of_x.astype(x.dtype), of_scale, of_bias, jnp.zeros_like(mean), jnp.zeros_like(mean)
+    return of_x.astype(x.dtype), of_scale, of_bias, None, None
 
 
 normalize.defvjp(_normalize_forward, _normalize_backward)

@@ -25,19 +25,19 @@ _init = scaled_normal(2.0, "in")
 
 
 class DenseLayer(Layer):
-    """Norm, ReLU, 1×1, norm, ReLU, 3×3: [B, H, W, C] -> the 32 new channels [B, H, W, 32]."""
+    """Norm, ReLU, 1×1, norm, ReLU, 3×3: maps of C channels together -> the 32 new channels [B, H, W, 32]."""
 
     dilation: int = 1
 
     @nn.compact
     def __call__(
-        self, x: jax.Array, known: Normalization | None, train: bool
-    ) -> tuple[jax.Array, Normalization | None]:
-        """Return the new channels, and the normalization of x. `known` is that of the layer before."""
+        self, maps: tuple[jax.Array, ...], known: Normalization | None, train: bool
+    ) -> tuple[jax.Array, Normalization]:
+        """Return the new channels, and the normalization of all maps. `known` is that of all but the last."""
         conv = partial(Conv, dtype=self.dtype, kernel_init=_init)
         norm = partial(BatchNorm, **self.common)
-        norm1 = norm(name="norm1").prepare(x, train, known)
-        x = conv(4 * GROWTH, name="conv1")(x, norm1)
+        norm1 = norm(name="norm1").prepare(maps[-1], train, known)
+        x = conv(4 * GROWTH, name="conv1")(maps, norm1)
         norm2 = norm(name="norm2").prepare(x, train)
         return conv(GROWTH, 3, 1, self.dilation, self.dilation, name="conv2")(x, norm2), norm1
 
@@ -53,12 +53,12 @@ class DenseBlock(Layer):
     def __call__(self, x: jax.Array, train: bool) -> list[jax.Array]:
         """Return, behind each layer, the channels of the input and all new ones."""
         layer = nn.remat(DenseLayer, static_argnums=(3,)) if self.remat else DenseLayer
-        given, norm = [], None
+        maps: tuple[jax.Array, ...] = (settled(x),)
+        norm, given = None, []
         for index in range(1, self.depth + 1):
-            x = settled(x)
-            new, norm = layer(self.dilation, **self.common, name=f"denselayer{index}")(x, norm, train)
-            x = jnp.concatenate([x, new], axis=-1)
-            given.append(x)
+            new, norm = layer(self.dilation, **self.common, name=f"denselayer{index}")(maps, norm, train)
+            maps = (*maps, new)
+            given.append(jnp.concatenate(maps, axis=-1))
         return given
 
 

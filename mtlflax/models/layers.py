@@ -5,7 +5,7 @@ same here. Parameters are float32 whatever the computation runs in.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Literal
 
@@ -76,24 +76,36 @@ class Conv(nn.Module):
     kernel_init: Initializer = scaled_normal(2.0, "out")
 
     @nn.compact
-    def __call__(self, x: jax.Array, norm: "Normalization | None" = None) -> jax.Array:
+    def __call__(self, x: jax.Array | Sequence[jax.Array], norm: "Normalization | None" = None) -> jax.Array:
         """Return the convolution of x or, with a normalization, of relu(norm(x)), of type `dtype`.
 
-        The normalized map is not kept for the backward pass of a CPU, but computed again.
+        If x is several maps, it is their concatenation. Neither that nor the normalized map is kept for the backward
+        pass of a CPU: they are computed again.
         """
-        shape = (self.kernel_size, self.kernel_size, x.shape[-1], self.features)
+        maps = tuple(x) if isinstance(x, list | tuple) else (x,)
+        shape = (self.kernel_size, self.kernel_size, sum(x.shape[-1] for x in maps), self.features)
         kernel = self.param("kernel", self.kernel_init, shape)
 
-        def prepare(given: tuple[jax.Array, Normalization | None]) -> jax.Array:
-            x, norm = given
-            return x.astype(self.dtype) if norm is None else nn.relu(norm(x).astype(self.dtype))
-
         way = partial(convolve, stride=self.stride, padding=self.padding, dilation=self.dilation)
-        y = isolated(way, prepare, (x, norm), kernel.astype(self.dtype))
+        kernel = kernel.astype(self.dtype)
+        if norm is None:
+            y = isolated(way, lambda maps, _: _join(maps).astype(self.dtype), maps, (), kernel)
+        else:
+
+            def prepare(given: tuple[Any, ...], statistics: tuple[jax.Array, jax.Array]) -> jax.Array:
+                (maps, scale, bias), (mean, var) = given, statistics
+                same = norm.replace(scale=scale, bias=bias, mean=mean, var=var)
+                return nn.relu(same(_join(maps)).astype(self.dtype))
+
+            y = isolated(way, prepare, (maps, norm.scale, norm.bias), (norm.mean, norm.var), kernel)
         if self.use_bias:
             bias = self.param("bias", nn.initializers.zeros, (self.features,))
             y = y + bias.astype(self.dtype)[None, None, None]
         return y
+
+
+def _join(maps: tuple[jax.Array, ...]) -> jax.Array:
+    return jnp.concatenate(maps, axis=-1) if len(maps) > 1 else maps[0]
 
 
 class Normalization(flax.struct.PyTreeNode):
@@ -140,9 +152,10 @@ class BatchNorm(Layer):
     def prepare(self, x: jax.Array, train: bool, known: Normalization | None = None) -> Normalization:
         """Return the normalization of x, to be computed by the convolution behind it.
 
-        `known` is that of the first of x's channels, if they were normalized before: they are not summed again.
+        With `known`, the normalization of other channels of the same map, return that of these and of x behind them.
         """
-        channels = (x.shape[-1],)
+        first = 0 if known is None else known.mean.shape[0]
+        channels = (first + x.shape[-1],)
         scale = self.param("scale", nn.initializers.ones, channels)
         bias = self.param("bias", nn.initializers.zeros, channels)
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, channels, jnp.float32)
@@ -154,12 +167,9 @@ class BatchNorm(Layer):
 
         # If a module is called twice in a step, the running mean depends on the values of the first call.
         origin = lax.stop_gradient(running_mean.value)
-        if known is None:
-            mean, var = moments(x, origin, axis_name)
-        else:
-            first = known.mean.shape[0]
-            new = moments(x[..., first:], origin[first:], axis_name)
-            mean, var = (jnp.concatenate(both) for both in zip((known.mean, known.var), new, strict=True))
+        mean, var = moments(x, origin[first:], axis_name)
+        if known is not None:
+            mean, var = jnp.concatenate([known.mean, mean]), jnp.concatenate([known.var, var])
         if not self.is_initializing():
             count = x.shape[0] * x.shape[1] * x.shape[2] * (lax.axis_size(axis_name) if axis_name else 1)
             if count == 1:

@@ -51,7 +51,9 @@ def _enlarge_backward(axis: int, factor: int, _: None, gradient: jax.Array) -> t
     length = gradient.shape[axis] // factor
     shape = (*gradient.shape[:axis], length, factor, *gradient.shape[axis + 1 :])
     phases = [lax.index_in_dim(gradient.reshape(shape), i, axis + 1, keepdims=False) for i in range(factor)]
-    own, before, after = (jnp.zeros_like(phases[0]) for _ in range(3))  # what a pixel's phases took from where
+    own, before, after = (
+        jnp.zeros_like(phases[0]) for _ in range(3)
+    )  # of old pixels, and what neighbors get from these
     for offset, phase in zip(_offsets(factor), phases, strict=True):
         own += (1 - abs(offset)) * phase
         if offset > 0:
@@ -60,13 +62,13 @@ def _enlarge_backward(axis: int, factor: int, _: None, gradient: jax.Array) -> t
             before -= offset * phase
     part = partial(lax.slice_in_dim, axis=axis)
     from_next = jnp.concatenate([part(before, 1, length), part(after, length - 1, length)], axis)
-    from_last = jnp.concatenate([part(before, 0, 1), part(after, 0, length - 1)], axis)
-    return (own + from_next + from_last,)
+    from_previous = jnp.concatenate([part(before, 0, 1), part(after, 0, length - 1)], axis)
+    return (own + from_next + from_previous,)
 
 
 _enlarge.defvjp(lambda x, axis, factor: (_enlarge(x, axis, factor), None), _enlarge_backward)
 
 
 def _offsets(factor: int) -> list[float]:
-    """Of the new pixels' centers from the old one's, in old pixels."""
+    """How far the centers of an old pixel's new ones are from its own, in old pixels."""
     return [(i + 0.5) / factor - 0.5 for i in range(factor)]

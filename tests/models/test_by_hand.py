@@ -189,20 +189,21 @@ def test_normalized_maps_are_not_kept():
     assert temporary(again, params) < temporary(kept, params) - 5 * x.nbytes
 
 
-def test_the_gradient_of_a_dense_block_is_summed_up_once(monkeypatch):
-    x = jnp.zeros((2, 8, 16, 64))
-    block = Dense(16)
-    variables = block.init(jax.random.key(0), x)
+def test_a_settled_gradient_is_summed_up_once():
+    """And not anew for each pixel of a pool, in the operation that hands out the pool's gradient."""
+    x, *factors = drawn((2, 16, 32, 8), *[(2, 8, 16, 8)] * 9)
 
-    def moved():
-        jitted = jax.jit(
-            jax.grad(lambda x: block.apply(variables, x).sum()), compiler_options=parallel.compiler_options()
-        )
-        return jitted.lower(x).compile().cost_analysis()["bytes accessed"]
+    def terms(settled):
+        def loss(x, factors):
+            y = settled(layers.average_pool(x))
+            return sum((y * factor).sum() for factor in factors)
 
-    once = moved()
-    monkeypatch.setattr(densenet, "settled", lambda x: x)
-    assert once < 0.9 * moved()
+        jitted = jax.jit(jax.grad(loss), compiler_options=parallel.compiler_options())
+        lines = jitted.lower(x, factors).compile().as_text().splitlines()
+        return next(line for line in reversed(lines) if "ROOT" in line).count("%factors")
+
+    assert terms(backward.settled) == 0
+    assert terms(lambda x: x) == 9
 
 
 @pytest.mark.parametrize("train", [True, False])
@@ -213,7 +214,7 @@ def test_channels_that_were_summed_before_are_not_summed_again(train):
     first = old.init(jax.random.key(0), x[..., :4], True)
     variables = new.init(jax.random.key(1), x, True)
     known, _ = old.apply(first, x[..., :4], train, method="prepare", mutable=["batch_stats"])
-    ours = new.apply(variables, x, train, known, method="prepare", mutable=["batch_stats"])
+    ours = new.apply(variables, x[..., 4:], train, known, method="prepare", mutable=["batch_stats"])
     expected = new.apply(variables, x, train, method="prepare", mutable=["batch_stats"])
     for our, true in zip(jax.tree.leaves(ours), jax.tree.leaves(expected), strict=True):
         np.testing.assert_allclose(our, true, rtol=1e-6)
@@ -240,7 +241,9 @@ def test_residual_blocks_are_not_computed_again(monkeypatch):
         return step.lower(variables["params"]).compile().cost_analysis()["flops"]
 
     isolated = compiled()
-    monkeypatch.setattr(layers, "isolated", lambda function, prepare, x, kernel: function(prepare(x), kernel))
+    monkeypatch.setattr(
+        layers, "isolated", lambda function, prepare, x, statistics, kernel: function(prepare(x, statistics), kernel)
+    )
     assert isolated < 0.97 * compiled()
 
 
@@ -266,7 +269,9 @@ def test_nothing_is_prepared_early_or_copied(monkeypatch):
         return jitted.lower(variables).compile().memory_analysis().temp_size_in_bytes
 
     isolated = temporary()
-    monkeypatch.setattr(layers, "isolated", lambda function, prepare, x, kernel: function(prepare(x), kernel))
+    monkeypatch.setattr(
+        layers, "isolated", lambda function, prepare, x, statistics, kernel: function(prepare(x, statistics), kernel)
+    )
     kernels = sum(leaf.nbytes for leaf in jax.tree.leaves(variables))
     assert isolated < temporary() - 2 * kernels
 
@@ -302,6 +307,29 @@ def test_normalize(offset, devices):
     expected = in_float64(plainly_normalized, (x, scale, bias), gradient)
     for our, true in zip((y, of_x, of_scale, of_bias), expected, strict=True):
         close(our, true, 1e-6 * (1 + offset))
+
+
+@pytest.mark.parametrize("convolved", [False, True])
+def test_gradients_of_gradients(convolved):
+    """The statistics of a batch depend on it, which the second derivative must know too."""
+    with jax.enable_x64(True):
+        x, kernel = (jnp.float64(a) for a in drawn((2, 3, 4, 5), (5, 4)))
+        slopes = jnp.cos(jnp.arange(5.0 if not convolved else 4.0))[None, None, None]
+        norm, conv = BatchNorm(dtype=jnp.float64), Conv(4, dtype=jnp.float64)
+        variables = norm.init(jax.random.key(0), x, True)
+
+        def ours(x):
+            prepared, _ = norm.apply(variables, x, True, method="prepare", mutable=["batch_stats"])
+            return conv.apply({"params": {"kernel": kernel[None, None]}}, x, prepared) if convolved else prepared(x)
+
+        def plainly(x):
+            y = plainly_normalized(x, jnp.ones(5), jnp.zeros(5))
+            return jax.nn.relu(y) @ kernel if convolved else y
+
+        def second(function):
+            return jax.grad(lambda x: jnp.square(jax.grad(lambda x: (jnp.sin(function(x)) * slopes).sum())(x)).sum())(x)
+
+        close(second(ours), second(plainly), 1e-12)
 
 
 def test_gradients_of_several_tasks_at_once():
