@@ -8,7 +8,6 @@ from mtlflax.models import __main__ as table
 from mtlflax.models import cost
 from mtlflax.models.resize import resize
 
-
 # Of DenseNet's three transitions, from 56, 28 and 14 pixels a side, three quarters: they average before they convolve.
 SAVED = {"densenet121": 3 / 4 * (56**2 * 256 * 128 + 28**2 * 512 * 256 + 14**2 * 1024 * 512)}
 
