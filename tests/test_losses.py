@@ -335,3 +335,20 @@ def test_debugging_nans_stops_at_wrong_labels_only(name):
         assert loss(logits, jnp.full_like(labels, 255)) == 0
         with pytest.raises(FloatingPointError):
             loss(logits, jnp.asarray(wrong))
+
+
+@pytest.mark.parametrize("name", losses.SEGMENTATION)
+def test_other_derivatives_ignore_what_is_at_invalid_pixels_too(name):
+    """Forward mode, and gradients of gradients: as with zeros there."""
+    output, truth = example(name)
+    invalid = (truth == 255)[..., None]
+    junk, clean = (jnp.asarray(np.where(invalid, filling, output)) for filling in (np.nan, 0))
+    direction = jnp.asarray(np.random.default_rng(1).normal(size=output.shape).astype(np.float32))
+    loss = functools.partial(losses.get(name), labels=jnp.asarray(truth))
+
+    def both(x):
+        slope = jax.jvp(loss, (x,), (direction,))[1]
+        return slope, jax.grad(lambda x: (jax.grad(loss)(x) * direction).sum())(x)
+
+    for ours, expected in zip(jax.jit(both)(junk), jax.jit(both)(clean), strict=True):
+        np.testing.assert_allclose(ours, expected, rtol=1e-5, atol=1e-8)
