@@ -51,9 +51,8 @@ def _enlarge_backward(axis: int, factor: int, _: None, gradient: jax.Array) -> t
     length = gradient.shape[axis] // factor
     shape = (*gradient.shape[:axis], length, factor, *gradient.shape[axis + 1 :])
     phases = [lax.index_in_dim(gradient.reshape(shape), i, axis + 1, keepdims=False) for i in range(factor)]
-    own, before, after = (
-        jnp.zeros_like(phases[0]) for _ in range(3)
-    )  # of old pixels, and what neighbors get from these
+    # Of each old pixel's new ones: the gradient of itself, of the pixel before it, and of the one behind it.
+    own, before, after = (jnp.zeros_like(phases[0]) for _ in range(3))
     for offset, phase in zip(_offsets(factor), phases, strict=True):
         own += (1 - abs(offset)) * phase
         if offset > 0:
