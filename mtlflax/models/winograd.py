@@ -8,7 +8,7 @@ convolution up to rounding, which is some float32 digits worse.
 
 import functools
 import operator
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -34,7 +34,7 @@ _OF_OUTPUT = np.array([[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4,
 _PIXELS, _TILE = _OF_OUTPUT.shape  # a side of a tile's output, and of the tile
 
 # Below either, XLA's own convolutions are faster: tests/benchmarks/README.md.
-_MIN_CHANNELS = 64
+_MIN_CHANNELS = 32
 _MIN_TILES = 64
 
 
@@ -84,13 +84,13 @@ def _pays(x: jax.Array, kernel: jax.Array) -> bool:
 def tiled(x: jax.Array, kernel: jax.Array) -> jax.Array:
     """Convolve as `convolve` does, by tiles."""
     b, h, w, _ = x.shape
-    products = [
-        lax.dot_general(tiles, column, (((2,), (1,)), ((0,), (0,))))
-        for tiles, column in zip(_input_tiles(x), _transformed(kernel), strict=True)
-    ]
-    columns = jnp.stack(_combine(_OF_OUTPUT, products), 2)  # [6, tiles, 4, K]
     th, tw = -(-h // _PIXELS), -(-w // _PIXELS)
-    y = jnp.stack(_combine(_OF_OUTPUT, columns.reshape(_TILE, b, th, tw * _PIXELS, -1)), 2)
+    rows = []  # for each column of a tile, [4, B, tiles along H, tiles along W, K]
+    for tiles, column in zip(_transformed(x, _OF_INPUT, _overlapping), _transformed_kernel(kernel), strict=True):
+        (product,) = barrier(lax.dot_general(tiles, column, (((2,), (1,)), ((0,), (0,)))))
+        (product,) = barrier(jnp.stack(_combine(_OF_OUTPUT, product)))
+        rows.append(product.reshape(_PIXELS, b, th, tw, -1))
+    y = jnp.stack([jnp.moveaxis(column, 0, 2) for column in _combine(_OF_OUTPUT, rows)], 4)
     return y.reshape(b, th * _PIXELS, tw * _PIXELS, -1)[:, :h, :w]
 
 
@@ -98,40 +98,52 @@ def tiled_kernel_gradient(x: jax.Array, gradient: jax.Array) -> jax.Array:
     """The gradient of the kernel, [3, 3, C, K], given that of the output, [B, H, W, K]."""
     products = [
         lax.dot_general(tiles, gradients, (((1,), (1,)), ((0,), (0,))))
-        for tiles, gradients in zip(_input_tiles(x), _output_tiles(gradient), strict=True)
+        for tiles, gradients in zip(
+            _transformed(x, _OF_INPUT, _overlapping), _transformed(gradient, _OF_OUTPUT.T, _apart), strict=True
+        )
     ]
     columns = jnp.stack(_combine(_OF_KERNEL.T, products), 1)  # [6, 3, C, K]
     return jnp.stack(_combine(_OF_KERNEL.T, columns))
 
 
-def _transformed(kernel: jax.Array) -> list[jax.Array]:
+def _transformed_kernel(kernel: jax.Array) -> list[jax.Array]:
     """The transformed kernel, for each column of a tile [6 (its rows), C, K], as products with small matrices."""
     matrices = np.einsum("ia,jb->jiab", _OF_KERNEL, _OF_KERNEL).reshape(_TILE, _TILE, 9)
     taps = kernel.reshape(9, -1)
     return [(matrix.astype(np.float32) @ taps).reshape(_TILE, *kernel.shape[2:]) for matrix in matrices]
 
 
-def _input_tiles(x: jax.Array) -> list[jax.Array]:
-    """The transformed tiles, for each column of a tile [6 (its rows), tiles, C].
+def _transformed(x: jax.Array, matrix: np.ndarray, cut: Callable[[jax.Array, int], list[jax.Array]]) -> list[jax.Array]:
+    """The transformed tiles of [B, H, W, C], for each column of a tile [6 (its rows), tiles, C].
 
-    Barriers keep XLA from computing them in the products, with arrays of the map's size for each factor.
+    Barriers keep XLA from computing them in the products, with arrays of the map's size for each factor. One column is
+    finished before the next, and read from the processor's cache.
     """
     b, h, w, c = x.shape
     th, tw = -(-h // _PIXELS), -(-w // _PIXELS)
-    x = jnp.pad(x, ((0, 0), (1, 1 + th * _PIXELS - h), (1, 1 + tw * _PIXELS - w), (0, 0)))
-    rows = jnp.stack(_combine(_OF_INPUT, [x[:, i : i + th * _PIXELS - 3 : _PIXELS] for i in range(_TILE)]))
-    columns = [rows[:, :, :, j : j + tw * _PIXELS - 3 : _PIXELS] for j in range(_TILE)]
-    return [barrier(tile.reshape(_TILE, b * th * tw, c))[0] for tile in _combine(_OF_INPUT, columns)]
+    x = jnp.pad(x, ((0, 0), (0, th * _PIXELS - h), (0, tw * _PIXELS - w), (0, 0)))
+    transformed = []
+    for column in _combine(matrix, cut(x, 2)):
+        (column,) = barrier(column)
+        (tiles,) = barrier(jnp.stack(_combine(matrix, cut(column, 1))).reshape(_TILE, b * th * tw, c))
+        transformed.append(tiles)
+    return transformed
 
 
-def _output_tiles(gradient: jax.Array) -> list[jax.Array]:
-    """The gradients of the products, in the same form; the transpose of the output's transformation."""
-    b, h, w, k = gradient.shape
-    th, tw = -(-h // _PIXELS), -(-w // _PIXELS)
-    gradient = jnp.pad(gradient, ((0, 0), (0, th * _PIXELS - h), (0, tw * _PIXELS - w), (0, 0)))
-    rows = jnp.stack(_combine(_OF_OUTPUT.T, [gradient[:, i::_PIXELS] for i in range(_PIXELS)]))
-    columns = [rows[:, :, :, j::_PIXELS] for j in range(_PIXELS)]
-    return [barrier(tile.reshape(_TILE, b * th * tw, k))[0] for tile in _combine(_OF_OUTPUT.T, columns)]
+def _apart(x: jax.Array, axis: int) -> list[jax.Array]:
+    """Cut an axis into tiles of 4: 4 arrays, the first with the first pixels of all tiles, and so on."""
+    return [lax.slice_in_dim(x, i, None, _PIXELS, axis) for i in range(_PIXELS)]
+
+
+def _overlapping(x: jax.Array, axis: int) -> list[jax.Array]:
+    """The same with tiles of 6, which have a pixel of each neighbour, or 0 at the edges. Nothing is padded before."""
+    inner = _apart(x, axis)
+
+    def shifted(part: jax.Array, by: int) -> jax.Array:
+        edges = [(by, -by, 0) if i == axis else (0, 0, 0) for i in range(x.ndim)]
+        return lax.pad(part, jnp.zeros((), x.dtype), edges)
+
+    return [shifted(inner[-1], 1), *inner, shifted(inner[0], -1)]
 
 
 def _combine(matrix: np.ndarray, terms: Sequence[jax.Array] | jax.Array) -> list[jax.Array]:

@@ -51,12 +51,12 @@ def test_tiles_are_the_convolution(size):
     close(winograd.tiled_kernel_gradient(x, gradient), of_kernel, 3e-6)
 
 
-WIDE = (8, 32, 32, 64)  # as many channels and tiles as it takes
+WIDE = (8, 32, 32, 32)  # as many channels, and more tiles than it takes
 
 
 def test_wide_convolutions_are_tiled_while_training_on_a_cpu():
-    x, kernel, gradient = drawn(WIDE, (3, 3, 64, 128), (*WIDE[:3], 128))
-    kernel /= 30
+    x, kernel, gradient = drawn(WIDE, (3, 3, 32, 64), (*WIDE[:3], 64))
+    kernel /= 20
     for ours, expected in zip(
         jax.jit(lambda *given: pulled_back(winograd.convolve, given[:2], given[2]))(x, kernel, gradient),
         in_float64(plain, (x, kernel), gradient),
@@ -73,12 +73,12 @@ def convolutions(function, *given, platform="cpu"):
 @pytest.mark.parametrize(
     ("shape", "features", "dtype", "platform", "tiled"),
     [
-        (WIDE, 64, "float32", "cpu", True),
-        (WIDE, 64, "float32", "cuda", False),
-        (WIDE, 64, "float32", "tpu", False),
-        (WIDE, 64, "bfloat16", "cpu", False),
-        (WIDE, 63, "float32", "cpu", False),
-        ((7, 8, 16, 64), 64, "float32", "cpu", False),
+        (WIDE, 32, "float32", "cpu", True),
+        (WIDE, 32, "float32", "cuda", False),
+        (WIDE, 32, "float32", "tpu", False),
+        (WIDE, 32, "bfloat16", "cpu", False),
+        (WIDE, 31, "float32", "cpu", False),
+        ((7, 8, 16, 32), 32, "float32", "cpu", False),
     ],
 )
 def test_where_convolutions_are_tiled(shape, features, dtype, platform, tiled):
@@ -334,12 +334,12 @@ def test_gradients_of_gradients(convolved):
 
 def test_gradients_of_several_tasks_at_once():
     """`jax.vmap` over cotangents, as gradient balancings pull back."""
-    x, kernel, scale, bias = drawn(WIDE, (3, 3, 64, 64), (64,), (64,))
+    x, kernel, scale, bias = drawn(WIDE, (3, 3, 32, 32), (32,), (32,))
     cotangents = np.random.default_rng(1).normal(size=(2, *WIDE)).astype(np.float32)
 
     def function(x, kernel, scale, bias):
         y = backward.pointwise(winograd.convolve(x, kernel), kernel[1, 1])
-        return backward.normalize(y, scale, bias, *backward.moments(y, jnp.zeros(64), None), 1e-5, None)
+        return backward.normalize(y, scale, bias, *backward.moments(y, jnp.zeros(32), None), 1e-5, None)
 
     @jax.jit
     def both(x, kernel, scale, bias):
