@@ -125,8 +125,8 @@ def _transformed(x: jax.Array, matrix: np.ndarray, cut: Callable[[jax.Array, int
     transformed = []
     for column in _combine(matrix, cut(x, 2)):
         (column,) = barrier(column)
-        (tiles,) = barrier(jnp.stack(_combine(matrix, cut(column, 1))).reshape(_TILE, b * th * tw, c))
-        transformed.append(tiles)
+        (tiles,) = barrier(jnp.stack(_combine(matrix, cut(column, 1))))
+        transformed.append(tiles.reshape(_TILE, b * th * tw, c))
     return transformed
 
 
