@@ -6,6 +6,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+# The gradients of so few tasks are measured and added up row by row. Where they were stacked just before, XLA then
+# reads what was stacked, and makes no copy; and on a CPU the matrix product of two long rows takes it ten times as long
+# as the sums (tests/benchmarks/README.md). More tasks have too many pairs to compile a sum for each.
+FEW = 4
+
 
 class Geometry(NamedTuple):
     """The lengths of K task gradients and the angles between them; all that most methods look at.
@@ -46,19 +51,18 @@ def geometry(task_grads: Any, axis_name: str | None = None) -> Geometry:
     """Measure stacked gradients, a pytree of [K, ...], over all devices' coordinates, in float32 or better."""
     leaves = jax.tree.leaves(task_grads)
     dtype = jnp.result_type(jnp.float32, *leaves)
-    rows = [leaf.reshape(leaf.shape[0], -1).astype(dtype) for leaf in leaves if leaf.size]
     num_tasks = leaves[0].shape[0]
+    leaves = [leaf.astype(dtype) for leaf in leaves if leaf.size]
 
-    # Squares of numbers far from 1 leave the range of float32: each row is scaled to at most 1 first.
+    # Squares of numbers far from 1 leave the range of float32: each row is scaled first.
     largest = jnp.zeros(num_tasks, dtype)
-    for row in rows:
-        largest = jnp.maximum(largest, jnp.max(jnp.abs(row), axis=1))
+    for leaf in leaves:
+        largest = jnp.maximum(largest, _largest(leaf))
     largest = across(jax.lax.pmax, largest, axis_name)
-    scale = jnp.where(largest > 0, largest, 1)
+    scale = _power_of_two(largest)
     products = jnp.zeros((num_tasks, num_tasks), dtype)
-    for row in rows:
-        scaled = row / scale[:, None]
-        products += jnp.matmul(scaled, scaled.T, precision=jax.lax.Precision.HIGHEST)
+    for leaf in leaves:
+        products += _products(leaf, 1 / scale)
     products = across(jax.lax.psum, products, axis_name)
 
     lengths = jnp.sqrt(jnp.diagonal(products))
@@ -69,6 +73,30 @@ def geometry(task_grads: Any, axis_name: str | None = None) -> Geometry:
     return Geometry(norms=lengths * scale, cosines=cosines)
 
 
+def _largest(leaf: jax.Array) -> jax.Array:
+    """The largest absolute value of each row, [K, ...] -> [K]."""
+    if len(leaf) > FEW:
+        return jnp.max(jnp.abs(leaf), axis=tuple(range(1, leaf.ndim)))
+    return jnp.stack([jnp.max(jnp.abs(row)) for row in leaf])
+
+
+def _power_of_two(largest: jax.Array) -> jax.Array:
+    """A power of 2 near a number, by which division is exact; within the range in which its inverse is finite."""
+    limit = jnp.finfo(largest.dtype).maxexp - 8
+    exponent = jnp.clip(jnp.frexp(jnp.where(largest > 0, largest, 1))[1], -limit, limit)
+    return jnp.ldexp(jnp.ones((), largest.dtype), exponent)
+
+
+def _products(leaf: jax.Array, factors: jax.Array) -> jax.Array:
+    """The inner products of all pairs of rows, each times its factor: [K, ...] and [K] -> [K, K]."""
+    if len(leaf) > FEW:
+        scaled = leaf.reshape(len(leaf), -1) * factors[:, None]
+        return jnp.matmul(scaled, scaled.T, precision=jax.lax.Precision.HIGHEST)
+    rows = [factor * row for factor, row in zip(factors, leaf, strict=True)]
+    pairs = {(i, j): jnp.sum(rows[i] * rows[j]) for j in range(len(rows)) for i in range(j + 1)}
+    return jnp.stack([jnp.stack([pairs[min(i, j), max(i, j)] for j in range(len(rows))]) for i in range(len(rows))])
+
+
 def norms(leaves: Iterable[jax.Array], axis_name: str | None = None) -> jax.Array:
     """Return the lengths [K] of K task gradients, given as leaves [K, ...]; `axis_name` as in `geometry`."""
     leaves = list(leaves)
@@ -77,9 +105,7 @@ def norms(leaves: Iterable[jax.Array], axis_name: str | None = None) -> jax.Arra
     for rows in zip(*leaves, strict=True):
         largest = jnp.max(jnp.stack([jnp.max(jnp.abs(row), initial=0).astype(dtype) for row in rows]))
         largest = across(jax.lax.pmax, largest, axis_name)
-        # A power of 2, by which division is exact; within the range in which its inverse is finite.
-        exponent = jnp.clip(jnp.frexp(jnp.where(largest > 0, largest, 1))[1], -120, 120)
-        scale = jnp.ldexp(jnp.ones((), dtype), exponent)
+        scale = _power_of_two(largest)
         square = sum(jnp.sum(jnp.square(row.astype(dtype) / scale)) for row in rows)
         lengths.append(jnp.sqrt(across(jax.lax.psum, square, axis_name)) * scale)
     return jnp.stack(lengths)
@@ -87,5 +113,7 @@ def norms(leaves: Iterable[jax.Array], axis_name: str | None = None) -> jax.Arra
 
 def combine(weights: jax.Array, leaves: list[jax.Array]) -> list[jax.Array]:
     """Return Σ_k w_k g_k of every leaf [K, ...], in the precision of the weights."""
-    highest = jax.lax.Precision.HIGHEST
-    return [jnp.tensordot(weights, leaf.astype(weights.dtype), axes=1, precision=highest) for leaf in leaves]
+    leaves = [leaf.astype(weights.dtype) for leaf in leaves]
+    if len(weights) > FEW:
+        return [jnp.tensordot(weights, leaf, axes=1, precision=jax.lax.Precision.HIGHEST) for leaf in leaves]
+    return [sum(weight * row for weight, row in zip(weights, leaf, strict=True)) for leaf in leaves]

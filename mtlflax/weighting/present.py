@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from mtlflax.weighting.measures import FEW
 from mtlflax.weighting.states import weights
 
 T = TypeVar("T")
@@ -49,7 +50,13 @@ def clear(present: Any, tree: T, num_tasks: int) -> T:
     if present is None:
         return tree
     tasks, _ = split(present, num_tasks)
-    return jax.tree.map(lambda x: jnp.where(tasks.reshape(-1, *[1] * (jnp.ndim(x) - 1)), x, 0), tree)
+
+    def clear(x: jax.Array) -> jax.Array:
+        if num_tasks > FEW:
+            return jnp.where(tasks.reshape(-1, *[1] * (jnp.ndim(x) - 1)), x, 0)
+        return jnp.stack([jnp.where(task, row, 0) for task, row in zip(tasks, x, strict=True)])
+
+    return jax.tree.map(clear, tree)
 
 
 def in_loss_space(transform: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:

@@ -1,0 +1,54 @@
+"""Lengths, angles and weighted sums of stacked gradients: few tasks, by rows, and more, by matrix products."""
+
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mtlflax import weighting
+from mtlflax.weighting import measures
+
+SHAPES = ((31, 7), (5,), (), (0, 3))
+
+
+def drawn(num_tasks, scales=1.0):
+    rng = np.random.default_rng(num_tasks)
+    scales = np.broadcast_to(scales, num_tasks)
+    return [(scales * rng.normal(size=(*shape, num_tasks))).T.astype(np.float32) for shape in SHAPES]
+
+
+@pytest.mark.parametrize("spread", [0, 30])
+@pytest.mark.parametrize("num_tasks", [1, 2, measures.FEW, measures.FEW + 1, 7])
+def test_lengths_and_angles_are_those_of_float64(num_tasks, spread):
+    leaves = drawn(num_tasks, 10.0 ** np.linspace(-spread, spread, num_tasks))
+    rows = np.concatenate([leaf.reshape(num_tasks, -1) for leaf in leaves], axis=1).astype(np.float64)
+    lengths = np.linalg.norm(rows, axis=1)
+    for measured in (measures.geometry(leaves), jax.jit(measures.geometry)(leaves)):
+        np.testing.assert_allclose(measured.norms, lengths, rtol=1e-6)
+        np.testing.assert_allclose(measured.cosines, (rows @ rows.T) / np.outer(lengths, lengths), atol=1e-6)
+
+
+@pytest.mark.parametrize("num_tasks", [1, 2, measures.FEW, measures.FEW + 1])
+def test_weighted_sums_are_those_of_float64(num_tasks):
+    leaves = drawn(num_tasks)
+    weights = np.linspace(-1, 2, num_tasks).astype(np.float32)
+    for ours, leaf in zip(measures.combine(jnp.asarray(weights), leaves), leaves, strict=True):
+        np.testing.assert_allclose(ours, np.tensordot(np.float64(weights), np.float64(leaf), 1), atol=1e-6)
+
+
+@pytest.mark.parametrize(("num_tasks", "copied"), [(2, False), (measures.FEW, False), (measures.FEW + 1, True)])
+def test_gradients_of_few_tasks_are_not_copied_to_be_stacked(num_tasks, copied):
+    """They are 94 MB for each task of a ResNet-50, and as much again for each array of that size."""
+    transform = weighting.get("pcgrad", num_tasks=num_tasks)
+    state = transform.init({"kernel": jnp.zeros((64, 96))})
+
+    def step(gradients, present):
+        stacked = {"kernel": jnp.stack(gradients)}
+        return transform.update(stacked, state, losses=jnp.ones(num_tasks), present=present)
+
+    gradients = [jnp.ones((64, 96))] * num_tasks
+    program = jax.jit(step).lower(gradients, jnp.ones(num_tasks, bool)).compile().as_text()
+    entry = program[program.index("\nENTRY") :]
+    assert bool(re.search(rf"= f32\[{num_tasks},(64,96|6144)\]", entry)) is copied
