@@ -51,7 +51,7 @@ def test_a_loss_balancing_costs_what_equal_weights_do():
 def test_task_gradients_of_the_trunk_cost_a_second_backward_pass_of_it_alone():
     """And as many copies of its parameters as there are tasks, at most."""
     trunk = size(compiled("equal")[1].params["encoder"])
-    assert operations("cagrad") < 1.25 * operations("equal")
+    assert operations("cagrad") < 1.3 * operations("equal")
     assert temporary("cagrad") < temporary("equal") + 2 * trunk
 
 
