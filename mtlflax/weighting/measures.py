@@ -6,6 +6,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from mtlflax.models.backward import barrier
+
 # The gradients of so few tasks are measured and added up row by row. Where they were stacked just before, XLA then
 # reads what was stacked, and makes no copy; and on a CPU the matrix product of two long rows takes it ten times as long
 # as the sums (tests/benchmarks/README.md). More tasks have too many pairs to compile a sum for each.
@@ -62,7 +64,7 @@ def geometry(task_grads: Any, axis_name: str | None = None) -> Geometry:
     scale = _power_of_two(largest)
     products = jnp.zeros((num_tasks, num_tasks), dtype)
     for leaf in leaves:
-        products += _products(leaf, 1 / scale)
+        products = _add_products(products, leaf, 1 / scale)
     products = across(jax.lax.psum, products, axis_name)
 
     lengths = jnp.sqrt(jnp.diagonal(products))
@@ -87,14 +89,17 @@ def _power_of_two(largest: jax.Array) -> jax.Array:
     return jnp.ldexp(jnp.ones((), largest.dtype), exponent)
 
 
-def _products(leaf: jax.Array, factors: jax.Array) -> jax.Array:
-    """The inner products of all pairs of rows, each times its factor: [K, ...] and [K] -> [K, K]."""
+def _add_products(sums: jax.Array, leaf: jax.Array, factors: jax.Array) -> jax.Array:
+    """Add the inner products of all pairs of rows, each times its factor: [K, K], [K, ...] and [K] -> [K, K]."""
     if len(leaf) > FEW:
         scaled = leaf.reshape(len(leaf), -1) * factors[:, None]
-        return jnp.matmul(scaled, scaled.T, precision=jax.lax.Precision.HIGHEST)
-    rows = [factor * row for factor, row in zip(factors, leaf, strict=True)]
+        return sums + jnp.matmul(scaled, scaled.T, precision=jax.lax.Precision.HIGHEST)
+    # One leaf after the other, so that not all are there a second time, scaled.
+    rows, sums = barrier(list(leaf), sums)
+    rows = [factor * row for factor, row in zip(factors, rows, strict=True)]
     pairs = {(i, j): jnp.sum(rows[i] * rows[j]) for j in range(len(rows)) for i in range(j + 1)}
-    return jnp.stack([jnp.stack([pairs[min(i, j), max(i, j)] for j in range(len(rows))]) for i in range(len(rows))])
+    square = [jnp.stack([pairs[min(i, j), max(i, j)] for j in range(len(rows))]) for i in range(len(rows))]
+    return sums + jnp.stack(square)
 
 
 def norms(leaves: Iterable[jax.Array], axis_name: str | None = None) -> jax.Array:

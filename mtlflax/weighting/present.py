@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from mtlflax.models.backward import barrier
 from mtlflax.weighting.measures import FEW
 from mtlflax.weighting.states import weights
 
@@ -54,7 +55,8 @@ def clear(present: Any, tree: T, num_tasks: int) -> T:
     def clear(x: jax.Array) -> jax.Array:
         if num_tasks > FEW:
             return jnp.where(tasks.reshape(-1, *[1] * (jnp.ndim(x) - 1)), x, 0)
-        return jnp.stack([jnp.where(task, row, 0) for task, row in zip(tasks, x, strict=True)])
+        # As soon as one is cleared, what it was is not needed: without the barrier, both would be kept on a CPU.
+        return jnp.stack(barrier(*[jnp.where(task, row, 0) for task, row in zip(tasks, x, strict=True)]))
 
     return jax.tree.map(clear, tree)
 
