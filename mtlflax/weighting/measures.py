@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from mtlflax.models.backward import barrier
+from mtlflax.weighting.solvers import varying_as
 
 # The gradients of so few tasks are measured and added up row by row. Where they were stacked just before, XLA then
 # reads what was stacked, and makes no copy; and on a CPU the matrix product of two long rows takes it ten times as long
@@ -95,7 +96,7 @@ def _add_products(sums: jax.Array, leaf: jax.Array, factors: jax.Array) -> jax.A
         scaled = leaf.reshape(len(leaf), -1) * factors[:, None]
         return sums + jnp.matmul(scaled, scaled.T, precision=jax.lax.Precision.HIGHEST)
     # One leaf after the other, so that not all are there a second time, scaled.
-    rows, sums = barrier(list(leaf), sums)
+    rows, sums = barrier([varying_as(row, sums) for row in leaf], varying_as(sums, leaf))
     rows = [factor * row for factor, row in zip(factors, rows, strict=True)]
     pairs = {(i, j): jnp.sum(rows[i] * rows[j]) for j in range(len(rows)) for i in range(j + 1)}
     square = [jnp.stack([pairs[min(i, j), max(i, j)] for j in range(len(rows))]) for i in range(len(rows))]
