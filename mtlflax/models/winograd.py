@@ -117,7 +117,7 @@ def _transformed(x: jax.Array, matrix: np.ndarray, cut: Callable[[jax.Array, int
     """The transformed tiles of [B, H, W, C], for each column of a tile [6 (its rows), tiles, C].
 
     Barriers keep XLA from computing them in the products, with arrays of the map's size for each factor. One column is
-    finished before the next, and read from the processor's cache.
+    finished before the next is begun, so that it is still in the processor's cache when it is read.
     """
     b, h, w, c = x.shape
     th, tw = -(-h // _PIXELS), -(-w // _PIXELS)
@@ -136,7 +136,10 @@ def _apart(x: jax.Array, axis: int) -> list[jax.Array]:
 
 
 def _overlapping(x: jax.Array, axis: int) -> list[jax.Array]:
-    """The same with tiles of 6, which have a pixel of each neighbour, or 0 at the edges. Nothing is padded before."""
+    """Cut an axis into tiles of 6 that overlap by two: 6 arrays, as above. Pixels beyond the edges are 0.
+
+    The tiles of 4, shifted by one, give the outer pixels; so no padded copy of the map is needed.
+    """
     inner = _apart(x, axis)
 
     def shifted(part: jax.Array, by: int) -> jax.Array:

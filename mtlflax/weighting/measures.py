@@ -9,9 +9,9 @@ import jax.numpy as jnp
 from mtlflax.models.backward import barrier
 from mtlflax.weighting.solvers import varying_as
 
-# The gradients of so few tasks are measured and added up row by row. Where they were stacked just before, XLA then
-# reads what was stacked, and makes no copy; and on a CPU the matrix product of two long rows takes it ten times as long
-# as the sums (tests/benchmarks/README.md). More tasks have too many pairs to compile a sum for each.
+# Up to this many tasks, gradients are measured and added up row by row. If they were stacked just before, XLA reads the
+# originals and makes no stacked copy. On a CPU, the matrix product of two long rows takes ten times as long as the sums
+# (tests/benchmarks/README.md). With more tasks, there are too many pairs to compile a sum for each.
 FEW = 4
 
 
@@ -95,12 +95,12 @@ def _add_products(sums: jax.Array, leaf: jax.Array, factors: jax.Array) -> jax.A
     if len(leaf) > FEW:
         scaled = leaf.reshape(len(leaf), -1) * factors[:, None]
         return sums + jnp.matmul(scaled, scaled.T, precision=jax.lax.Precision.HIGHEST)
-    # One leaf after the other, so that not all are there a second time, scaled.
+    # The barrier makes XLA take one leaf after the other: otherwise scaled copies of all of them exist at once.
     rows, sums = barrier([varying_as(row, sums) for row in leaf], varying_as(sums, leaf))
     rows = [factor * row for factor, row in zip(factors, rows, strict=True)]
     pairs = {(i, j): jnp.sum(rows[i] * rows[j]) for j in range(len(rows)) for i in range(j + 1)}
-    square = [jnp.stack([pairs[min(i, j), max(i, j)] for j in range(len(rows))]) for i in range(len(rows))]
-    return sums + jnp.stack(square)
+    matrix = [jnp.stack([pairs[min(i, j), max(i, j)] for j in range(len(rows))]) for i in range(len(rows))]
+    return sums + jnp.stack(matrix)
 
 
 def norms(leaves: Iterable[jax.Array], axis_name: str | None = None) -> jax.Array:

@@ -55,7 +55,7 @@ def clear(present: Any, tree: T, num_tasks: int) -> T:
     def clear(x: jax.Array) -> jax.Array:
         if num_tasks > FEW:
             return jnp.where(tasks.reshape(-1, *[1] * (jnp.ndim(x) - 1)), x, 0)
-        # As soon as one is cleared, what it was is not needed: without the barrier, both would be kept on a CPU.
+        # On a CPU, XLA would otherwise keep each gradient beside its cleared copy.
         return jnp.stack(barrier(*[jnp.where(task, row, 0) for task, row in zip(tasks, x, strict=True)]))
 
     return jax.tree.map(clear, tree)

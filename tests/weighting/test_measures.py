@@ -6,8 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import PartitionSpec
 
 from mtlflax import weighting
+from mtlflax.training import parallel
 from mtlflax.weighting import measures
 
 SHAPES = ((31, 7), (5,), (), (0, 3))
@@ -52,3 +54,22 @@ def test_gradients_of_few_tasks_are_not_copied_to_be_stacked(num_tasks, copied):
     program = jax.jit(step).lower(gradients, jnp.ones(num_tasks, bool)).compile().as_text()
     entry = program[program.index("\nENTRY") :]
     assert bool(re.search(rf"= f32\[{num_tasks},(64,96|6144)\]", entry)) is copied
+
+
+@pytest.mark.parametrize("order", [("own", "same"), ("same", "own")])
+def test_leaves_may_vary_over_the_devices_or_not(order):
+    """In either order, where shard_map checks which do."""
+    devices = jax.device_count()
+    mesh = parallel.make_mesh(devices)
+    own, same = drawn(2)[0], drawn(2)[1]
+    owns = np.stack([own * (1 + i) for i in range(devices)])
+
+    def lengths(own, same):
+        leaves = {"own": own[0], "same": same}
+        return measures.geometry([leaves[name] for name in order]).norms[None]
+
+    specs = (parallel.SHARDED, PartitionSpec())
+    measured = jax.jit(jax.shard_map(lengths, mesh=mesh, in_specs=specs, out_specs=parallel.SHARDED))(owns, same)
+    for i in range(devices):
+        rows = np.concatenate([owns[i].reshape(2, -1), same.reshape(2, -1)], axis=1)
+        np.testing.assert_allclose(measured[i], np.linalg.norm(rows, axis=1), rtol=1e-5)
