@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from mtlflax.models.backward import barrier
+from mtlflax.compiler import barrier
 
 Array = jax.Array
 

@@ -11,6 +11,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from mtlflax.compiler import barrier
+
 Function = Callable[[jax.Array, jax.Array], jax.Array]
 Prepare = Callable[[Any, Any], jax.Array]
 
@@ -29,7 +31,7 @@ def isolated(function: Function, prepare: Prepare, x: Any, statistics: Any, kern
     through all residual blocks of a stage. It would begin the backward pass (transpose x, transform the kernel) as
     soon as it could, and keep the results until then. And it would copy each kernel, since the optimizer's update,
     which overwrites it, might come before the gradient of x. The barriers that prevent this have an effect in programs
-    that are compiled with `parallel.compiler_options`.
+    that are compiled with `compiler.options`.
     """
     return function(prepare(x, statistics), kernel)
 
@@ -65,12 +67,6 @@ def settled(x: jax.Array) -> jax.Array:
 
 
 settled.defvjp(lambda x: (x, None), lambda _, gradient: barrier(gradient))
-
-
-def barrier(*arrays: Any) -> tuple[Any, ...]:
-    """Return the arrays, or trees of arrays; on a CPU, all are computed before any is read."""
-    barrier = lax.platform_dependent(*arrays, cpu=lambda *x: lax.optimization_barrier(x), default=lambda *x: x)
-    return tuple(barrier)
 
 
 @jax.custom_vjp

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from mtlflax.models.backward import barrier
+from mtlflax.compiler import barrier
 
 
 def resize(x: jax.Array, size: tuple[int, int]) -> jax.Array:

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from mtlflax.models.backward import barrier
+from mtlflax.compiler import barrier
 
 # The paper's matrices, transposed as there: those of the input (Bᵀ), the kernel (G) and the output (Aᵀ).
 _OF_INPUT = np.array(

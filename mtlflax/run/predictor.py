@@ -10,13 +10,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mtlflax import experiment
+from mtlflax import compiler, experiment
 from mtlflax.data import resize
 from mtlflax.data.source import Image
 from mtlflax.experiment import Predictor
 from mtlflax.run import official
 from mtlflax.run.checkpoint import Checkpoints
-from mtlflax.training import parallel
 from mtlflax.training.step import enlarge, normalize
 
 
@@ -59,7 +58,7 @@ def load(folder: str | Path) -> Run:
 
 def make_predict(run: Run) -> Callable[[jax.Array], dict[str, jax.Array]]:
     """Return `network_function` jitted: it is compiled for each new shape of its input."""
-    return jax.jit(network_function(run), compiler_options=parallel.compiler_options())
+    return jax.jit(network_function(run), compiler_options=compiler.options())
 
 
 def network_function(run: Run) -> Callable[[jax.Array], dict[str, jax.Array]]:
@@ -152,7 +151,7 @@ def make_predict_train_ids(run: Run) -> Callable[[np.ndarray], np.ndarray]:
     network = run.network
     task = official.task(network.tasks, network.fields)
 
-    @functools.partial(jax.jit, static_argnames="size", compiler_options=parallel.compiler_options())
+    @functools.partial(jax.jit, static_argnames="size", compiler_options=compiler.options())
     def predict(images: jax.Array, size: tuple[int, int]) -> jax.Array:
         outputs = network.model.apply(run.variables, normalize(images), train=False)
         return task.picture(enlarge(task.activation(outputs[task.name])[0], size)[None])[0]

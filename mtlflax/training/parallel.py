@@ -5,7 +5,6 @@ A step is a function of one device's share of the batch that reduces over the ax
 device with the whole batch. Nothing else in the package knows how many devices there are.
 """
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +12,8 @@ import jax
 import numpy as np
 from jax.flatten_util import ravel_pytree
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from mtlflax import compiler
 
 AXIS = "data"
 REPLICATED = PartitionSpec()
@@ -89,33 +90,11 @@ def map_step(
         # parameters is the device's own, to be pmean-ed by the step. (With the check on, jax sums such gradients by
         # itself, and the step's own pmean makes them wrong by the number of devices, silently.)
         mapped = jax.shard_map(step, mesh=mesh, in_specs=(REPLICATED, SHARDED), out_specs=out_specs, check_vma=False)
-        options = compiler_options(mesh.devices.flat[0].platform)
+        options = compiler.options(mesh.devices.flat[0].platform)
         return jax.jit(mapped, donate_argnums=(0,) if donate_state else (), compiler_options=options)
     if via == "pmap":
         return _pmap_step(step, mesh, out_specs)
     raise ValueError(f"unknown mapping {via!r}: choose one of {', '.join(MAPPINGS)}")
-
-
-@functools.cache
-def compiler_options(platform: str = "") -> dict[str, str]:
-    """Return the options for XLA with which networks are compiled for a platform (default: the one that JAX uses).
-
-    There are none but for CPUs, and none there if this version of XLA does not know them. They restrict XLA's library
-    YNN to matrix products and sums: convolutions of 64 channels or fewer it would run on one thread
-    (tests/benchmarks/README.md). And they keep optimization barriers, for `models.backward.isolated` and `remat`:
-    jaxlib 0.10 takes them out otherwise.
-    """
-    if (platform or jax.default_backend()) != "cpu":
-        return {}
-    options = {
-        "xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_DOT,LIBRARY_FUSION_TYPE_REDUCE",
-        "xla_disable_hlo_passes": "cse_barrier_expander",
-    }
-    try:
-        jax.jit(lambda: 0, compiler_options=options).lower().compile()
-    except jax.errors.JaxRuntimeError:
-        return {}
-    return options
 
 
 def _pmap_step(step: Callable[[Any, Any], Any], mesh: Mesh, out_specs: Any) -> Callable[[Any, Any], Any]:

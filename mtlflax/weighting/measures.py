@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from mtlflax.models.backward import barrier
+from mtlflax.compiler import barrier
 from mtlflax.weighting.solvers import varying_as
 
 # Up to this many tasks, gradients are measured and added up row by row. If they were stacked just before, XLA reads the

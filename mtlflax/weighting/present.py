@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from mtlflax.models.backward import barrier
+from mtlflax.compiler import barrier
 from mtlflax.weighting.measures import FEW
 from mtlflax.weighting.states import weights
 

@@ -13,8 +13,8 @@ from typing import Any
 
 import jax
 
+from mtlflax import compiler
 from mtlflax.models import winograd
-from mtlflax.training import parallel
 
 # Stride, channels in and out.
 SHAPES = (
@@ -62,7 +62,7 @@ def plain_gradient(x: jax.Array, gradient: jax.Array) -> Any:
 
 def seconds(function: Callable[..., Any], repeats: int, *given: jax.Array) -> float:
     """The median time of a call."""
-    compiled = jax.jit(function, compiler_options=parallel.compiler_options())
+    compiled = jax.jit(function, compiler_options=compiler.options())
     jax.block_until_ready(compiled(*given))
     times = []
     for _ in range(repeats):

@@ -1,7 +1,5 @@
 """Operations with backward passes of their own, against what JAX derives from the plain formulas, in float64 too."""
 
-from types import SimpleNamespace
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,10 +7,10 @@ import pytest
 from flax import linen as nn
 from jax import lax
 
+from mtlflax import compiler
 from mtlflax.models import backward, convolution, densenet, layers, winograd
 from mtlflax.models.layers import BatchNorm, Conv
 from mtlflax.models.resnet import Block
-from mtlflax.training import parallel
 
 
 def drawn(*shapes, seed=0):
@@ -154,7 +152,7 @@ def test_where_maps_are_stored(layer, platform, train, kept):
 
 
 def temporary(function, *given):
-    jitted = jax.jit(function, compiler_options=parallel.compiler_options())
+    jitted = jax.jit(function, compiler_options=compiler.options())
     return jitted.lower(*given).compile().memory_analysis().temp_size_in_bytes
 
 
@@ -198,7 +196,7 @@ def test_a_settled_gradient_is_summed_up_once():
             y = settled(layers.average_pool(x))
             return sum((y * factor).sum() for factor in factors)
 
-        jitted = jax.jit(jax.grad(loss), compiler_options=parallel.compiler_options())
+        jitted = jax.jit(jax.grad(loss), compiler_options=compiler.options())
         lines = jitted.lower(x, factors).compile().as_text().splitlines()
         return next(line for line in reversed(lines) if "ROOT" in line).count("%factors")
 
@@ -237,7 +235,7 @@ def test_residual_blocks_are_not_computed_again(monkeypatch):
         return Chain().apply(variables | {"params": params}, x, mutable=["batch_stats"])[0].sum()
 
     def compiled():
-        step = jax.jit(jax.value_and_grad(loss), compiler_options=parallel.compiler_options())
+        step = jax.jit(jax.value_and_grad(loss), compiler_options=compiler.options())
         return step.lower(variables["params"]).compile().cost_analysis()["flops"]
 
     isolated = compiled()
@@ -265,7 +263,7 @@ def test_nothing_is_prepared_early_or_copied(monkeypatch):
             gradients = jax.grad(lambda variables: Chain().apply(variables, x).sum())(variables)
             return jax.tree.map(jnp.subtract, variables, gradients)
 
-        jitted = jax.jit(step, donate_argnums=0, compiler_options=parallel.compiler_options())
+        jitted = jax.jit(step, donate_argnums=0, compiler_options=compiler.options())
         return jitted.lower(variables).compile().memory_analysis().temp_size_in_bytes
 
     isolated = temporary()
@@ -350,17 +348,3 @@ def test_gradients_of_several_tasks_at_once():
     for i, each in enumerate(one_by_one):
         for our, expected in zip(at_once, each, strict=True):
             close(our[i], expected, 1e-5)
-
-
-def test_an_option_that_xla_does_not_know_is_left_out(monkeypatch):
-    assert parallel.compiler_options("cpu")  # both versions that are tested know it
-    assert parallel.compiler_options("gpu") == {}
-
-    def unknown(*given, **options):
-        return jax.jit(*given, compiler_options={"xla_cpu_no_such_option": "1"})
-
-    parallel.compiler_options.cache_clear()
-    with monkeypatch.context() as patch:
-        patch.setattr(parallel, "jax", SimpleNamespace(jit=unknown, errors=jax.errors))
-        assert parallel.compiler_options("cpu") == {}
-    parallel.compiler_options.cache_clear()
