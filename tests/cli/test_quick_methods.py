@@ -44,7 +44,7 @@ def test_thirty_steps_of_a_small_network_are_finite_and_learn(name, tmp_path):
     check_thirty_steps(tmp_path / "run")
 
 
-@pytest.mark.slow  # half a minute each, in a process of its own: simulated devices would each move all parameters
+@pytest.mark.slow  # a minute each, in a process of its own: simulated devices would each move all parameters
 @pytest.mark.parametrize("name", weighting.names())
 def test_thirty_steps_are_finite_and_learn(name, tmp_path):
     config = settings(name)

@@ -59,7 +59,7 @@ def run(arguments: Sequence[str], module: str = "mtlflax.main", code: int = 0, *
     """Run it in a process of its own, check its exit code, and return its output."""
     with start(arguments, module, **options) as process:
         try:
-            output, _ = process.communicate(timeout=300)
+            output, _ = process.communicate(timeout=900)  # for what hangs: a busy machine takes minutes to compile
         finally:
             process.kill()
     return check(process.returncode, output, code)
