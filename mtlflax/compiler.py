@@ -12,20 +12,20 @@ def options(platform: str = "") -> dict[str, str]:
     """Return the options for XLA with which networks are compiled for a platform (default: the one that JAX uses).
 
     There are none but for CPUs, and none there if this version of XLA does not know them. They restrict XLA's library
-    YNN to matrix products and sums: convolutions of 64 channels or fewer it would run on one thread
-    (tests/benchmarks/README.md). And they keep every `barrier`: jaxlib 0.10 takes them out otherwise.
+    YNN to matrix products and sums, since it would run convolutions of 64 channels or fewer on one thread
+    (tests/benchmarks/README.md). And they keep every `barrier`, which jaxlib 0.10 takes out otherwise.
     """
     if (platform or jax.default_backend()) != "cpu":
         return {}
-    options = {
+    known = {
         "xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_DOT,LIBRARY_FUSION_TYPE_REDUCE",
         "xla_disable_hlo_passes": "cse_barrier_expander",
     }
     try:
-        jax.jit(lambda: 0, compiler_options=options).lower().compile()
+        jax.jit(lambda: 0, compiler_options=known).lower().compile()
     except jax.errors.JaxRuntimeError:
         return {}
-    return options
+    return known
 
 
 def barrier(*arrays: Any) -> tuple[Any, ...]:
@@ -34,5 +34,5 @@ def barrier(*arrays: Any) -> tuple[Any, ...]:
     XLA computes nothing in front of it together with anything behind it, in programs compiled with `options`. On other
     platforms it does nothing.
     """
-    barrier = lax.platform_dependent(*arrays, cpu=lambda *x: lax.optimization_barrier(x), default=lambda *x: x)
-    return tuple(barrier)
+    behind = lax.platform_dependent(*arrays, cpu=lambda *x: lax.optimization_barrier(x), default=lambda *x: x)
+    return tuple(behind)

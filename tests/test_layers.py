@@ -12,17 +12,19 @@ SHARED = {"compiler", "errors", "files", "registry"}  # what anyone may need
 
 
 def imported(file):
-    """The parts of the package that a file imports, except in a command's functions."""
+    """The parts of the package that a file imports, at its top or within functions."""
     names = []
     for node in ast.walk(ast.parse(file.read_text())):
         if isinstance(node, ast.Import):
             names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{file}: a relative import"
             names += [f"{node.module}.{alias.name}" for alias in node.names]
     return {name.split(".")[1] for name in names if name.startswith("mtlflax.")}
 
 
 def is_command(file):
+    """Commands call the rest of the package."""
     return '__name__ == "__main__"' in file.read_text()
 
 

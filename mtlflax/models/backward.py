@@ -21,17 +21,17 @@ _PIXELS = (0, 1, 2)  # the axes of [B, H, W, C] that are summed over
 
 @partial(jax.custom_vjp, nondiff_argnums=(0, 1))
 def isolated(function: Function, prepare: Prepare, x: Any, statistics: Any, kernel: jax.Array) -> jax.Array:
-    """Return function(prepare(x, statistics), kernel). While gradients are taken on a CPU, it is isolated.
+    """Return function(prepare(x, statistics), kernel), which XLA computes apart while gradients are taken on a CPU.
 
-    That is, XLA computes nothing around it together with it. And what is prepared is not kept for the backward pass,
-    but computed again. x and the statistics are arrays or trees of arrays. The gradient of the statistics must be 0, as
-    in `normalize`, and is not computed.
+    It computes nothing before or after it in the same operation. And what is prepared is not kept for the backward
+    pass, but computed again. x and the statistics are arrays or trees of arrays. The gradient of the statistics must be
+    0, as in `normalize`, and is not computed.
 
-    Otherwise XLA would compute x anew for each operation that reads it, as far back as operations are elementwise:
-    through all residual blocks of a stage. It would begin the backward pass (transpose x, transform the kernel) as
-    soon as it could, and keep the results until then. And it would copy each kernel, since the optimizer's update,
-    which overwrites it, might come before the gradient of x. The barriers that prevent this have an effect in programs
-    that are compiled with `compiler.options`.
+    Otherwise each operation that reads x would compute it anew, from the last map that is stored: through all residual
+    blocks of a stage. XLA would begin the backward pass (transpose x, transform the kernel) as soon as it could, and
+    keep the results until then. And it would copy each kernel, since the optimizer's update, which overwrites it, might
+    come before the gradient of x. The barriers that prevent this have an effect in programs that are compiled with
+    `compiler.options`.
     """
     return function(prepare(x, statistics), kernel)
 
@@ -40,8 +40,10 @@ def _isolated_forward(
     function: Function, prepare: Prepare, x: Any, statistics: Any, kernel: jax.Array
 ) -> tuple[jax.Array, Any]:
     x, statistics = barrier(x, statistics)
-    (prepared,) = barrier(prepare(x, statistics))
-    y, _ = jax.vjp(function, prepared, kernel)  # as the function is computed while gradients are taken
+    # By jax.vjp: as they are computed while gradients are taken, and so that jax.jvp of the gradient works.
+    prepared, _ = jax.vjp(lambda x: prepare(x, statistics), x)
+    (prepared,) = barrier(prepared)
+    y, _ = jax.vjp(function, prepared, kernel)
     return barrier(y)[0], (x, statistics, kernel)
 
 

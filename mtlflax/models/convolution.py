@@ -39,8 +39,8 @@ def output_size(size: int, k: int, stride: int, padding: int, dilation: int) -> 
 def patches(x: jax.Array, k: int, stride: int, padding: int, dilation: int) -> jax.Array:
     """What the kernel covers at each of its places: [B, H, W, C] -> [B, H', W', k² C], channels innermost.
 
-    For maps with fewer pixels than the kernel. XLA would let the two exchange roles there, which on a CPU leaves it
-    with its slowest loop (tests/benchmarks/README.md); for larger maps it is the copies that would take too long.
+    For maps or results with fewer pixels than the kernel. XLA would let map and kernel exchange roles there, which on a
+    CPU leaves it with its slowest loop (tests/benchmarks/README.md). For larger maps the copies would take too long.
     """
     height, width = (output_size(n, k, stride, padding, dilation) for n in x.shape[1:3])
     x = jnp.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)))

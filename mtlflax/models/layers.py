@@ -92,12 +92,16 @@ class Conv(nn.Module):
             y = isolated(way, lambda maps, _: _join(maps).astype(self.dtype), maps, (), kernel)
         else:
 
-            def prepare(given: tuple[Any, ...], statistics: tuple[jax.Array, jax.Array]) -> jax.Array:
-                (maps, scale, bias), (mean, var) = given, statistics
+            def prepare(given: tuple[Any, ...], statistics: tuple[Any, ...]) -> jax.Array:
+                maps, scale, bias, mean, var = (*given, *statistics)
                 same = norm.replace(scale=scale, bias=bias, mean=mean, var=var)
                 return nn.relu(same(_join(maps)).astype(self.dtype))
 
-            y = isolated(way, prepare, (maps, norm.scale, norm.bias), (norm.mean, norm.var), kernel)
+            given: tuple[Any, ...] = maps, norm.scale, norm.bias
+            statistics: tuple[Any, ...] = norm.mean, norm.var
+            if not norm.own:  # running statistics have a gradient
+                given, statistics = (*given, *statistics), ()
+            y = isolated(way, prepare, given, statistics, kernel)
         if self.use_bias:
             bias = self.param("bias", nn.initializers.zeros, (self.features,))
             y = y + bias.astype(self.dtype)[None, None, None]

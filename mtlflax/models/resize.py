@@ -34,6 +34,10 @@ def _enlarge(x: jax.Array, axis: int, factor: int) -> jax.Array:
     The derived backward pass pads each gradient with zeros. The one written here shifts them, in less than half the
     time on a CPU.
     """
+    return _shifted(x, axis, factor)
+
+
+def _shifted(x: jax.Array, axis: int, factor: int) -> jax.Array:
     length = x.shape[axis]
     part = partial(lax.slice_in_dim, x, axis=axis)
     before = jnp.concatenate([part(0, 1), part(0, length - 1)], axis)
@@ -51,7 +55,7 @@ def _enlarge_backward(axis: int, factor: int, _: None, gradient: jax.Array) -> t
     length = gradient.shape[axis] // factor
     shape = (*gradient.shape[:axis], length, factor, *gradient.shape[axis + 1 :])
     phases = [lax.index_in_dim(gradient.reshape(shape), i, axis + 1, keepdims=False) for i in range(factor)]
-    # Of each old pixel's new ones: the gradient of itself, of the pixel before it, and of the one behind it.
+    # What the new pixels of each old pixel give to it, to the pixel before it, and to the one behind it.
     own, before, after = (jnp.zeros_like(phases[0]) for _ in range(3))
     for offset, phase in zip(_offsets(factor), phases, strict=True):
         own += (1 - abs(offset)) * phase
@@ -65,9 +69,9 @@ def _enlarge_backward(axis: int, factor: int, _: None, gradient: jax.Array) -> t
     return (own + from_next + from_previous,)
 
 
-_enlarge.defvjp(lambda x, axis, factor: (_enlarge(x, axis, factor), None), _enlarge_backward)
+_enlarge.defvjp(lambda x, axis, factor: (_shifted(x, axis, factor), None), _enlarge_backward)
 
 
 def _offsets(factor: int) -> list[float]:
-    """How far the centers of an old pixel's new ones are from its own, in old pixels."""
+    """Where the new pixels of an old pixel lie, relative to its center, in old pixels."""
     return [(i + 0.5) / factor - 0.5 for i in range(factor)]

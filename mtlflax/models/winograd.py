@@ -2,8 +2,10 @@
 
 4×4 pixels of output take 36 multiplications for each pair of channels instead of 144: F(4×4, 3×3) of the paper. The
 maps are cut into tiles of 6×6 pixels that overlap by two; tiles and kernels are transformed (B and G), multiplied as
-matrices [tiles, C] × [C, K] for each of the 36 positions, and transformed back (A). Results are those of the
-convolution up to rounding, which is some float32 digits worse.
+matrices [tiles, C] × [C, K] for each of the 36 positions, and transformed back (A).
+
+Results are those of the convolution with 3 to 5 times its rounding error, which is less than one decimal digit. The
+error of a pixel is relative to the largest pixels of its tile, and a pixel that is not finite makes its tiles so.
 """
 
 import functools
@@ -16,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from mtlflax.compiler import barrier
+_barrier = lax.optimization_barrier  # on all platforms: tiles are computed on a CPU alone
 
 # The paper's matrices, transposed as there: those of the input (Bᵀ), the kernel (G) and the output (Aᵀ).
 _OF_INPUT = np.array(
@@ -31,9 +33,10 @@ _OF_INPUT = np.array(
 )
 _OF_KERNEL = np.array([[6, 0, 0], [-4, -4, -4], [-4, 4, -4], [1, 2, 4], [1, -2, 4], [0, 0, 24]]) / 24
 _OF_OUTPUT = np.array([[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, -1, 8, -8, 1]])
-_PIXELS, _TILE = _OF_OUTPUT.shape  # a side of a tile's output, and of the tile
+_STEP, _TILE = _OF_OUTPUT.shape  # a side of a tile's output, and of the tile
 
-# Below either, XLA's own convolutions are faster: tests/benchmarks/README.md.
+# With fewer of either, XLA's own convolution is about as fast or faster, both directions together, and compiles faster:
+# tests/benchmarks/README.md.
 _MIN_CHANNELS = 32
 _MIN_TILES = 64
 
@@ -42,8 +45,8 @@ _MIN_TILES = 64
 def convolve(x: jax.Array, kernel: jax.Array) -> jax.Array:
     """Convolve with a 3×3 kernel, padded by one pixel: [B, H, W, C] and [3, 3, C, K] -> [B, H, W, K].
 
-    While gradients are taken on a CPU, convolutions of wide float32 maps are computed by Winograd's algorithm, in both
-    directions. Everywhere else this is XLA's convolution.
+    While gradients are taken on a CPU, float32 convolutions with at least 32 channels in and out, and at least 64 tiles
+    in the batch, are computed by Winograd's algorithm, in both directions. All others are XLA's convolution.
     """
     return plain(x, kernel)
 
@@ -77,21 +80,21 @@ convolve.defvjp(_forward, _backward)
 
 
 def _pays(x: jax.Array, kernel: jax.Array) -> bool:
-    tiles = x.shape[0] * -(-x.shape[1] // _PIXELS) * -(-x.shape[2] // _PIXELS)
-    return x.dtype == jnp.float32 and min(kernel.shape[2:]) >= _MIN_CHANNELS and tiles >= _MIN_TILES
+    tiles = x.shape[0] * -(-x.shape[1] // _STEP) * -(-x.shape[2] // _STEP)
+    return x.dtype == kernel.dtype == jnp.float32 and min(kernel.shape[2:]) >= _MIN_CHANNELS and tiles >= _MIN_TILES
 
 
 def tiled(x: jax.Array, kernel: jax.Array) -> jax.Array:
     """Convolve as `convolve` does, by tiles."""
     b, h, w, _ = x.shape
-    th, tw = -(-h // _PIXELS), -(-w // _PIXELS)
-    rows = []  # for each column of a tile, [4, B, tiles along H, tiles along W, K]
-    for tiles, column in zip(_transformed(x, _OF_INPUT, _overlapping), _transformed_kernel(kernel), strict=True):
-        (product,) = barrier(lax.dot_general(tiles, column, (((2,), (1,)), ((0,), (0,)))))
-        (product,) = barrier(jnp.stack(_combine(_OF_OUTPUT, product)))
-        rows.append(product.reshape(_PIXELS, b, th, tw, -1))
-    y = jnp.stack([jnp.moveaxis(column, 0, 2) for column in _combine(_OF_OUTPUT, rows)], 4)
-    return y.reshape(b, th * _PIXELS, tw * _PIXELS, -1)[:, :h, :w]
+    th, tw = -(-h // _STEP), -(-w // _STEP)
+    products = []  # for each column of a tile, [4 (rows of its output), B, tiles along H, tiles along W, K]
+    for tiles, factors in zip(_transformed(x, _OF_INPUT, _overlapping), _transformed_kernel(kernel), strict=True):
+        product = _barrier(lax.dot_general(tiles, factors, (((2,), (1,)), ((0,), (0,)))))
+        product = _barrier(jnp.stack(_combine(_OF_OUTPUT, product)))
+        products.append(product.reshape(_STEP, b, th, tw, -1))
+    y = jnp.stack([jnp.moveaxis(column, 0, 2) for column in _combine(_OF_OUTPUT, products)], 4)
+    return y.reshape(b, th * _STEP, tw * _STEP, -1)[:, :h, :w]
 
 
 def tiled_kernel_gradient(x: jax.Array, gradient: jax.Array) -> jax.Array:
@@ -116,29 +119,30 @@ def _transformed_kernel(kernel: jax.Array) -> list[jax.Array]:
 def _transformed(x: jax.Array, matrix: np.ndarray, cut: Callable[[jax.Array, int], list[jax.Array]]) -> list[jax.Array]:
     """The transformed tiles of [B, H, W, C], for each column of a tile [6 (its rows), tiles, C].
 
-    Barriers keep XLA from computing them in the products, with arrays of the map's size for each factor. One column is
-    finished before the next is begun, so that it is still in the processor's cache when it is read.
+    Without barriers, XLA's library YNN would compute them together with the products, and make an array of the map's
+    size for each constant factor. One column is finished before the next is begun, so that it is still in the
+    processor's cache when it is read.
     """
     b, h, w, c = x.shape
-    th, tw = -(-h // _PIXELS), -(-w // _PIXELS)
-    x = jnp.pad(x, ((0, 0), (0, th * _PIXELS - h), (0, tw * _PIXELS - w), (0, 0)))
+    th, tw = -(-h // _STEP), -(-w // _STEP)
+    x = jnp.pad(x, ((0, 0), (0, th * _STEP - h), (0, tw * _STEP - w), (0, 0)))
     transformed = []
     for column in _combine(matrix, cut(x, 2)):
-        (column,) = barrier(column)
-        (tiles,) = barrier(jnp.stack(_combine(matrix, cut(column, 1))))
+        tiles = _barrier(jnp.stack(_combine(matrix, cut(_barrier(column), 1))))
         transformed.append(tiles.reshape(_TILE, b * th * tw, c))
     return transformed
 
 
 def _apart(x: jax.Array, axis: int) -> list[jax.Array]:
-    """Cut an axis into tiles of 4: 4 arrays, the first with the first pixels of all tiles, and so on."""
-    return [lax.slice_in_dim(x, i, None, _PIXELS, axis) for i in range(_PIXELS)]
+    """Cut an axis into tiles of 4. Return 4 arrays: the first pixels of all tiles, the second ones, and so on."""
+    return [lax.slice_in_dim(x, i, None, _STEP, axis) for i in range(_STEP)]
 
 
 def _overlapping(x: jax.Array, axis: int) -> list[jax.Array]:
-    """Cut an axis into tiles of 6 that overlap by two: 6 arrays, as above. Pixels beyond the edges are 0.
+    """Cut an axis into tiles of 6 that overlap by two. Return 6 arrays, as `_apart`; pixels beyond the edges are 0.
 
-    The tiles of 4, shifted by one, give the outer pixels; so no padded copy of the map is needed.
+    A tile's first pixel is the last one of the 4 of the tile before it, and its last pixel the first one of the 4 of
+    the tile behind it. So the tiles of 4, shifted by one, give both, and no padded copy of the map is needed.
     """
     inner = _apart(x, axis)
 

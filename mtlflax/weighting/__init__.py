@@ -1,4 +1,4 @@
-"""Multi-task weighting as optax gradient transformations. The folder needs nothing but jax and optax.
+"""Multi-task weighting as optax gradient transformations. It needs jax, optax and `mtlflax/compiler.py` alone.
 
 Two forms:
 

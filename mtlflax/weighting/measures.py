@@ -11,7 +11,8 @@ from mtlflax.weighting.solvers import varying_as
 
 # Up to this many tasks, gradients are measured and added up row by row. If they were stacked just before, XLA reads the
 # originals and makes no stacked copy. On a CPU, the matrix product of two long rows takes ten times as long as the sums
-# (tests/benchmarks/README.md). With more tasks, there are too many pairs to compile a sum for each.
+# (tests/benchmarks/README.md). With more tasks, there are too many pairs to compile a sum for each, and as a stacked
+# copy is made to measure them, weighted sums and what `present` clears use it too.
 FEW = 4
 
 
@@ -84,14 +85,14 @@ def _largest(leaf: jax.Array) -> jax.Array:
 
 
 def _power_of_two(largest: jax.Array) -> jax.Array:
-    """A power of 2 near a number, by which division is exact; within the range in which its inverse is finite."""
+    """The next power of 2 above each number (1 for 0), within limits: its inverse is finite. Scaling by it is exact."""
     limit = jnp.finfo(largest.dtype).maxexp - 8
     exponent = jnp.clip(jnp.frexp(jnp.where(largest > 0, largest, 1))[1], -limit, limit)
     return jnp.ldexp(jnp.ones((), largest.dtype), exponent)
 
 
 def _add_products(sums: jax.Array, leaf: jax.Array, factors: jax.Array) -> jax.Array:
-    """Add the inner products of all pairs of rows, each times its factor: [K, K], [K, ...] and [K] -> [K, K]."""
+    """Add the inner products of all pairs of rows, row k times factor k: [K, K], [K, ...] and [K] -> [K, K]."""
     if len(leaf) > FEW:
         scaled = leaf.reshape(len(leaf), -1) * factors[:, None]
         return sums + jnp.matmul(scaled, scaled.T, precision=jax.lax.Precision.HIGHEST)

@@ -3,7 +3,7 @@
 A task is absent from a step if its batch has no label for it. Its loss and gradient are then 0 and say nothing about
 the task. In such a step the method does not run: its state stays as it is, bit for bit, and the gradients of the tasks
 that are present are combined with the weights of the last complete step (1 before the first one, and for methods that
-have no weights). The next complete step is as if the incomplete ones had not been.
+have no weights). The next complete step is as if the incomplete ones had not happened.
 
 Results are computed and then selected, since collectives must not stand under a condition.
 """
@@ -52,13 +52,13 @@ def clear(present: Any, tree: T, num_tasks: int) -> T:
         return tree
     tasks, _ = split(present, num_tasks)
 
-    def clear(x: jax.Array) -> jax.Array:
+    def cleared(x: jax.Array) -> jax.Array:
         if num_tasks > FEW:
             return jnp.where(tasks.reshape(-1, *[1] * (jnp.ndim(x) - 1)), x, 0)
         # On a CPU, XLA would otherwise keep each gradient beside its cleared copy.
         return jnp.stack(barrier(*[jnp.where(task, row, 0) for task, row in zip(tasks, x, strict=True)]))
 
-    return jax.tree.map(clear, tree)
+    return jax.tree.map(cleared, tree)
 
 
 def in_loss_space(transform: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:

@@ -10,6 +10,7 @@ from jax import lax
 from mtlflax import compiler
 from mtlflax.models import backward, convolution, densenet, layers, winograd
 from mtlflax.models.layers import BatchNorm, Conv
+from mtlflax.models.resize import resize
 from mtlflax.models.resnet import Block
 
 
@@ -68,14 +69,19 @@ def convolutions(function, *given, platform="cpu"):
     return lowered.as_text().count("stablehlo.convolution")
 
 
+LEAST = (4, 16, 16, 32)  # with just as many tiles as it takes
+
+
 @pytest.mark.parametrize(
     ("shape", "features", "dtype", "platform", "tiled"),
     [
         (WIDE, 32, "float32", "cpu", True),
+        (LEAST, 32, "float32", "cpu", True),
         (WIDE, 32, "float32", "cuda", False),
         (WIDE, 32, "float32", "tpu", False),
         (WIDE, 32, "bfloat16", "cpu", False),
         (WIDE, 31, "float32", "cpu", False),
+        ((*WIDE[:3], 31), 32, "float32", "cpu", False),
         ((7, 8, 16, 32), 32, "float32", "cpu", False),
     ],
 )
@@ -118,6 +124,8 @@ def test_tiny_maps(size, k, stride, padding, dilation):
     ours = pulled_back(lambda x, kernel: convolution.convolve(x, kernel, *given), (x, kernel), jnp.asarray(gradient))
     for our, true in zip(ours, expected, strict=True):
         close(our, true, 1e-6)
+    few = min(x.shape[1] * x.shape[2], gradient.shape[1] * gradient.shape[2]) < k * k
+    assert convolutions(lambda x, kernel: convolution.convolve(x, kernel, *given), x, kernel) == (0 if few else 1)
 
 
 def test_pointwise():
@@ -328,6 +336,47 @@ def test_gradients_of_gradients(convolved):
             return jax.grad(lambda x: jnp.square(jax.grad(lambda x: (jnp.sin(function(x)) * slopes).sum())(x)).sum())(x)
 
         close(second(ours), second(plainly), 1e-12)
+
+
+@pytest.mark.parametrize("train", [True, False])
+def test_curvature_in_forward_mode(train):
+    """`jax.jvp` of a gradient, the usual product of a Hessian with a vector, is the gradient of an inner product."""
+    x, direction = (jnp.asarray(a) for a in drawn((4, 16, 16, 32), (4, 16, 16, 32)))  # by tiles
+
+    class Layers(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            x = Conv(32, 3, 1, 1)(x, BatchNorm(name="norm").prepare(x, train))
+            return Conv(4)(resize(layers.max_pool(x), (16, 16)))
+
+    variables = Layers().init(jax.random.key(0), x)
+
+    def gradient(x):
+        return jax.grad(lambda x: jnp.sin(Layers().apply(variables, x, mutable=["batch_stats"])[0]).sum())(x)
+
+    curvature = jax.jvp(gradient, (x,), (direction,))[1]
+    close(curvature, jax.grad(lambda x: jnp.vdot(gradient(x), direction))(x), 1e-5)
+    assert np.linalg.norm(curvature) > 1e-3
+
+
+def test_running_statistics_have_a_gradient():
+    """In evaluation, where nothing else depends on them."""
+    x = jnp.asarray(drawn((2, 3, 5, 7))[0])
+    norm, conv = BatchNorm(), Conv(4)
+    variables, kernel = norm.init(jax.random.key(0), x, True), conv.init(jax.random.key(1), x)
+
+    def behind(statistics):
+        prepared = norm.apply({**variables, "batch_stats": statistics}, x, False, method="prepare")
+        return jnp.sin(conv.apply(kernel, x, prepared)).sum()
+
+    def before(statistics):
+        normalized = norm.apply({**variables, "batch_stats": statistics}, x, False)
+        return jnp.sin(conv.apply(kernel, nn.relu(normalized))).sum()
+
+    ours, expected = (jax.grad(function)(variables["batch_stats"]) for function in (behind, before))
+    for name in ("mean", "var"):
+        close(ours[name], expected[name], 1e-5)
+        assert np.linalg.norm(expected[name]) > 0.1
 
 
 def test_gradients_of_several_tasks_at_once():

@@ -32,6 +32,16 @@ def test_lengths_and_angles_are_those_of_float64(num_tasks, spread):
         np.testing.assert_allclose(measured.cosines, (rows @ rows.T) / np.outer(lengths, lengths), atol=1e-6)
 
 
+@pytest.mark.parametrize("num_tasks", [2, measures.FEW + 1])
+@pytest.mark.parametrize("exponent", [-126, 0, 125])  # 2^-126 is the least normal float32; the largest are below 2^128
+def test_scaling_is_exact_up_to_the_ends_of_float32(num_tasks, exponent):
+    """As its factor is a power of 2: 2² + 3² + 6² = 7², to the last bit."""
+    row = np.ldexp(np.float32([2, 3, 6]), exponent)
+    measured = measures.geometry([np.stack([row] * num_tasks)])
+    np.testing.assert_array_equal(measured.norms, np.ldexp(np.float32(7), exponent))
+    np.testing.assert_array_equal(measured.cosines, np.ones((num_tasks, num_tasks)))
+
+
 @pytest.mark.parametrize("num_tasks", [1, 2, measures.FEW, measures.FEW + 1])
 def test_weighted_sums_are_those_of_float64(num_tasks):
     leaves = drawn(num_tasks)

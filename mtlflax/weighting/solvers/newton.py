@@ -19,10 +19,11 @@ def dot(a: jax.Array, b: jax.Array) -> jax.Array:
 
 
 def varying_as(constant: jax.Array, data: jax.Array) -> jax.Array:
-    """A constant from which to start a loop whose steps depend on `data`.
+    """Return the constant, marked as varying over the devices if the data do.
 
-    Where shard_map checks which values vary over the devices, what a loop starts from must vary if its later values do.
-    So this makes the constant depend on the data, but in form only: the compiler reduces it to the constant.
+    Where shard_map checks which values vary, what a loop starts from must vary if its later values do, and what passes
+    a barrier together must vary alike. So this makes the constant depend on the data, but in form only: the compiler
+    reduces it to the constant.
     """
     return jnp.where(False, jnp.ravel(data)[0].astype(constant.dtype), constant)
 
