@@ -57,8 +57,20 @@ def load(folder: str | Path) -> Run:
 
 
 def make_predict(run: Run) -> Callable[[jax.Array], dict[str, jax.Array]]:
-    """Return `network_function` jitted: it is compiled for each new shape of its input."""
-    return jax.jit(network_function(run), compiler_options=compiler.options())
+    """Return `network_function` jitted: it is compiled for each new shape of its input.
+
+    On a CPU, a batch is predicted by the forward pass of training, which takes less time (`models.winograd`) and rounds
+    otherwise. Since it takes longer to compile, a picture alone is not: pictures of many sizes come one by one.
+    """
+
+    def predict(images: jax.Array) -> dict[str, jax.Array]:
+        if len(images) == 1 or not compiler.options():
+            return network_function(run)(images)
+        # The forward pass of jax.vjp; nothing is pulled back, so the compiler drops what it keeps for that.
+        forward = lambda variables: network_function(run._replace(variables=variables))(images)  # noqa: E731
+        return jax.vjp(forward, run.variables)[0]
+
+    return jax.jit(predict, compiler_options=compiler.options())
 
 
 def network_function(run: Run) -> Callable[[jax.Array], dict[str, jax.Array]]:

@@ -86,7 +86,7 @@ LEAST = (4, 16, 16, 32)  # with just as many tiles as it takes
     ],
 )
 def test_where_convolutions_are_tiled(shape, features, dtype, platform, tiled):
-    """Nowhere else, and nowhere without a gradient: what is exported or predicted has the convolution itself."""
+    """Nowhere else, and nowhere without a gradient: what is exported or evaluated has the convolution itself."""
     layer = Conv(features, 3, 1, 1, dtype=dtype)
     x = jnp.zeros(shape, dtype)
     variables = layer.init(jax.random.key(0), x)
@@ -151,7 +151,7 @@ class Dense(nn.Module):
 )
 @pytest.mark.parametrize("layer", [Conv(4), Dense(2)])
 def test_where_maps_are_stored(layer, platform, train, kept):
-    """Accelerators, and what is exported or predicted, have no barriers."""
+    """Accelerators, and what is exported or evaluated, have no barriers."""
     x = jnp.zeros((2, 3, 5, 7))
     variables = layer.init(jax.random.key(0), x)
     function = jax.grad(lambda *given: layer.apply(*given).sum()) if train else layer.apply
