@@ -1,7 +1,7 @@
 """The paper's multi-task U-Net with dynamic weight averaging, ResNet-50.
 
 python -m mtlflax.main --config=configs/dwa.py          the paper's recipe; not yet run to its end
-python -m mtlflax.main --config=configs/dwa.py:quick    1m58s on two cores (EPYC), embedded data set:
+python -m mtlflax.main --config=configs/dwa.py:quick    2m01s on two cores (EPYC), embedded data set:
                                                         mIoU 0.361, depth RMSE 0.0336 (best constant 0.1078)
 python -m mtlflax.main --config=configs/dwa.py:densenet121,quick    5m52 on a Xeon: mIoU 0.386, depth RMSE 0.0328
 

@@ -13,7 +13,8 @@ def options(platform: str = "") -> dict[str, str]:
 
     There are none but for CPUs, and none there if this version of XLA does not know them. They restrict XLA's library
     YNN to matrix products and sums, since it would run convolutions of 64 channels or fewer on one thread
-    (tests/benchmarks/README.md). And they keep every `barrier`, which jaxlib 0.10 takes out otherwise.
+    (tests/benchmarks/README.md). And they keep the barriers, those of `jax.checkpoint` too: jaxlib 0.10 takes them out
+    otherwise.
     """
     if (platform or jax.default_backend()) != "cpu":
         return {}

@@ -38,6 +38,7 @@ def _enlarge(x: jax.Array, axis: int, factor: int) -> jax.Array:
 
 
 def _shifted(x: jax.Array, axis: int, factor: int) -> jax.Array:
+    """`_enlarge` as a plain function, so that `jax.jvp` of a gradient works."""
     length = x.shape[axis]
     part = partial(lax.slice_in_dim, x, axis=axis)
     before = jnp.concatenate([part(0, 1), part(0, length - 1)], axis)

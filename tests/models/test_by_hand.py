@@ -53,8 +53,9 @@ def test_tiles_are_the_convolution(size):
 WIDE = (8, 32, 32, 32)  # as many channels, and more tiles than it takes
 
 
-def test_wide_convolutions_are_tiled_while_training_on_a_cpu():
-    x, kernel, gradient = drawn(WIDE, (3, 3, 32, 64), (*WIDE[:3], 64))
+@pytest.mark.parametrize(("shape", "features"), [(WIDE, 64), ((8, 16, 32, 256), 64)])
+def test_wide_convolutions_are_tiled_while_training_on_a_cpu(shape, features):
+    x, kernel, gradient = drawn(shape, (3, 3, shape[3], features), (*shape[:3], features))
     kernel /= 20
     for ours, expected in zip(
         jax.jit(lambda *given: pulled_back(winograd.convolve, given[:2], given[2]))(x, kernel, gradient),

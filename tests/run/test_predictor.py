@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
+from mtlflax import compiler
 from mtlflax.models.layers import BatchNorm, Conv, ConvBlock
 from mtlflax.run import predictor
 
@@ -59,3 +60,10 @@ def test_pictures_alone_are_predicted_plainly(run, count):
     for platform in ("cpu", "cuda") if count == 1 else ("cuda",):
         found = operations(predict, images(count), platform)
         assert found == operations(plain, images(count), platform) == {"convolution": 3, "optimization_barrier": 0}
+
+
+def test_batches_are_predicted_plainly_where_xla_takes_no_options(run, monkeypatch):
+    """On other platforms than CPUs, and with versions of XLA that do not know them."""
+    monkeypatch.setattr(compiler, "options", dict)
+    found = operations(predictor.make_predict(run), images(2))
+    assert found == {"convolution": 3, "optimization_barrier": 0}
